@@ -1,0 +1,234 @@
+"""The configuration: one typed tree, each field documented beneath itself.
+
+Values come from TOML, ``RFT_<SECTION>__<FIELD>`` environment variables and ``--section.field value``,
+each stronger than the one before (see :mod:`rft.config_sources`). This module does no I/O.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class RunConfig(Section):
+    name: Name = "run"
+    """Name of the run; its folder is ``folder/name``."""
+    folder: Path = Path("runs")
+    """Where run folders are made."""
+    seed: int = 0
+    """Seeds weights, tasks and sampling."""
+
+    @property
+    def path(self) -> Path:
+        """The run's own folder, absolute."""
+        return (self.folder / self.name).absolute()
+
+
+class BrokerConfig(Section):
+    kind: Literal["embedded", "kafka", "external"] = "embedded"
+    """``embedded``: in-memory, nothing to install. ``kafka``: a local Apache Kafka node from ``kafka_home``, durable
+    in the run's folder. ``external``: any cluster named by ``bootstrap_servers``."""
+    bootstrap_servers: str | None = None
+    """``host:port[,host:port]``. Required for ``external``; for the other kinds the launcher fills it in."""
+    kafka_home: Path | None = None
+    """Folder with Apache Kafka's ``libs/`` (for ``kafka``); the environment's KAFKA_HOME if not set."""
+    port: int = Field(default=0, ge=0, le=65535)
+    """Loopback port of a broker that we start; 0 takes a free one."""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    """Better given as RFT_BROKER__SASL_PASSWORD than in a file."""
+    ssl_cafile: Path | None = None
+    """PEM file of the CA that signed the broker's certificate; the system's CAs if not set."""
+    ssl_certfile: Path | None = None
+    """PEM client certificate, for mutual TLS."""
+    ssl_keyfile: Path | None = None
+    ssl_check_hostname: bool = True
+    connect_timeout_s: float = Field(default=8.0, gt=0, le=120)
+    """How long a role waits for the broker at its start before it gives up with the cause."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> BrokerConfig:
+        if self.kind == "external" and not self.bootstrap_servers:
+            raise ValueError("kind = 'external' needs bootstrap_servers = 'host:port'")
+        if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
+            raise ValueError(f"security_protocol = '{self.security_protocol}' needs sasl_username and sasl_password")
+        return self
+
+
+class LogConfig(Section):
+    namespace: Name = "rft"
+    """Prefix of all topics, ``<namespace>.<entity>.v1``, so that runs and teams can share a cluster."""
+    partitions: int = Field(default=4, ge=1, le=1000)
+    """Partitions of keyed topics; the most explorers and processors that can work at once."""
+    replication_factor: int = Field(default=1, ge=1, le=9)
+    max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024)
+    """Largest event that is written or accepted. Larger ones are decode errors."""
+    experience_retention_hours: float = Field(default=24 * 14, gt=0)
+    """Retention of experiences and rewards: longer than the longest reward delay."""
+    audit_retention_hours: float = Field(default=24 * 365, gt=0)
+    """Retention of steps and dead letters."""
+    session_timeout_ms: int = Field(default=6000, ge=6000, le=300_000)
+    """Consumer group session: how soon a dead member's partitions move."""
+
+
+class TasksConfig(Section):
+    source: str = "reasoning_gym:spell_backward"
+    """``reasoning_gym:<dataset>``, ``jsonl:<file>`` or ``package.module:function`` of your own."""
+    eval_source: str | None = None
+    """Another source for held-out tasks; by default ``source`` split into disjoint train and held-out parts."""
+    options: dict[str, Any] = {}
+    """Passed to the source, e.g. a reasoning-gym dataset's own options."""
+    prompt_template: str = "{question}"
+    """Made from the source's question with ``str.format``."""
+    order: Literal["sequential", "shuffled"] = "shuffled"
+
+
+class RolloutConfig(Section):
+    samples: int = Field(default=8, ge=1, le=1024)
+    """Group size: rollouts of each task."""
+    max_tokens: int = Field(default=64, ge=1)
+    temperature: float = Field(default=1.0, ge=0, le=10)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    workflow: str = "single_turn"
+    """``single_turn`` or ``package.module:function``."""
+    deadline_s: float = Field(default=120.0, gt=0)
+    """A rollout that takes longer is abandoned and tried again."""
+    retries: int = Field(default=2, ge=0, le=20)
+    """Further tries of a failed rollout; then it is published as failed and its group goes on without it."""
+    max_in_flight: int = Field(default=512, ge=1)
+    """Rollouts that one explorer runs at once."""
+
+
+class PolicyConfig(Section):
+    model: str = "model"
+    """Folder in Hugging Face layout (config, tokenizer, safetensors), relative to the working directory."""
+    engine: Literal["transformers"] = "transformers"
+    device: str = "auto"
+    """``auto``, ``cpu`` or ``cuda``."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    threads: int = Field(default=1, ge=1)
+    """CPU threads of each explorer."""
+    max_batch: int = Field(default=256, ge=1)
+    """Most sequences that are generated together."""
+
+
+class RewardTerm(Section):
+    function: str
+    """``exact_match``, ``numeric_match``, ``math_verify``, ``format``, ``length_penalty`` or ``package.module:function``."""
+    weight: float = 1.0
+    options: dict[str, Any] = {}
+    """Keyword arguments for the function."""
+
+
+class ProcessorConfig(Section):
+    rewards: list[RewardTerm] = [RewardTerm(function="exact_match")]
+    """Summed with their weights."""
+    group_deadline_s: float = Field(default=300.0, gt=0)
+    """A group whose members have not all come by then is released with those that have."""
+    min_group_size: int = Field(default=2, ge=1)
+    """A group with fewer usable members is filtered as a whole (evaluation groups are exempt)."""
+    max_response_tokens: int | None = Field(default=None, ge=1)
+    """Experiences with more policy-written tokens are filtered as ``too_long``."""
+    drop_truncated: bool = False
+    """Filter experiences whose response was cut at ``max_tokens``, cause ``truncated``."""
+    drop_uniform_groups: bool = False
+    """Filter groups whose rewards are all equal, cause ``uniform``: they carry no gradient in GRPO."""
+    priority: str = "fifo"
+    """``fifo``, ``reward_variance`` or ``package.module:function``; higher is trained first."""
+
+
+class AlgorithmConfig(Section):
+    name: Literal["grpo"] = "grpo"
+    advantage: Literal["group_normalized", "group_centered"] = "group_normalized"
+    """(r - mean) / std within the group (GRPO), or without the division (Dr. GRPO)."""
+    loss: Literal["clipped", "reinforce"] = "clipped"
+    clip_low: float = Field(default=0.2, ge=0, lt=1)
+    clip_high: float = Field(default=0.2, ge=0)
+    kl: Literal["none", "k1", "k2", "k3"] = "none"
+    """KL estimator against the initial weights, added to the loss."""
+    kl_coef: float = Field(default=0.0, ge=0)
+    aggregation: Literal["token_mean", "sequence_mean"] = "token_mean"
+
+
+class TrainerConfig(Section):
+    model_key: Name = "policy"
+    """Identity of this trainer: key of its weight versions and steps."""
+    steps: int = Field(default=100, ge=1)
+    groups_per_step: int = Field(default=16, ge=1)
+    sync_interval: int = Field(default=1, ge=1)
+    """Steps between weight versions."""
+    max_staleness: int = Field(default=1, ge=0)
+    """0 on-policy, 1 one step off, k asynchronous: weight versions that a token may be old when it is trained."""
+    learning_rate: float = Field(default=1e-5, gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    micro_batch_tokens: int = Field(default=16384, ge=1)
+    """Most tokens (padding included) of one forward pass."""
+    device: str = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    threads: int = Field(default=1, ge=1)
+    """CPU threads. A resumed run repeats the interrupted one bit for bit only with the same number."""
+    checkpoint_interval: int = Field(default=50, ge=1)
+    """Steps between checkpoints (weights, optimiser, RNG and log positions as one atomic unit)."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_versions: int = Field(default=4, ge=2)
+    """Published weight versions kept on disk; explorers need the newest only."""
+    buffer_mb: float = Field(default=256.0, gt=0)
+    """Bound of the experience buffer in MiB; when it is full, reading pauses."""
+
+
+class EvalConfig(Section):
+    tasks: int = Field(default=500, ge=0)
+    """Held-out tasks; 0 turns evaluation off."""
+    every_versions: int = Field(default=0, ge=0)
+    """Evaluate every so many weight versions while training; 0: only before and after."""
+    interim_tasks: int = Field(default=100, ge=1)
+    """Held-out tasks of an evaluation while training."""
+    temperature: float = Field(default=0.0, ge=0)
+    """0 is greedy."""
+
+
+class LauncherConfig(Section):
+    explorers: int = Field(default=1, ge=1, le=256)
+    processors: int = Field(default=1, ge=1, le=256)
+    restart_limit: int = Field(default=5, ge=0)
+    """Restarts of one role within ``restart_window_s`` before the run fails."""
+    restart_window_s: float = Field(default=300.0, gt=0)
+    backoff_s: float = Field(default=0.5, ge=0)
+    """Wait before the first restart; doubled each time, to at most 30 s."""
+    stop_timeout_s: float = Field(default=30.0, gt=0)
+    """How long a role may take to stop after SIGTERM before it is killed."""
+
+
+class Config(Section):
+    """The whole tree."""
+
+    run: RunConfig = RunConfig()
+    broker: BrokerConfig = BrokerConfig()
+    log: LogConfig = LogConfig()
+    tasks: TasksConfig = TasksConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    policy: PolicyConfig = PolicyConfig()
+    processor: ProcessorConfig = ProcessorConfig()
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    eval: EvalConfig = EvalConfig()
+    launcher: LauncherConfig = LauncherConfig()
+
+    @property
+    def pacing_bound(self) -> int:
+        """Groups that may be issued and not yet retired: (max_staleness + 1) · sync_interval · groups_per_step."""
+        trainer = self.trainer
+        return (trainer.max_staleness + 1) * trainer.sync_interval * trainer.groups_per_step
