@@ -1,0 +1,97 @@
+"""Child processes that cannot outlive us: started in a session of their own, killed by the kernel when we die.
+
+Linux only gives that promise (PR_SET_PDEATHSIG); elsewhere children are still in their own session and end
+with :func:`terminate`, but survive a ``kill -9`` of their parent.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+# The signal comes when the *thread* that forked ends, not when its process does, so one thread that lives as
+# long as the process does all forking. The child arms itself after exec, in a fresh interpreter: code between
+# fork and exec (preexec_fn) can deadlock in a process with threads.
+_FORKER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forker")
+_ARM = """
+import os, sys
+parent, sig, args = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+if sys.platform == "linux":
+    import ctypes
+    if ctypes.CDLL(None, use_errno=True).prctl(1, sig, 0, 0, 0) != 0:
+        sys.exit("prctl(PR_SET_PDEATHSIG) failed: " + os.strerror(ctypes.get_errno()))
+if os.getppid() != parent:
+    sys.exit("the parent died before its child started")
+try:
+    os.execvp(args[0], args)
+except OSError as error:
+    print(f"cannot start {args[0]}: {error.strerror}", file=sys.stderr)
+    sys.exit(127)
+"""
+
+
+def spawn(
+    args: Sequence[str | Path],
+    log_path: Path,
+    env: Mapping[str, str] | None = None,
+    *,
+    cwd: Path | None = None,
+    death_signal: signal.Signals = signal.SIGKILL,
+) -> subprocess.Popen[bytes]:
+    """Start ``args`` in a new session, its output appended to ``log_path``, no stdin.
+
+    ``env`` is the whole environment (``os.environ`` if None). When this process ends, however it ends, the
+    child gets ``death_signal``. A program that cannot be executed ends with 127 and its reason in the log.
+    """
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+
+    def fork() -> subprocess.Popen[bytes]:
+        arm = [sys.executable, "-I", "-S", "-c", _ARM, str(os.getpid()), str(int(death_signal))]
+        with log_path.open("ab") as log:
+            return subprocess.Popen(
+                [*arm, *map(str, args)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=None if env is None else dict(env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+
+    return _FORKER.submit(fork).result()
+
+
+def terminate(proc: subprocess.Popen[bytes], timeout: float) -> int:
+    """End the child's whole session: SIGTERM, then SIGKILL after ``timeout`` seconds. Returns its exit code."""
+    _signal_group(proc, signal.SIGTERM)
+    try:
+        proc.wait(timeout)
+    except subprocess.TimeoutExpired:
+        pass
+    _signal_group(proc, signal.SIGKILL, even_if_dead=True)
+    return proc.wait()
+
+
+def _signal_group(proc: subprocess.Popen[bytes], sig: signal.Signals, *, even_if_dead: bool = False) -> None:
+    """A dead child's group may still hold its own children, so the last signal goes out all the same."""
+    if proc.poll() is not None and not even_if_dead:
+        return
+    try:
+        os.killpg(proc.pid, sig)
+    except ProcessLookupError:
+        return
+
+
+def last_lines(path: Path, count: int = 20) -> list[str]:
+    """The last lines of a log, read from its last 64 KiB; empty if there is none."""
+    if not path.exists():
+        return []
+    with path.open("rb") as log:
+        size = log.seek(0, os.SEEK_END)
+        log.seek(max(0, size - 65536))
+        return log.read().decode("utf-8", "replace").splitlines()[-count:]
