@@ -43,8 +43,11 @@ class BrokerConfig(Section):
     port: int = Field(default=0, ge=0, le=65535)
     """Loopback port of a broker that we start; 0 takes a free one."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How clients talk to an external cluster."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """For the SASL protocols."""
     sasl_username: str | None = None
+    """For the SASL protocols."""
     sasl_password: SecretStr | None = None
     """Better given as RFT_BROKER__SASL_PASSWORD than in a file."""
     ssl_cafile: Path | None = None
@@ -52,7 +55,9 @@ class BrokerConfig(Section):
     ssl_certfile: Path | None = None
     """PEM client certificate, for mutual TLS."""
     ssl_keyfile: Path | None = None
+    """PEM key of ``ssl_certfile``."""
     ssl_check_hostname: bool = True
+    """Whether the broker's certificate must name the host that we connect to."""
     connect_timeout_s: float = Field(default=8.0, gt=0, le=120)
     """How long a role waits for the broker at its start before it gives up with the cause."""
 
@@ -71,6 +76,7 @@ class LogConfig(Section):
     partitions: int = Field(default=4, ge=1, le=1000)
     """Partitions of keyed topics; the most explorers and processors that can work at once."""
     replication_factor: int = Field(default=1, ge=1, le=9)
+    """Copies of each partition; 3 in a production cluster."""
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024)
     """Largest event that is written or accepted. Larger ones are decode errors."""
     experience_retention_hours: float = Field(default=24 * 14, gt=0)
@@ -91,14 +97,18 @@ class TasksConfig(Section):
     prompt_template: str = "{question}"
     """Made from the source's question with ``str.format``."""
     order: Literal["sequential", "shuffled"] = "shuffled"
+    """Order of training tasks; shuffled anew each epoch."""
 
 
 class RolloutConfig(Section):
     samples: int = Field(default=8, ge=1, le=1024)
     """Group size: rollouts of each task."""
     max_tokens: int = Field(default=64, ge=1)
+    """Most tokens that one rollout may write."""
     temperature: float = Field(default=1.0, ge=0, le=10)
+    """Sampling temperature of training rollouts; 0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling: the smallest set of tokens with at least this probability."""
     workflow: str = "single_turn"
     """``single_turn`` or ``package.module:function``."""
     deadline_s: float = Field(default=120.0, gt=0)
@@ -113,9 +123,11 @@ class PolicyConfig(Section):
     model: str = "model"
     """Folder in Hugging Face layout (config, tokenizer, safetensors), relative to the working directory."""
     engine: Literal["transformers"] = "transformers"
+    """What generates text."""
     device: str = "auto"
     """``auto``, ``cpu`` or ``cuda``."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the explorer's weights."""
     threads: int = Field(default=1, ge=1)
     """CPU threads of each explorer."""
     max_batch: int = Field(default=256, ge=1)
@@ -124,8 +136,10 @@ class PolicyConfig(Section):
 
 class RewardTerm(Section):
     function: str
-    """``exact_match``, ``numeric_match``, ``math_verify``, ``format``, ``length_penalty`` or ``package.module:function``."""
+    """``exact_match``, ``numeric_match``, ``math_verify``, ``format``, ``length_penalty`` or
+    ``package.module:function`` of your own."""
     weight: float = 1.0
+    """Factor of this function's value in the sum."""
     options: dict[str, Any] = {}
     """Keyword arguments for the function."""
 
@@ -149,40 +163,56 @@ class ProcessorConfig(Section):
 
 class AlgorithmConfig(Section):
     name: Literal["grpo"] = "grpo"
+    """Group relative policy optimisation (DeepSeekMath, arXiv:2402.03300)."""
     advantage: Literal["group_normalized", "group_centered"] = "group_normalized"
     """(r - mean) / std within the group (GRPO), or without the division (Dr. GRPO)."""
     loss: Literal["clipped", "reinforce"] = "clipped"
+    """PPO's clipped ratio, or the plain policy gradient."""
     clip_low: float = Field(default=0.2, ge=0, lt=1)
+    """Lower clip: ratios are clipped to [1 - clip_low, 1 + clip_high]."""
     clip_high: float = Field(default=0.2, ge=0)
+    """Upper clip."""
     kl: Literal["none", "k1", "k2", "k3"] = "none"
     """KL estimator against the initial weights, added to the loss."""
     kl_coef: float = Field(default=0.0, ge=0)
+    """Weight of the KL term."""
     aggregation: Literal["token_mean", "sequence_mean"] = "token_mean"
+    """Mean over all tokens of a step, or over sequences of their token means."""
 
 
 class TrainerConfig(Section):
     model_key: Name = "policy"
     """Identity of this trainer: key of its weight versions and steps."""
     steps: int = Field(default=100, ge=1)
+    """Gradient steps of the run."""
     groups_per_step: int = Field(default=16, ge=1)
+    """Groups in one step's batch."""
     sync_interval: int = Field(default=1, ge=1)
     """Steps between weight versions."""
     max_staleness: int = Field(default=1, ge=0)
     """0 on-policy, 1 one step off, k asynchronous: weight versions that a token may be old when it is trained."""
     learning_rate: float = Field(default=1e-5, gt=0)
+    """Of AdamW, after warm-up."""
     warmup_steps: int = Field(default=0, ge=0)
+    """Steps over which the learning rate rises linearly."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """Of AdamW."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Of AdamW."""
     max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this global L2 norm."""
     micro_batch_tokens: int = Field(default=16384, ge=1)
     """Most tokens (padding included) of one forward pass."""
     device: str = "auto"
+    """``auto``, ``cpu`` or ``cuda``."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the trainer's weights."""
     threads: int = Field(default=1, ge=1)
     """CPU threads. A resumed run repeats the interrupted one bit for bit only with the same number."""
     checkpoint_interval: int = Field(default=50, ge=1)
     """Steps between checkpoints (weights, optimiser, RNG and log positions as one atomic unit)."""
     keep_checkpoints: int = Field(default=2, ge=1)
+    """Newest checkpoints kept on disk."""
     keep_versions: int = Field(default=4, ge=2)
     """Published weight versions kept on disk; explorers need the newest only."""
     buffer_mb: float = Field(default=256.0, gt=0)
@@ -202,7 +232,9 @@ class EvalConfig(Section):
 
 class LauncherConfig(Section):
     explorers: int = Field(default=1, ge=1, le=256)
+    """Explorer processes to run."""
     processors: int = Field(default=1, ge=1, le=256)
+    """Processor processes to run."""
     restart_limit: int = Field(default=5, ge=0)
     """Restarts of one role within ``restart_window_s`` before the run fails."""
     restart_window_s: float = Field(default=300.0, gt=0)
