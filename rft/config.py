@@ -238,6 +238,7 @@ class LauncherConfig(Section):
     restart_limit: int = Field(default=5, ge=0)
     """Restarts of one role within ``restart_window_s`` before the run fails."""
     restart_window_s: float = Field(default=300.0, gt=0)
+    """See ``restart_limit``."""
     backoff_s: float = Field(default=0.5, ge=0)
     """Wait before the first restart; doubled each time, to at most 30 s."""
     stop_timeout_s: float = Field(default=30.0, gt=0)

@@ -1,0 +1,43 @@
+# The commands people use. Each makes its own virtual environment in .venv when there is none.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test lint format clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "==> Making a virtual environment in $(VENV) and installing stream-rft with its libraries (a few minutes, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: $(STAMP)  ## Make the virtual environment
+
+quickstart: $(STAMP)  ## Train a small model through a real log and write a report (about 3 minutes)
+	@echo "==> Making the model: a character-level Qwen3, warm-started by supervised steps"
+	@$(BIN)/python examples/quickstart/make_model.py runs/quickstart-model
+	@echo "==> Running examples/quickstart/quickstart.toml: broker, conductor, explorer, processor, trainer"
+	@$(BIN)/rft run examples/quickstart/quickstart.toml
+
+test: $(STAMP)  ## Run all tests (set KAFKA_HOME to include those on Apache Kafka)
+	@echo "==> Running the tests"
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## Check style and types
+	@echo "==> ruff check, ruff format --check, mypy"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP)  ## Format the code and mend what ruff can mend
+	@echo "==> ruff format, ruff check --fix"
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:  ## Remove the virtual environment and caches; runs/ stays
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
