@@ -1,0 +1,74 @@
+"""Memory of every role over a long run: is it flat?
+
+Starts ``rft run``, samples the resident set of each role's process, ends the run after the time given and prints
+the figures minute by minute, with the growth from the first full minute to the last.
+
+    python benchmarks/memory.py examples/quickstart/quickstart.toml --minutes 10
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+RFT = str(Path(sys.executable).with_name("rft"))
+ROLES = ("conductor", "explorer", "processor", "trainer")
+
+
+def resident_mb(launcher: int) -> dict[str, float]:
+    """MiB of the launcher and of each process below it, by role."""
+    sizes: dict[str, float] = defaultdict(float)
+    parent = psutil.Process(launcher)
+    for process in (parent, *parent.children(recursive=True)):
+        try:
+            words, size = process.cmdline(), process.memory_info().rss / 2**20
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+        role = next((name for name in ROLES if name in words), None)
+        sizes["launcher" if process == parent else role or "broker"] += size
+    return sizes
+
+
+def main(
+    config: Annotated[Path, typer.Argument(help="Configuration to run.")] = Path("examples/quickstart/quickstart.toml"),
+    minutes: Annotated[int, typer.Option(min=2, help="How long to watch.")] = 10,
+) -> None:
+    """Print resident memory of every role, minute by minute."""
+    samples: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory(prefix="rft-memory-") as folder:
+        command = [RFT, "run", str(config), "--plain", "--run.folder", folder, "--trainer.steps", "1000000"]
+        run = subprocess.Popen([*command, "--eval.tasks", "0"], stdout=subprocess.DEVNULL)
+        try:
+            for _ in track(range(minutes), description="watching"):
+                time.sleep(60)
+                if run.poll() is not None:
+                    raise SystemExit(f"the run ended early with exit code {run.returncode}")
+                samples.append(resident_mb(run.pid))
+        finally:
+            run.send_signal(signal.SIGINT)
+            run.wait(60)
+    table = Table(title=f"resident memory in MiB, {config}")
+    table.add_column("role")
+    for minute in range(1, minutes + 1):
+        table.add_column(f"{minute} min", justify="right")
+    table.add_column("growth", justify="right")
+    for role in sorted(samples[-1]):
+        sizes = [sample.get(role, 0.0) for sample in samples]
+        table.add_row(role, *(f"{size:.0f}" for size in sizes), f"{sizes[-1] - sizes[0]:+.0f}")
+    Console(width=200).print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,84 @@
+"""The loop: explorer → experiences → processor → ready → trainer → weights → explorer, each a process."""
+
+import math
+
+import pytest
+from pipeline import Log, read_log, settings
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+
+def check_report(report: dict, steps: int) -> None:
+    assert report["finished"] is True
+    assert report["steps"] == steps
+    assert report["accuracy"]["tasks"] == 40
+    assert 0 <= report["accuracy"]["before"] <= 1
+    assert 0 <= report["accuracy"]["after"] <= 1
+    experiences = report["experiences"]
+    assert experiences["published"] >= experiences["ready"] >= experiences["trained"] >= steps * 4 * 2
+    assert experiences["dead_lettered"] == 0
+    assert 0 <= report["staleness"]["mean"] <= report["staleness"]["max"] <= 1
+    assert 0 <= report["trainer"]["idle_share"] <= 1
+    assert report["trainer"]["step_s"] > 0
+    assert report["throughput"]["experiences_per_s"] > 0
+    assert report["wall_s"] > 0
+    assert report["broker"]
+    assert {"torch", "transformers", "kafka-python", "faust-streaming", "fastavro"} <= set(report["versions"])
+
+
+def check_every_experience_went_through_the_log(log: Log) -> None:
+    published = {experience.experience_id: experience for experience in log.experiences}
+    trained = [ref for step in log.lineage for ref in step.trained]
+    assert trained
+    for ref in trained:
+        scored = log.ready[ref.partition, ref.offset]
+        assert scored.experience.experience_id == ref.experience_id
+        assert scored.experience == published[ref.experience_id]
+    announced = [weights.version for weights in log.weights]
+    assert announced == sorted(set(announced))
+    assert len({weights.sha256 for weights in log.weights}) == len(log.weights)
+    assert max(scored.experience.oldest_version for scored in log.ready.values()) == announced[-1]
+
+
+def test_one_command_runs_the_loop_on_the_embedded_broker(pipeline, tmp_path, tiny_model):
+    run = pipeline(settings(tmp_path, tiny_model))
+    assert run.wait(180) == 0, run.tail()
+    check_report(run.report, steps=12)
+    page = (run.config.run.path / "report.html").read_text()
+    assert "<svg" in page
+    assert "http://" not in page.replace("http://www.w3.org/", "")
+    assert "https://" not in page
+
+
+@pytest.mark.kafka
+def test_one_command_runs_the_loop_on_apache_kafka(pipeline, tmp_path, tiny_model, kafka_home):
+    run = pipeline(settings(tmp_path, tiny_model, broker={"kind": "kafka", "kafka_home": str(kafka_home)}))
+    assert run.wait(200) == 0, run.tail()
+    check_report(run.report, steps=12)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("max_staleness", [0, 1, 4])
+def test_no_trained_token_is_staler_than_the_bound(pipeline, tmp_path, tiny_model, kafka_broker, max_staleness):
+    """The steps name the events; the events carry each token's version: staleness is computed anew from them."""
+    run = pipeline(
+        settings(tmp_path, tiny_model, kafka_broker, trainer={
+            "steps": 10, "groups_per_step": 4, "learning_rate": 1e-3, "max_staleness": max_staleness,
+        })
+    )  # fmt: skip
+    assert run.wait(180) == 0, run.tail()
+    log = read_log(run.config)
+    check_every_experience_went_through_the_log(log)
+    assert [step.step for step in log.lineage] == list(range(1, 11))
+    worst = -math.inf
+    for step in log.lineage:
+        assert step.trained
+        for ref in step.trained:
+            experience = log.ready[ref.partition, ref.offset].experience
+            written = experience.versions[experience.action_mask == 1]
+            assert step.version - int(written.min()) == ref.staleness
+            worst = max(worst, step.version - int(written.min()))
+            if max_staleness == 0:
+                assert set(written.tolist()) == {step.version}
+    assert worst <= max_staleness
+    assert sum(task.split == "train" for task in log.tasks) >= 10 * 4
