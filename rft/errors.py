@@ -5,6 +5,7 @@ RftError                 exit code 1
 ├── BrokerError          the broker cannot be reached or refuses us
 │   └── TopicError       a topic is missing or contradicts the design
 ├── DecodeError          an event is malformed (goes to the dead letter queue)
+├── EncodeError          a record cannot be written as an event
 ├── RolloutError         a rollout failed after its retries
 ├── RewardError          a reward function failed
 ├── PolicyError          a model cannot be loaded or cannot generate
@@ -14,11 +15,21 @@ RftError                 exit code 1
 
 from __future__ import annotations
 
+from schemas.errors import DecodeError, EncodeError, RftError
 
-class RftError(Exception):
-    """Base of all errors that an operator may see; ``str()`` is one clear message."""
-
-    exit_code = 1
+__all__ = [
+    "BrokerError",
+    "CheckpointError",
+    "ConfigError",
+    "DecodeError",
+    "EncodeError",
+    "PolicyError",
+    "RewardError",
+    "RftError",
+    "RolloutError",
+    "TopicError",
+    "WeightsError",
+]
 
 
 class ConfigError(RftError):
@@ -33,14 +44,6 @@ class BrokerError(RftError):
 
 class TopicError(BrokerError):
     """A topic is missing or was created with settings that contradict the design."""
-
-
-class DecodeError(RftError):
-    """An event's bytes are not a valid record. ``field`` names the offending field, if one is known."""
-
-    def __init__(self, message: str, field: str | None = None) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 class RolloutError(RftError):

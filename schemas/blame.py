@@ -1,0 +1,46 @@
+"""Finds the field at fault among plain values that Avro cannot write; for error messages only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+import fastavro
+
+
+def culprit(node: Any, named: Mapping[str, Any], value: Any, path: str = "") -> tuple[str, str] | None:
+    """Path and fault of the first part of ``value`` that schema ``node`` cannot hold; None if it can hold all of it."""
+    if isinstance(node, str) and node in named:
+        node = named[node]
+    kind = node["type"] if isinstance(node, dict) else node
+    if kind == "record":
+        if not isinstance(value, dict):
+            return path, f"is a {type(value).__name__}, must be a record"
+        for field in node["fields"]:
+            inner = f"{path}.{field['name']}" if path else field["name"]
+            if field["name"] not in value:
+                return inner, "is missing"
+            found = culprit(field["type"], named, value[field["name"]], inner)
+            if found:
+                return found
+        return None
+    if kind == "array":
+        for index, item in enumerate(value):
+            found = culprit(node["items"], named, item, f"{path}[{index}]")
+            if found:
+                return found
+        return None
+    if kind == "map":
+        for key, item in value.items():
+            if not isinstance(key, str):
+                return path, f"has the key {key!r}, must be a string"
+            found = culprit(node["values"], named, item, f"{path}[{key!r}]")
+            if found:
+                return found
+        return None
+    try:
+        fastavro.schemaless_writer(BytesIO(), node, value)
+    except (TypeError, ValueError, OverflowError, AttributeError) as error:
+        return path, f"{error} ({type(value).__name__} for {node})"
+    return None

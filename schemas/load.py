@@ -1,0 +1,105 @@
+"""The schemas of ``avsc/``, parsed once, with their fingerprints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Any
+
+import fastavro
+from fastavro.schema import fingerprint, to_parsing_canonical_form
+
+from schemas.errors import DecodeError
+
+NAMESPACE = "stream_rft"
+NAMES = ("Task", "Experience", "Reward", "ScoredExperience", "WeightVersion", "Member", "TrainingStep")
+"""Unqualified names of the records that travel on topics."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """One parsed schema."""
+
+    name: str
+    """Unqualified name of the record."""
+    text: str
+    """Self-contained JSON: nested records are written out where they are first used."""
+    parsed: Any
+    """The same as fastavro wants it, with full names."""
+    named: Mapping[str, Any]
+    """Definitions of all named types in it, by full name."""
+    fingerprint: bytes
+    """CRC-64-AVRO of the parsing canonical form, 8 bytes little-endian. Docs and defaults don't change it."""
+
+
+@cache
+def current(name: str) -> Schema:
+    """The schema that this release writes for record ``name``, one of :data:`NAMES` or a record nested in them."""
+    return _build(_expand(_read(name), set()))
+
+
+@cache
+def by_fingerprint() -> dict[bytes, Schema]:
+    """All schemas that can be read without being told, by fingerprint."""
+    return {schema.fingerprint: schema for schema in map(current, NAMES)}
+
+
+@lru_cache(maxsize=256)
+def foreign(text: str) -> Schema:
+    """Parse someone else's schema for one of our records, e.g. an earlier or later version from a registry.
+
+    Logical types are dropped: our records hold plain numbers. Raises DecodeError when it is not a schema
+    or not one of our records.
+    """
+    try:
+        schema = _build(_plain(json.loads(text)))
+    except (ValueError, KeyError, TypeError, RecursionError, fastavro.schema.SchemaParseException) as error:
+        raise DecodeError(f"the writer's schema cannot be parsed: {error}") from error
+    if schema.name not in NAMES:
+        raise DecodeError(f"the writer's schema is for {schema.name!r}; known records are {', '.join(NAMES)}")
+    return schema
+
+
+def _build(raw: Any) -> Schema:
+    full_name = fastavro.schema.fullname(raw) if isinstance(raw, dict) and "name" in raw else str(raw)
+    prefix, _, short = full_name.rpartition(".")
+    named: dict[str, Any] = {}
+    parsed = fastavro.parse_schema(raw, named_schemas=named)
+    canonical = to_parsing_canonical_form(raw)
+    return Schema(
+        name=short if prefix == NAMESPACE else full_name,
+        text=json.dumps(raw),
+        parsed=parsed,
+        named=named,
+        fingerprint=bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO")),
+    )
+
+
+def _read(name: str) -> Any:
+    return json.loads(files("schemas").joinpath("avsc", f"{name}.avsc").read_text(encoding="utf-8"))
+
+
+def _expand(node: Any, seen: set[str]) -> Any:
+    """Replace the first mention of each nested record by its definition."""
+    if isinstance(node, str):
+        prefix, _, short = node.rpartition(".")
+        if prefix != NAMESPACE or short in seen:
+            return node
+        return _expand(_read(short), seen)
+    if isinstance(node, list):
+        return [_expand(branch, seen) for branch in node]
+    if node.get("type") == "record":
+        seen.add(node["name"])
+        return {**node, "fields": [{**f, "type": _expand(f["type"], seen)} for f in node["fields"]]}
+    return {key: _expand(value, seen) if key in ("items", "values") else value for key, value in node.items()}
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_plain(child) for child in node]
+    if isinstance(node, dict):
+        return {key: _plain(value) for key, value in node.items() if key != "logicalType"}
+    return node

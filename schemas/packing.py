@@ -1,0 +1,117 @@
+"""Token-level arrays to packed little-endian bytes and back, checked in both directions.
+
+The layout is in the docs of ``avsc/Experience.avsc``. Arrays that were unpacked are read-only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.errors import DecodeError, EncodeError
+from schemas.events import NOT_WRITTEN, LogprobArray, MaskArray, TokenArray
+
+PACKED = ("tokens", "action_mask", "logprobs", "versions")
+"""Fields of Experience that are packed, in the order of the schema."""
+
+_I4 = np.dtype("<i4")
+_F4 = np.dtype("<f4")
+_U1 = np.dtype("u1")
+
+
+def pack(tokens: TokenArray, action_mask: MaskArray, logprobs: LogprobArray, versions: TokenArray) -> tuple[bytes, ...]:
+    """The four arrays, each of shape [T], as bytes in the order of :data:`PACKED`. Raises EncodeError."""
+    tokens = _exact(tokens, _I4, "tokens")
+    action_mask = _exact(action_mask, _U1, "action_mask")
+    logprobs = _exact(logprobs, _F4, "logprobs")
+    versions = _exact(versions, _I4, "versions")
+    _check(tokens, action_mask, logprobs, EncodeError)
+    if versions.size != tokens.size:
+        raise EncodeError(f"has {versions.size} elements, tokens has {tokens.size}", "versions")
+    runs = _runs(versions)
+    if runs.size and int(runs[:, 0].min()) < NOT_WRITTEN:
+        raise EncodeError(f"holds a version below {NOT_WRITTEN}", "versions")
+    return tokens.tobytes(), action_mask.tobytes(), logprobs.tobytes(), runs.tobytes()
+
+
+def unpack(
+    tokens: bytes, action_mask: bytes, logprobs: bytes, versions: bytes, at: str = ""
+) -> tuple[TokenArray, MaskArray, LogprobArray, TokenArray]:
+    """Undo :func:`pack`; ``at`` is put before field names in errors. Raises DecodeError."""
+    token_array = _view(tokens, _I4, at + "tokens")
+    mask_array = _view(action_mask, _U1, at + "action_mask")
+    logprob_array = _view(logprobs, _F4, at + "logprobs")
+    _check(token_array, mask_array, logprob_array, DecodeError, at)
+    return token_array, mask_array, logprob_array, _expand(versions, token_array.size, at + "versions")
+
+
+def _check(
+    tokens: TokenArray,
+    action_mask: MaskArray,
+    logprobs: LogprobArray,
+    error: type[DecodeError] | type[EncodeError],
+    at: str = "",
+) -> None:
+    size = tokens.size
+    if action_mask.size != size:
+        raise error(f"has {action_mask.size} elements, tokens has {size}", at + "action_mask")
+    if logprobs.size != size:
+        raise error(f"has {logprobs.size} elements, tokens has {size}", at + "logprobs")
+    if not size:
+        return
+    if tokens.min() < 0:
+        raise error("holds a negative token id", at + "tokens")
+    if action_mask.max() > 1:
+        raise error("holds something other than 0 and 1", at + "action_mask")
+    if not np.isfinite(logprobs).all():
+        raise error("holds NaN or infinity", at + "logprobs")
+
+
+def _exact(array: Any, dtype: np.dtype[Any], name: str) -> npt.NDArray[Any]:
+    if not isinstance(array, np.ndarray) or array.ndim != 1:
+        raise EncodeError("must be a NumPy array of one dimension", name)
+    if array.dtype == dtype:
+        return array
+    if array.dtype.kind not in ("f" if dtype.kind == "f" else "iub"):
+        raise EncodeError(f"has dtype {array.dtype}, must be {dtype}", name)
+    with np.errstate(over="ignore"):
+        narrow = array.astype(dtype)
+    if dtype.kind != "f" and not np.array_equal(narrow, array):
+        raise EncodeError(f"holds values that {dtype} cannot", name)
+    return narrow
+
+
+def _view(data: bytes, dtype: np.dtype[Any], name: str) -> npt.NDArray[Any]:
+    if len(data) % dtype.itemsize:
+        raise DecodeError(f"{len(data)} bytes are no whole number of {dtype.itemsize}-byte elements", name)
+    return np.frombuffer(data, dtype)
+
+
+def _runs(versions: TokenArray) -> npt.NDArray[np.int32]:
+    """Shape [runs, 2]: version and count."""
+    if not versions.size:
+        return np.zeros((0, 2), _I4)
+    starts = np.concatenate(([0], np.flatnonzero(versions[1:] != versions[:-1]) + 1, [versions.size]))
+    runs = np.empty((starts.size - 1, 2), _I4)
+    runs[:, 0] = versions[starts[:-1]]
+    runs[:, 1] = starts[1:] - starts[:-1]
+    return runs
+
+
+def _expand(data: bytes, size: int, name: str) -> TokenArray:
+    if len(data) % 8:
+        raise DecodeError(f"{len(data)} bytes are no whole number of (version, count) pairs", name)
+    runs = np.frombuffer(data, _I4).reshape(-1, 2)
+    # Before anything is expanded: a count may claim 2**31 tokens.
+    total = int(runs[:, 1].sum(dtype=np.int64))
+    if runs.size and int(runs[:, 1].min()) < 1:
+        raise DecodeError("a run-length is below 1", name)
+    if total != size:
+        raise DecodeError(f"run-lengths sum to {total}, tokens has {size}", name)
+    if runs.size and int(runs[:, 0].min()) < NOT_WRITTEN:
+        raise DecodeError(f"holds a version below {NOT_WRITTEN}", name)
+    versions = np.repeat(runs[:, 0], runs[:, 1])
+    versions.flags.writeable = False
+    return versions

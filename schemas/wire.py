@@ -1,0 +1,115 @@
+"""Typed records to the plain dicts that Avro libraries write, and back.
+
+Here is checked what Avro cannot say: floats are finite and packed arrays fit together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from math import isfinite
+from typing import Any
+
+from schemas.errors import DecodeError, EncodeError
+from schemas.events import RECORDS, EventRef, Experience, Record, ScoredExperience, TrainingStep
+from schemas.load import current
+from schemas.packing import PACKED, pack, unpack
+
+Wire = dict[str, Any]
+_Error = type[DecodeError] | type[EncodeError]
+
+_FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in (*RECORDS, EventRef)}
+
+
+def _typed(kind: type[Record], holds_floats: Callable[[Any], bool]) -> tuple[str, ...]:
+    return tuple(f["name"] for f in current(kind.__name__).parsed["fields"] if holds_floats(f["type"]))
+
+
+_FLOATS = {kind: _typed(kind, lambda type_: type_ in ("double", ["null", "double"])) for kind in RECORDS}
+_FLOAT_MAPS = {kind: _typed(kind, lambda type_: type_ == {"type": "map", "values": "double"}) for kind in RECORDS}
+
+
+def to_wire(record: Record) -> Wire:
+    """The record as Avro's plain values. Raises EncodeError."""
+    kind = type(record)
+    wire = {name: getattr(record, name) for name in _FIELDS[kind]}
+    _check_floats(kind, wire, "", EncodeError)
+    special = _TO_WIRE.get(kind)
+    if special is not None:
+        special(wire)
+    return wire
+
+
+def from_wire(kind: type[Record], wire: Wire, at: str = "") -> Record:
+    """The record from Avro's plain values, which it may keep; ``at`` is put before field names in errors.
+
+    Raises DecodeError.
+    """
+    _check_floats(kind, wire, at, DecodeError)
+    special = _FROM_WIRE.get(kind)
+    if special is not None:
+        special(wire, at)
+    return kind(**wire)
+
+
+def _pack_experience(wire: Wire) -> None:
+    wire.update(zip(PACKED, pack(*(wire[name] for name in PACKED)), strict=True))
+
+
+def _unpack_experience(wire: Wire, at: str) -> None:
+    arrays = unpack(wire["tokens"], wire["action_mask"], wire["logprobs"], wire["versions"], at)
+    wire.update(zip(PACKED, arrays, strict=True))
+
+
+def _unnest_experience(wire: Wire) -> None:
+    if not isinstance(wire["experience"], Experience):
+        raise EncodeError("must be an Experience", "experience")
+    try:
+        wire["experience"] = to_wire(wire["experience"])
+    except EncodeError as error:
+        raise EncodeError(str(error).removeprefix(f"{error.field}: "), f"experience.{error.field}") from error
+
+
+def _nest_experience(wire: Wire, at: str) -> None:
+    wire["experience"] = from_wire(Experience, wire["experience"], f"{at}experience.")
+
+
+def _unnest_refs(wire: Wire) -> None:
+    names = _FIELDS[EventRef]
+    for name in ("trained", "dropped"):
+        wire[name] = [{field: getattr(ref, field) for field in names} for ref in wire[name]]
+
+
+def _nest_refs(wire: Wire, at: str) -> None:
+    for name in ("trained", "dropped"):
+        wire[name] = tuple(EventRef(**ref) for ref in wire[name])
+    wire["retired"] = tuple(wire["retired"])
+
+
+_TO_WIRE: Mapping[type[Record], Callable[[Wire], None]] = {
+    Experience: _pack_experience,
+    ScoredExperience: _unnest_experience,
+    TrainingStep: _unnest_refs,
+}
+_FROM_WIRE: Mapping[type[Record], Callable[[Wire, str], None]] = {
+    Experience: _unpack_experience,
+    ScoredExperience: _nest_experience,
+    TrainingStep: _nest_refs,
+}
+
+
+def _check_floats(kind: type[Record], wire: Wire, at: str, error: _Error) -> None:
+    for name in _FLOATS[kind]:
+        if wire[name] is not None and not _finite(wire[name]):
+            raise error(f"is {wire[name]!r}, must be a finite number", at + name)
+    for name in _FLOAT_MAPS[kind]:
+        for key, value in wire[name].items():
+            if not _finite(value):
+                raise error(f"is {value!r}, must be a finite number", f"{at}{name}[{key!r}]")
+
+
+def _finite(value: Any) -> bool:
+    try:
+        return isfinite(value)
+    except (TypeError, OverflowError):
+        return False
