@@ -6,6 +6,7 @@ with :func:`terminate`, but survive a ``kill -9`` of their parent.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -69,10 +70,8 @@ def spawn(
 def terminate(proc: subprocess.Popen[bytes], timeout: float) -> int:
     """End the child's whole session: SIGTERM, then SIGKILL after ``timeout`` seconds. Returns its exit code."""
     _signal_group(proc, signal.SIGTERM)
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         proc.wait(timeout)
-    except subprocess.TimeoutExpired:
-        pass
     _signal_group(proc, signal.SIGKILL, even_if_dead=True)
     return proc.wait()
 

@@ -1,0 +1,44 @@
+"""CloudEvents headers (binary mode) of each event. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from schemas.events import Experience, Member, Record, Reward, ScoredExperience, Task, TrainingStep, WeightVersion
+
+Headers = Sequence[tuple[str, bytes | None]]
+CONTENT_TYPE = b"application/avro"
+
+
+def event_id(record: Record) -> str:
+    """Names the event itself: the same event published twice has the same id."""
+    match record:
+        case Task():
+            return record.group_id
+        case Experience():
+            return record.experience_id
+        case Reward():
+            return f"{record.experience_id}/{record.source}/{record.revision}"
+        case ScoredExperience():
+            return f"{record.experience.experience_id}@{record.release_id}"
+        case WeightVersion():
+            return f"{record.model}/{record.version}"
+        case Member():
+            return f"{record.member_id}@{record.heartbeat_at}"
+        case TrainingStep():
+            return f"{record.model}/{record.kind}/{record.step}@{record.created_at}"
+    raise TypeError(f"{type(record).__name__} is no event")
+
+
+def cloud_event_headers(record: Record, source: str, now_ms: int) -> list[tuple[str, bytes | None]]:
+    """``ce_*`` and ``content-type``; ``now_ms`` is Unix time in ms."""
+    time = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", event_id(record).encode()),
+        ("ce_source", source.encode()),
+        ("ce_type", f"stream_rft.{type(record).__name__}".encode()),
+        ("ce_time", time.encode()),
+        ("content-type", CONTENT_TYPE),
+    ]

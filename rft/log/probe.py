@@ -1,0 +1,229 @@
+"""Does a broker answer as configured, and if not, why not?
+
+kafka-python retries everything and then says "Unable to bootstrap", whether the password is wrong or the host does
+not exist. So each client's start is preceded by one connection of our own that goes as far as being logged in:
+TCP, TLS, ApiVersions, SASL. It costs a few milliseconds, and whatever fails is named.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Sequence
+
+from kafka.net.sasl import get_sasl_mechanism
+
+from rft.config import BrokerConfig
+from rft.errors import BrokerError
+from rft.log.security import sasl_options, ssl_context
+
+_API_VERSIONS, _SASL_HANDSHAKE, _SASL_AUTHENTICATE = 18, 17, 36
+_UNSUPPORTED_MECHANISM, _ILLEGAL_SASL_STATE = 33, 34
+_RETRY_S = 0.25
+_MAX_ANSWER_BYTES = 1024 * 1024
+_HOSTNAME_MISMATCH = (62, 64)
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
+
+
+class _NotYetError(Exception):
+    """A failure that may pass: the broker is starting, the network is coming up."""
+
+
+def probe(broker: BrokerConfig, servers: Sequence[str]) -> None:
+    """Return as soon as one of ``servers`` (``host:port``) lets us in.
+
+    What waiting may cure (refused, unknown host, no answer) is tried again until ``connect_timeout_s``; what it
+    cannot (password, certificate, protocol) fails at once. Raises BrokerError with the cause and what to do.
+    """
+    context = ssl_context(broker)
+    deadline = time.monotonic() + broker.connect_timeout_s
+    while True:
+        causes: list[str] = []
+        final: BrokerError | None = None
+        for server in servers:
+            remaining = deadline - time.monotonic()
+            try:
+                _log_in(broker, context, server, min(max(remaining, 0.1), broker.connect_timeout_s / len(servers)))
+                return
+            except _NotYetError as error:
+                causes.append(f"broker {server}: {error}")
+            except BrokerError as error:
+                final = error
+        if final is not None:
+            raise final
+        if time.monotonic() + _RETRY_S >= deadline:
+            raise BrokerError("; ".join(causes) + f" (tried for {broker.connect_timeout_s:g} s)")
+        time.sleep(_RETRY_S)
+
+
+def _log_in(broker: BrokerConfig, context: ssl.SSLContext | None, server: str, timeout: float) -> None:
+    host, port = _split(server)
+    with _connect(host, port, timeout) as plain:
+        if context is None:
+            _speak_kafka(broker, server, plain)
+            return
+        with _handshake(context, plain, host, server) as secured:
+            _speak_kafka(broker, server, secured)
+
+
+def _split(server: str) -> tuple[str, int]:
+    host, _, port = server.rpartition(":")
+    if not host or not port.isdecimal():
+        raise BrokerError(f"broker.bootstrap_servers: {server!r} is not host:port")
+    return host.strip("[]"), int(port)
+
+
+def _connect(host: str, port: int, timeout: float) -> socket.socket:
+    try:
+        return socket.create_connection((host, port), timeout)
+    except socket.gaierror as error:
+        raise _NotYetError(f"unknown host {host}: {error.strerror}. Check broker.bootstrap_servers") from error
+    except ConnectionRefusedError as error:
+        raise _NotYetError("connection refused: nothing listens there. Start the broker, or check the port") from error
+    except TimeoutError as error:
+        raise _NotYetError("no answer to a TCP connection. Check host, port and firewall") from error
+    except OSError as error:
+        raise _NotYetError(f"cannot connect: {error.strerror or error}") from error
+
+
+def _handshake(context: ssl.SSLContext, plain: socket.socket, host: str, server: str) -> ssl.SSLSocket:
+    try:
+        return context.wrap_socket(plain, server_hostname=host)
+    except ssl.SSLCertVerificationError as error:
+        if error.verify_code in _HOSTNAME_MISMATCH:
+            raise BrokerError(
+                f"broker {server}: its certificate is not for {host} ({error.verify_message}). Use the name it is "
+                "for, or set broker.ssl_check_hostname = false"
+            ) from error
+        raise BrokerError(
+            f"broker {server}: its certificate is not signed by a CA we know ({error.verify_message}). "
+            "Set broker.ssl_cafile to the PEM file of the CA that signed it"
+        ) from error
+    except TimeoutError as error:
+        raise _NotYetError(f"no answer to a TLS handshake. {_PERHAPS_NO_TLS}") from error
+    except (ssl.SSLError, ConnectionError) as error:
+        raise BrokerError(f"broker {server}: the TLS handshake failed ({_reason(error)}). {_PERHAPS_NO_TLS}") from error
+
+
+_PERHAPS_NO_TLS = "The listener may speak no TLS: then set broker.security_protocol to PLAINTEXT or SASL_PLAINTEXT"
+_PERHAPS_TLS = "The listener may speak TLS: then set broker.security_protocol to SSL or SASL_SSL"
+
+
+def _reason(error: OSError) -> str:
+    reason = getattr(error, "reason", None) or error.strerror or str(error)
+    return str(reason).replace("_", " ").lower()
+
+
+def _speak_kafka(broker: BrokerConfig, server: str, sock: socket.socket) -> None:
+    """ApiVersions, then SASL as far as being logged in (or as far as knowing that none is asked for)."""
+    try:
+        _call(sock, _API_VERSIONS, 0, b"")
+    except TimeoutError as error:
+        raise _NotYetError("connected, but there is no answer to a Kafka request. Is it a Kafka broker?") from error
+    except ssl.SSLError as error:
+        raise BrokerError(
+            f"broker {server}: it ended the TLS session ({_reason(error)}). It may ask for a client certificate: "
+            "set broker.ssl_certfile and broker.ssl_keyfile"
+        ) from error
+    except (ConnectionError, _NotKafkaError) as error:
+        hint = _PERHAPS_TLS if "SSL" not in broker.security_protocol else "Is it a Kafka broker?"
+        raise BrokerError(f"broker {server}: no Kafka answer ({_reason_of(error)}). {hint}") from error
+    try:
+        if broker.security_protocol.startswith("SASL"):
+            _authenticate(broker, server, sock)
+        else:
+            _expect_no_sasl(broker, server, sock)
+    except TimeoutError as error:
+        raise _NotYetError("connected, but there is no answer to the login") from error
+    except (OSError, _NotKafkaError) as error:
+        raise BrokerError(f"broker {server}: it closed the connection during the login ({error})") from error
+
+
+def _reason_of(error: Exception) -> str:
+    return str(error) if isinstance(error, _NotKafkaError) else "it closed the connection"
+
+
+def _authenticate(broker: BrokerConfig, server: str, sock: socket.socket) -> None:
+    name = broker.sasl_mechanism
+    code, offered = _sasl_handshake(sock, name)
+    if code == _ILLEGAL_SASL_STATE:
+        protocol = broker.security_protocol.removeprefix("SASL_")
+        raise BrokerError(
+            f"broker {server}: this listener takes no SASL logins. Set broker.security_protocol = '{protocol}'"
+        )
+    if code != 0:
+        raise BrokerError(
+            f"broker {server}: it does not offer {name} but {', '.join(offered) or 'no mechanism'}. "
+            "Set broker.sasl_mechanism"
+        )
+    mechanism = get_sasl_mechanism(name)(security_protocol="SASL_SSL", **sasl_options(broker))
+    while not mechanism.is_done():
+        token = mechanism.auth_bytes()
+        answer = _call(sock, _SASL_AUTHENTICATE, 0, struct.pack(">i", len(token)) + token)
+        (code,) = struct.unpack_from(">h", answer)
+        message, rest = _string(answer[2:])
+        if code != 0:
+            raise BrokerError(
+                f"broker {server}: login of user {broker.sasl_username!r} with {name} failed: wrong user or password"
+                f"{f' ({message})' if message else ''}. Check broker.sasl_username and RFT_BROKER__SASL_PASSWORD"
+            )
+        mechanism.receive(rest[4:])
+
+
+def _expect_no_sasl(broker: BrokerConfig, server: str, sock: socket.socket) -> None:
+    """A SASL listener answers ApiVersions to anyone and then hangs up: only the offer of a login tells it apart."""
+    name = broker.sasl_mechanism
+    code, offered = _sasl_handshake(sock, name)
+    # A PLAINTEXT listener of Apache Kafka answers ILLEGAL_SASL_STATE; Tansu "unsupported", echoing the name.
+    if code == 0 or (code == _UNSUPPORTED_MECHANISM and offered and name not in offered):
+        raise BrokerError(
+            f"broker {server}: the listener asks for a login ({', '.join(offered)}). Set broker.security_protocol = "
+            f"'SASL_{broker.security_protocol}', broker.sasl_mechanism, sasl_username, "
+            "sasl_password"
+        )
+
+
+def _sasl_handshake(sock: socket.socket, mechanism: str) -> tuple[int, list[str]]:
+    answer = _call(sock, _SASL_HANDSHAKE, 1, struct.pack(">h", len(mechanism)) + mechanism.encode())
+    code, count = struct.unpack_from(">hi", answer)
+    offered, rest = [], answer[6:]
+    for _ in range(count):
+        name, rest = _string(rest)
+        offered.append(name)
+    return code, offered
+
+
+class _NotKafkaError(Exception):
+    """The other side answers, but not in Kafka's protocol."""
+
+
+def _call(sock: socket.socket, api_key: int, version: int, body: bytes) -> bytes:
+    """One request in Kafka's framing; the answer without its correlation id."""
+    request = struct.pack(">hhih3s", api_key, version, 1, 3, b"rft") + body
+    sock.sendall(struct.pack(">i", len(request)) + request)
+    head = _receive(sock, 4)
+    if head[0] == 0x15 and head[1] == 0x03:
+        raise _NotKafkaError("it answers with a TLS alert")
+    (size,) = struct.unpack(">i", head)
+    if not 4 <= size <= _MAX_ANSWER_BYTES:
+        raise _NotKafkaError(f"it answers with {head!r}")
+    return _receive(sock, size)[4:]
+
+
+def _receive(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = sock.recv(size - len(data))
+        if not part:
+            raise ConnectionResetError("closed by the broker")
+        data += part
+    return data
+
+
+def _string(data: bytes) -> tuple[str, bytes]:
+    """A nullable string (2-byte length) and what follows it."""
+    (size,) = struct.unpack_from(">h", data)
+    end = 2 + max(size, 0)
+    return data[2:end].decode("utf-8", "replace"), data[end:]

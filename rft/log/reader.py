@@ -1,0 +1,186 @@
+"""Reading topics from positions of one's own, without a consumer group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from kafka import TopicPartition
+from kafka.errors import KafkaError
+
+from rft.config import Config
+from rft.errors import BrokerError, DecodeError, TopicError
+from rft.log.clients import make_consumer
+from rft.log.topics import topic_name
+from schemas.codec import DEFAULT_MAX_BYTES, decode
+from schemas.events import Record
+
+Position = tuple[str, int]
+"""(entity, partition)"""
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One message as it stands on the log."""
+
+    entity: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    """None is a tombstone."""
+    headers: tuple[tuple[str, bytes | None], ...]
+    max_bytes: int = DEFAULT_MAX_BYTES
+    """A larger value is no valid record."""
+
+    @overload
+    def record(self) -> Any: ...
+    @overload
+    def record(self, expect: type[R]) -> R: ...
+    def record(self, expect: type[Record] | None = None) -> Any:
+        """The decoded value, checked to be an ``expect`` if given. DecodeError if it is malformed."""
+        if self.value is None:
+            raise DecodeError("the message is a tombstone (no value)")
+        return decode(self.value, expect, max_bytes=self.max_bytes)
+
+
+class EventReader:
+    """Reads all partitions of some topics, each from a position that the caller owns. Not thread-safe."""
+
+    def __init__(
+        self,
+        config: Config,
+        client_id: str,
+        entities: Iterable[str],
+        *,
+        positions: Mapping[Position, int] | None = None,
+        from_end: bool = False,
+        **consumer_options: Any,
+    ) -> None:
+        """``positions`` maps (entity, partition) to the next offset to read; others start at the beginning, or at
+        the end if ``from_end``. BrokerError if the broker cannot be reached, or the log does not reach from the
+        positions on; TopicError if a topic is missing.
+        """
+        self._entities = {topic_name(config, entity): entity for entity in entities}
+        self._max_bytes = config.log.max_message_bytes
+        self._consumer = make_consumer(config, client_id, **consumer_options)
+        try:
+            self._partitions = self._find_partitions()
+            self._consumer.assign(list(self._partitions.values()))
+            self._start(dict(positions or {}), from_end)
+        except BaseException:
+            self._consumer.close()
+            raise
+
+    @property
+    def positions(self) -> dict[Position, int]:
+        """Next offset to read of each (entity, partition), counting what ``poll`` has returned."""
+        return dict(self._positions)
+
+    def poll(self, timeout_s: float = 0.5, max_events: int = 500) -> list[Event]:
+        """Events, in order within each partition; empty if none came within ``timeout_s``."""
+        try:
+            batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_events)
+        except KafkaError as error:
+            raise BrokerError(f"cannot read {', '.join(self._entities)}: {error}") from error
+        events = []
+        for partition, messages in batches.items():
+            where = (self._entities[partition.topic], partition.partition)
+            events += [self._event(where, message) for message in messages]
+            self._positions[where] = messages[-1].offset + 1
+        return events
+
+    def seek(self, entity: str, partition: int, offset: int) -> None:
+        """Read on from ``offset``."""
+        self._consumer.seek(self._partitions[entity, partition], offset)
+        self._positions[entity, partition] = offset
+
+    def pause(self, entity: str) -> None:
+        """``poll`` returns nothing more of this topic until ``resume``; nothing is skipped."""
+        self._consumer.pause(*self._of(entity))
+
+    def resume(self, entity: str) -> None:
+        """Undo ``pause``."""
+        self._consumer.resume(*self._of(entity))
+
+    def end_offsets(self) -> dict[Position, int]:
+        """The offset after the last event of each (entity, partition)."""
+        return self._offsets(self._consumer.end_offsets)
+
+    def begin_offsets(self) -> dict[Position, int]:
+        """The first offset that is still kept of each (entity, partition)."""
+        return self._offsets(self._consumer.beginning_offsets)
+
+    def caught_up(self, ends: Mapping[Position, int]) -> bool:
+        """Whether everything before ``ends`` has been returned by ``poll``."""
+        return all(self._positions.get(where, 0) >= end for where, end in ends.items())
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._consumer.close()
+
+    def __enter__(self) -> EventReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _event(self, where: Position, m: Any) -> Event:
+        headers = tuple(m.headers or ())
+        return Event(*where, m.offset, m.timestamp, m.key, m.value, headers, self._max_bytes)
+
+    def _of(self, entity: str) -> list[TopicPartition]:
+        return [partition for (name, _), partition in self._partitions.items() if name == entity]
+
+    def _find_partitions(self) -> dict[Position, TopicPartition]:
+        found: dict[Position, TopicPartition] = {}
+        for topic, entity in self._entities.items():
+            numbers = self._numbers(topic)
+            found |= {(entity, number): TopicPartition(topic, number) for number in sorted(numbers)}
+        return found
+
+    def _numbers(self, topic: str) -> set[int]:
+        """Partition numbers; a topic just made may take a moment to be known."""
+        deadline = time.monotonic() + 3
+        while True:
+            numbers = self._consumer.partitions_for_topic(topic)
+            if numbers:
+                return set(numbers)
+            if time.monotonic() > deadline:
+                raise TopicError(f"topic {topic} does not exist. `rft run` creates the topics")
+            time.sleep(0.1)
+
+    def _start(self, positions: dict[Position, int], from_end: bool) -> None:
+        begins, ends = self.begin_offsets(), self.end_offsets()
+        self._positions: dict[Position, int] = {}
+        for where, partition in self._partitions.items():
+            begin, end = begins[where], ends[where]
+            offset = positions.get(where, end if from_end else begin)
+            if not begin <= offset <= end:
+                raise BrokerError(_out_of_reach(partition, offset, begin, end))
+            self.seek(*where, offset)
+
+    def _offsets(self, ask: Any) -> dict[Position, int]:
+        try:
+            answer = ask(list(self._partitions.values()))
+        except KafkaError as error:
+            raise BrokerError(f"cannot read the offsets of {', '.join(self._entities)}: {error}") from error
+        return {where: answer[partition] for where, partition in self._partitions.items()}
+
+
+def _out_of_reach(partition: TopicPartition, offset: int, begin: int, end: int) -> str:
+    where = f"topic {partition.topic}, partition {partition.partition}: reading is to go on at offset {offset}"
+    if offset > end:
+        return (
+            f"{where}, but the log ends at {end}: it is not the log that this position was saved for (an embedded "
+            "broker's log ends with its run). Start a new run, or name the cluster that holds the old log"
+        )
+    return (
+        f"{where}, but the log begins at {begin}: the events between were deleted by retention. Start a new run, "
+        "and set log.experience_retention_hours longer than a run may be interrupted"
+    )
