@@ -1,0 +1,96 @@
+"""Brokers for tests: real ones, shared by a whole session; each test gets topics of its own by its namespace.
+
+`embedded_broker` is the in-memory one, `kafka_broker` Apache Kafka from KAFKA_HOME. Without KAFKA_HOME the tests
+that need it are skipped, unless the environment's RFT_REQUIRE names `kafka`: then they fail.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from infra.broker import open_broker
+from rft.config import BrokerConfig, Config
+from rft.log.topics import ensure_topics
+
+ConfigMaker = Callable[..., Config]
+
+
+def required(name: str) -> bool:
+    """Whether RFT_REQUIRE turns a skip for lack of ``name`` into a failure."""
+    return name in os.environ.get("RFT_REQUIRE", "").split(",")
+
+
+def require_kafka_home() -> str:
+    home = os.environ.get("KAFKA_HOME")
+    if home:
+        return home
+    reason = "KAFKA_HOME is not set: no Apache Kafka to test on"
+    if required("kafka"):
+        pytest.fail(f"{reason}, and RFT_REQUIRE asks for it")
+    pytest.skip(reason)
+
+
+def _run_broker(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    broker = open_broker(Config.model_validate({"broker": {"kind": kind}}), tmp_path_factory.mktemp(kind))
+    assert broker is not None
+    servers = broker.start()
+    yield servers
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap servers of an embedded broker."""
+    yield from _run_broker("embedded", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap servers of an Apache Kafka node. Mark tests that use it with ``pytest.mark.kafka``."""
+    require_kafka_home()
+    yield from _run_broker("kafka", tmp_path_factory)
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+def any_broker(request: pytest.FixtureRequest) -> str:
+    """Bootstrap servers of each kind of broker in turn."""
+    servers: str = request.getfixturevalue(f"{request.param}_broker")
+    return servers
+
+
+@pytest.fixture
+def make_config() -> ConfigMaker:
+    """``make_config(servers, **sections)``: a configuration on that broker, in a namespace nobody used before."""
+
+    def make(servers: str, **sections: Any) -> Config:
+        sections["broker"] = {"kind": "external", "bootstrap_servers": servers, **sections.get("broker", {})}
+        sections["log"] = {"namespace": f"test-{uuid.uuid4().hex[:12]}", **sections.get("log", {})}
+        return Config.model_validate(sections)
+
+    return make
+
+
+@pytest.fixture
+def log_config(embedded_broker: str, make_config: ConfigMaker) -> Config:
+    """A configuration on the embedded broker, its topics made."""
+    config = make_config(embedded_broker)
+    ensure_topics(config)
+    return config
+
+
+@pytest.fixture
+def any_config(any_broker: str, make_config: ConfigMaker) -> Config:
+    """A configuration on each kind of broker in turn, its topics made."""
+    config = make_config(any_broker)
+    ensure_topics(config)
+    return config
+
+
+def with_broker(config: Config, **changes: Any) -> Config:
+    """The configuration with some of its ``broker`` section changed."""
+    return config.model_copy(update={"broker": BrokerConfig(**(config.broker.model_dump() | changes))})
