@@ -6,7 +6,7 @@ however long the run; membership and insertion cost O(log ranges).
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
 
@@ -41,6 +41,18 @@ class RangeSet:
             self._stops.insert(at, number + 1)
         self._size += 1
         return True
+
+    def add_range(self, start: int, stop: int) -> None:
+        """Add all numbers from ``start`` to ``stop - 1``."""
+        if start >= stop:
+            return
+        left = bisect_left(self._stops, start)
+        right = bisect_right(self._starts, stop)
+        self._size -= sum(b - a for a, b in zip(self._starts[left:right], self._stops[left:right], strict=True))
+        if left < right:
+            start, stop = min(start, self._starts[left]), max(stop, self._stops[right - 1])
+        self._starts[left:right], self._stops[left:right] = [start], [stop]
+        self._size += stop - start
 
     def update(self, numbers: Iterable[int]) -> int:
         """Add all ``numbers``; return how many were new."""

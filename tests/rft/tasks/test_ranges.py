@@ -30,6 +30,16 @@ def test_ranges_are_sorted_disjoint_and_never_touch(values):
     assert all(left[1] < right[0] for left, right in pairwise(ranges))
 
 
+@given(st.lists(st.tuples(st.integers(-30, 60), st.integers(-2, 20)), max_size=20))
+def test_adding_ranges_equals_adding_their_numbers(spans):
+    ranges, plain = RangeSet(), RangeSet()
+    for start, length in spans:
+        ranges.add_range(start, start + length)
+        plain.update(range(start, start + length))
+        assert ranges == plain
+        assert len(ranges) == len(plain)
+
+
 @given(numbers)
 def test_survives_json(values):
     ranges = RangeSet(values)

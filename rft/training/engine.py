@@ -1,0 +1,187 @@
+"""The torch engine: one gradient step from a batch of samples, on one device.
+
+The same weights, samples, configuration and thread count give the same new weights, on a CPU to the last bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from rft.algorithms.compose import Algorithm
+from rft.config import TrainerConfig
+from rft.policy.loading import copy_weights, load_model
+from rft.training.batch import Floats, MicroBatch, action_counts, micro_batches
+from rft.training.metrics import TokenTotals
+from rft.training.sample import Payload
+
+AMP_DTYPES = {"bfloat16": torch.bfloat16}
+
+
+class TorchEngine:
+    """A model with its optimiser. Weights are float32; ``dtype = "bfloat16"`` computes in bfloat16 (autocast)."""
+
+    def __init__(self, folder: Path, config: TrainerConfig, algorithm: Algorithm, *, seed: int) -> None:
+        """Load the model in ``folder``. Raises PolicyError when it cannot be loaded.
+
+        Sets the process's thread count and seeds torch's random numbers.
+        """
+        prepare_torch(config.threads, seed)
+        self.config = config
+        self.algorithm = algorithm
+        self.model = load_model(folder, "float32", config.device)
+        self.device: torch.device = self.model.device
+        self.vocabulary: int = self.model.get_input_embeddings().num_embeddings
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self._reference: nn.Module | None = None
+        self._autocast = AMP_DTYPES.get(config.dtype)
+
+    def set_reference(self, folder: Path) -> None:
+        """Load the weights that the KL term compares with. Raises PolicyError."""
+        self._reference = load_model(folder, "float32", self.config.device).requires_grad_(False)
+
+    @property
+    def needs_reference(self) -> bool:
+        """The algorithm has a KL term."""
+        return self.algorithm.kl is not None
+
+    def step(
+        self,
+        number: int,
+        payloads: Sequence[Payload],
+        rewards: Floats,
+        groups: Sequence[int],
+        temperatures: Sequence[float],
+        *,
+        version: int | None,
+    ) -> dict[str, float]:
+        """Take gradient step ``number`` (from 1) on B samples and return its metrics (:mod:`rft.training.metrics`).
+
+        Args:
+            number: decides the learning rate while warming up.
+            payloads: B sequences.
+            rewards: float64 [B].
+            groups: index of each sample's group, [B], 0 … G-1.
+            temperatures: [B], at which they were sampled; the logits are divided by them before log-probabilities
+                are taken, as the sampler did. (A sampler's ``top_p`` is not repeated here.)
+            version: the weight version that the weights are now, None while they are between two versions; tokens
+                of that version must have nearly the sampler's log-probabilities (``logprob_gap_*``).
+
+        A step whose gradient is not finite leaves the weights as they are; metric ``skipped`` is then 1.
+        """
+        started = time.perf_counter()
+        advantages = self.algorithm.advantages(rewards, np.asarray(groups, dtype=np.int64))
+        batches = micro_batches(
+            payloads,
+            advantages=advantages,
+            weights=self.algorithm.token_weights(action_counts(payloads)),
+            temperatures=temperatures,
+            max_tokens=self.config.micro_batch_tokens,
+        )
+        learning_rate = self._set_learning_rate(number)
+        totals = TokenTotals(version)
+        for batch in batches:
+            self._accumulate(batch.to(self.device), totals)
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm))
+        skipped = not np.isfinite(norm)
+        if not skipped:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        metrics = totals.metrics() | {
+            "grad_norm": 0.0 if skipped else norm,
+            "skipped": float(skipped),
+            "reward_mean": float(rewards.mean()),
+            "reward_std": float(rewards.std()),
+            "advantage_abs_mean": float(np.abs(advantages).mean()),
+            "learning_rate": learning_rate,
+            "tokens": float(sum(len(payload.tokens) for payload in payloads)),
+            "groups": float(len(set(groups))),
+            "experiences": float(len(payloads)),
+            "step_s": time.perf_counter() - started,
+        }
+        return {name: value for name, value in metrics.items() if np.isfinite(value)}
+
+    def weights(self) -> dict[str, Tensor]:
+        """The parameters by name, tied ones once. The tensors are the model's own: copy before the next step."""
+        tied = getattr(self.model, "all_tied_weights_keys", None) or {}
+        return {name: tensor for name, tensor in self.model.state_dict().items() if name not in tied}
+
+    def serialized(self) -> bytes:
+        """The weights as one safetensors file; the same weights give the same bytes."""
+        return save({name: tensor.contiguous() for name, tensor in self.weights().items()}, {"format": "pt"})
+
+    def optimizer_tensors(self) -> dict[str, Tensor]:
+        """The optimiser's state: ``<parameter>/<exp_avg|exp_avg_sq|step>``. Empty before the first step."""
+        return {
+            f"{name}/{kind}": value
+            for name, parameter in self.model.named_parameters()
+            for kind, value in self.optimizer.state.get(parameter, {}).items()
+        }
+
+    def restore(self, weights: dict[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
+        """Become what :meth:`weights` and :meth:`optimizer_tensors` once returned."""
+        copy_weights(self.model, weights)
+        self.optimizer.state.clear()
+        for name, parameter in self.model.named_parameters():
+            state = {
+                kind: optimizer[f"{name}/{kind}"].to(parameter.device, copy=True)
+                for kind in ("exp_avg", "exp_avg_sq", "step")
+                if f"{name}/{kind}" in optimizer
+            }
+            if state:
+                self.optimizer.state[parameter] = state
+
+    def _set_learning_rate(self, number: int) -> float:
+        learning_rate = self.config.learning_rate * min(1.0, number / max(self.config.warmup_steps, 1))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        return learning_rate
+
+    def _accumulate(self, batch: MicroBatch, totals: TokenTotals) -> None:
+        logits = self._logits(self.model, batch)
+        distribution = torch.log_softmax(logits, dim=-1)
+        logprobs = distribution.gather(-1, batch.targets[:, None]).squeeze(-1)
+        token = self.algorithm.token_loss(logprobs, batch.behaviour, batch.advantages)
+        loss = token.loss
+        estimates = None
+        if self.algorithm.kl is not None:
+            estimates = self.algorithm.kl(logprobs, self._reference_logprobs(batch))
+            loss = loss + self.algorithm.kl_coef * estimates
+        total = (loss * batch.weights).sum()
+        total.backward()
+        totals.add(batch, token, logprobs.detach(), distribution.detach(), float(total), estimates)
+
+    @torch.no_grad()
+    def _reference_logprobs(self, batch: MicroBatch) -> Tensor:
+        if self._reference is None:
+            raise RuntimeError("a KL term needs set_reference() first")
+        logits = self._logits(self._reference, batch)
+        return torch.log_softmax(logits, dim=-1).gather(-1, batch.targets[:, None]).squeeze(-1)
+
+    def _logits(self, model: Any, batch: MicroBatch) -> Tensor:
+        """float32 [N, V], divided by temperature, at the places that predict a token to learn from."""
+        with torch.autocast(self.device.type, dtype=self._autocast, enabled=self._autocast is not None):
+            logits = model(input_ids=batch.inputs, use_cache=False, logits_to_keep=batch.columns).logits
+        picked = logits.flatten(0, 1).index_select(0, batch.picks).float()
+        return picked / batch.temperatures[:, None]
+
+
+def prepare_torch(threads: int, seed: int) -> None:
+    """Make this process's torch repeatable: a fixed thread count, deterministic algorithms, seeded numbers."""
+    torch.set_num_threads(threads)
+    # On a GPU a few operations have no deterministic twin: there we warn, and the promise is for CPUs.
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    torch.manual_seed(seed)

@@ -1,0 +1,107 @@
+"""How far a trainer is in the log: which events are finished and which tasks retired. Pure.
+
+The state is a fold of published TrainingStep events, so a resumed trainer that folds them again arrives at the same
+state. What was read but neither trained nor dropped yet is not in it: it will be read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rft.tasks.ranges import RangeSet
+from schemas.events import EventRef, TrainingStep
+
+MAX_UNNUMBERED = 100_000
+"""Experiences without a task number (recorded or imported ones) are remembered by id, the newest so many."""
+
+
+class Retired:
+    """Everything that must not be trained again: task numbers for ever, unnumbered experiences for long."""
+
+    def __init__(self, numbers: RangeSet | None = None, unnumbered: Iterable[str] = ()) -> None:
+        self.numbers = numbers if numbers is not None else RangeSet()
+        self._unnumbered = dict.fromkeys(unnumbered)
+
+    def has(self, number: int, experience_id: str) -> bool:
+        """Whether this task, or without a task number this experience, is retired."""
+        return number in self.numbers if number >= 0 else experience_id in self._unnumbered
+
+    def add(self, step: TrainingStep) -> None:
+        """Retire what ``step`` retired."""
+        self.numbers.update(step.retired)
+        for ref in (*step.trained, *step.dropped):
+            if ref.number < 0:
+                self._unnumbered[ref.experience_id] = None
+        for name in list(self._unnumbered)[: max(len(self._unnumbered) - MAX_UNNUMBERED, 0)]:
+            del self._unnumbered[name]
+
+    @property
+    def unnumbered(self) -> list[str]:
+        """Ids, oldest first."""
+        return list(self._unnumbered)
+
+
+class LogProgress:
+    """Finished events of each partition of ``ready``, and what is retired."""
+
+    def __init__(self, begins: Mapping[int, int]) -> None:
+        """``begins`` is the first offset to read, by partition."""
+        self.begins = dict(begins)
+        self.retired = Retired()
+        self._finished = {partition: RangeSet() for partition in begins}
+        self._next = dict(begins)
+
+    def read(self, partition: int, offset: int) -> bool:
+        """An event was read, in order within its partition; False when it is finished already.
+
+        Offsets that the log has skipped (transaction markers) hold no event and count as finished.
+        """
+        expected = self._next[partition]
+        if offset > expected:
+            self._finished[partition].add_range(expected, offset)
+        self._next[partition] = max(expected, offset + 1)
+        return offset not in self._finished[partition]
+
+    def finish(self, partition: int, offset: int) -> None:
+        """The event needs no TrainingStep: it is not for training."""
+        self._finished[partition].add(offset)
+
+    def apply(self, step: TrainingStep) -> None:
+        """``step`` is on the log: its events are finished."""
+        for ref in (*step.trained, *step.dropped):
+            self._finished.setdefault(ref.partition, RangeSet()).add(ref.offset)
+        self.retired.add(step)
+
+    def rewind(self) -> None:
+        """Reading starts again at ``positions``."""
+        self._next = self.positions
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """Next offset to read by partition: the lowest that is not finished."""
+        return {p: self._finished[p].first_missing(begin) for p, begin in self.begins.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """The state as JSON values; positions are in it for people and tools."""
+        return {
+            "positions": {str(p): offset for p, offset in self.positions.items()},
+            "begins": {str(p): offset for p, offset in self.begins.items()},
+            "finished": {str(p): ranges.to_list() for p, ranges in self._finished.items()},
+            "retired_numbers": self.retired.numbers.to_list(),
+            "retired_unnumbered": self.retired.unnumbered,
+        }
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> LogProgress:
+        """Back from :meth:`to_json`. Raises KeyError or ValueError for a damaged state."""
+        progress = cls({int(p): int(offset) for p, offset in state["begins"].items()})
+        progress._finished = {int(p): RangeSet.from_list(ranges) for p, ranges in state["finished"].items()}
+        progress.retired = Retired(RangeSet.from_list(state["retired_numbers"]), state["retired_unnumbered"])
+        progress.rewind()
+        return progress
+
+
+def places(refs: Iterable[EventRef]) -> list[tuple[int, int]]:
+    """(partition, offset) of each."""
+    return [(ref.partition, ref.offset) for ref in refs]

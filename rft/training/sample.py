@@ -1,0 +1,88 @@
+"""One experience as a trainer holds it: what learning needs, and where it stands in the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from schemas.events import LogprobArray, MaskArray, ScoredExperience, TokenArray
+
+OVERHEAD_BYTES = 1024
+"""Python objects around one sample's arrays (measured with tracemalloc: 0.8 to 1.1 KiB)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Payload:
+    """The arrays of one sample, each [T], prompt included; see :class:`schemas.events.Experience`."""
+
+    tokens: TokenArray
+    action_mask: MaskArray
+    logprobs: LogprobArray
+    versions: TokenArray
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that the arrays and their objects take."""
+        return self.tokens.nbytes * 3 + self.action_mask.nbytes + OVERHEAD_BYTES
+
+
+@dataclass(slots=True, eq=False)
+class Sample:
+    """One ``ready`` event. ``payload`` is None while only the pointer to it is kept."""
+
+    partition: int
+    offset: int
+    experience_id: str
+    group_id: str
+    number: int
+    release_id: str
+    release_size: int
+    filtered: bool
+    """The processor, or this trainer, will not have it trained."""
+    reward: float
+    priority: float
+    temperature: float
+    oldest_version: int
+    payload: Payload | None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """(partition, offset) in ``ready``."""
+        return self.partition, self.offset
+
+
+def read_sample(partition: int, offset: int, scored: ScoredExperience, vocabulary: int) -> Sample:
+    """The part of an event that training needs.
+
+    An experience that a model with ``vocabulary`` token ids cannot be trained on counts as filtered:
+    the policy wrote nothing after its first token, or a token id is unknown to the model.
+    """
+    experience = scored.experience
+    usable = scored.verdict == "train" and _trainable(experience.tokens, experience.action_mask, vocabulary)
+    return Sample(
+        partition=partition,
+        offset=offset,
+        experience_id=experience.experience_id,
+        group_id=experience.group_id,
+        number=experience.number,
+        release_id=scored.release_id,
+        release_size=scored.release_size,
+        filtered=not usable,
+        reward=scored.reward,
+        priority=scored.priority,
+        temperature=experience.temperature,
+        oldest_version=experience.oldest_version,
+        payload=read_payload(scored) if usable else None,
+    )
+
+
+def read_payload(scored: ScoredExperience) -> Payload:
+    """An event's arrays."""
+    experience = scored.experience
+    return Payload(experience.tokens, experience.action_mask, experience.logprobs, experience.versions)
+
+
+def _trainable(tokens: TokenArray, action_mask: MaskArray, vocabulary: int) -> bool:
+    # The first token has nothing before it that could predict it.
+    return bool(action_mask[1:].any()) and bool(tokens.min() >= 0) and bool(np.max(tokens) < vocabulary)
