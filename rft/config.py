@@ -159,6 +159,9 @@ class ProcessorConfig(Section):
     """Filter groups whose rewards are all equal, cause ``uniform``: they carry no gradient in GRPO."""
     priority: str = "fifo"
     """``fifo``, ``reward_variance`` or ``package.module:function``; higher is trained first."""
+    buffer_mb: float = Field(default=512.0, gt=0)
+    """Bound, in MiB on the wire, of the members that wait for their groups; beyond it the oldest groups are released
+    before their deadline, with the members that have come."""
 
 
 class AlgorithmConfig(Section):

@@ -1,0 +1,62 @@
+"""The Faust app of the processors: settings, and why they are what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import faust
+
+from rft.config import Config
+from rft.log.clients import faust_broker_options
+from rft.log.topics import topic_name
+
+BUFFERED_EVENTS = 512
+"""Events that Faust reads ahead. It counts events, not bytes, so this bounds memory only together with
+``log.max_message_bytes``; more did not make it faster."""
+
+
+def make_app(config: Config, data_path: Path) -> faust.App:
+    """An app that reads bytes, creates no topics, commits nothing by itself and serves no web pages.
+
+    Args:
+        data_path: Where Faust may put files of its own.
+
+    Raises:
+        BrokerError: The broker cannot be reached.
+    """
+    return faust.App(
+        f"{config.log.namespace}.processors",
+        autodiscover=False,
+        datadir=str(data_path),
+        store="memory://",
+        key_serializer="raw",
+        value_serializer="raw",
+        topic_allow_declare=False,
+        stream_buffer_maxsize=BUFFERED_EVENTS,
+        broker_max_poll_records=BUFFERED_EVENTS,
+        # Waiting for unacknowledged events in a rebalance would mean waiting for groups to be whole.
+        stream_wait_empty=False,
+        broker_client_id=f"{config.log.namespace}.processor",
+        producer_max_batch_size=256 * 1024,
+        # Longer than a broker takes to restart: until then the producer tries again by itself.
+        producer_request_timeout=120.0,
+        **faust_broker_options(config),
+    )
+
+
+def experiences_topic(app: faust.App, config: Config) -> faust.types.TopicT:
+    """The topic to read, as bytes: an event that cannot be decoded must reach our code, not end the agent.
+
+    ``acks=False`` keeps Faust from committing: it takes an event for done when the agent raised, when it skipped it in
+    a rebalance, and when the event just before it is not done yet (``Consumer._new_offset``). See
+    :mod:`consumers.processors.offsets`.
+    """
+    return app.topic(
+        topic_name(config, "experiences"),
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+        partitions=config.log.partitions,
+        acks=False,
+    )

@@ -1,0 +1,113 @@
+"""The processor as a process: start Faust, keep time, stop cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import faust
+
+from consumers.processors.app import experiences_topic, make_app
+from consumers.processors.offsets import Offsets
+from consumers.processors.output import Output
+from consumers.processors.shell import Shell
+from consumers.processors.summary import summary_line
+from rft.config import Config
+from rft.errors import BrokerError
+from rft.log.topics import ensure_topics, topic_name
+from rft.rewards import make_scorer
+from rft.stream.pipeline import Pipeline, Rules
+from rft.stream.prioritise import make_prioritiser
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.1
+COMMIT_S = 1.0
+SUMMARY_S = 10.0
+SETTLE_S = 5.0
+"""How long a stop or a rebalance waits for acknowledgements; what comes later is written twice and counted once."""
+STOP_S = 12.0
+"""How long Faust may take to leave its group and close its connections."""
+
+
+def run(config: Config, stop: threading.Event) -> None:
+    """Process experiences until ``stop`` is set. Call it in the main thread of a process of its own.
+
+    Raises:
+        ConfigError: A reward or priority function cannot be found.
+        BrokerError: The broker cannot be reached, or gave up on us.
+    """
+    rules = Rules(
+        config.processor,
+        make_scorer(config.processor.rewards),
+        make_prioritiser(config.processor.priority),
+        config.log.max_message_bytes,
+    )
+    for line in ensure_topics(config):
+        logger.info(line)
+    with tempfile.TemporaryDirectory(prefix="rft-processor-") as scratch:
+        asyncio.run(_serve(config, Pipeline(rules), stop, Path(scratch)))
+
+
+async def _serve(config: Config, pipeline: Pipeline, stop: threading.Event, scratch: Path) -> None:
+    app = make_app(config, scratch)
+    offsets = Offsets(topic_name(config, "experiences"))
+    shell = Shell(pipeline, offsets, Output(app, config))
+    app.agent(experiences_topic(app, config), name="experiences", concurrency=1)(shell.consume)
+
+    async def revoked(_app: faust.App, _partitions: set[faust.types.TP], **_: Any) -> None:
+        # Every rebalance takes all partitions away and reads the kept ones again from where they were committed.
+        await shell.settle(SETTLE_S)
+        await offsets.commit(app)
+        pipeline.forget(offsets.partitions)
+        offsets.reset([])
+
+    async def assigned(_app: faust.App, partitions: set[faust.types.TP], **_: Any) -> None:
+        offsets.reset(partition.partition for partition in partitions)
+        logger.info("partitions %s", offsets.partitions or "none")
+
+    app.on_partitions_revoked.connect(revoked)
+    app.on_partitions_assigned.connect(assigned)
+    await app.start()
+    try:
+        await _keep_time(app, pipeline, offsets, shell, stop)
+    finally:
+        await _close(app, offsets, shell)
+
+
+async def _keep_time(app: faust.App, pipeline: Pipeline, offsets: Offsets, shell: Shell, stop: threading.Event) -> None:
+    """Deadlines, commits and the summary line, until told to stop or something breaks."""
+    committed = reported = time.monotonic()
+    before: Counter[str] = Counter()
+    while not stop.is_set():
+        await asyncio.sleep(TICK_S)
+        if shell.failure.done():
+            raise BrokerError(f"an outcome could not be written: {shell.failure.exception()}")
+        if app.should_stop:
+            raise BrokerError(f"the Faust worker ended: {app.crash_reason or 'unknown cause, see the lines above'}")
+        shell.tick()
+        now = time.monotonic()
+        if now - committed >= COMMIT_S:
+            committed = now
+            await offsets.commit(app)
+        if now - reported >= SUMMARY_S:
+            logger.info(summary_line(pipeline.counts, before, now - reported, len(pipeline.groups), offsets.unresolved))
+            reported, before = now, Counter(pipeline.counts)
+
+
+async def _close(app: faust.App, offsets: Offsets, shell: Shell) -> None:
+    """Stop reading, finish what is being written, commit it, leave the group. Open groups go to whoever is next."""
+    app.flow_control.suspend()
+    await shell.settle(SETTLE_S)
+    if not app.should_stop:
+        await offsets.commit(app)
+    try:
+        await asyncio.wait_for(app.stop(), STOP_S)
+    except TimeoutError:
+        logger.warning("Faust did not stop within %g s", STOP_S)

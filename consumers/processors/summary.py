@@ -1,0 +1,25 @@
+"""One line of figures for the log."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+
+def summary_line(counts: Counter[str], before: Counter[str], seconds: float, open_groups: int, unresolved: int) -> str:
+    """Totals since start, and the rate since ``before`` was taken, ``seconds`` ago."""
+    rate = (counts["in"] - before["in"]) / seconds
+    parts = [f"in {counts['in']} ({rate:.0f}/s)", f"ready {counts['ready']}"]
+    parts.append(_by_cause("filtered", counts))
+    parts.append(f"duplicates {counts['duplicate']}")
+    parts.append(f"late {counts['late']}")
+    parts.append(_by_cause("dead", counts).replace("dead", "dead letters", 1))
+    parts.append(f"groups {counts['groups']} ({counts['expired']} at deadline, {counts['early']} early)")
+    parts.append(f"open groups {open_groups}")
+    parts.append(f"unresolved events {unresolved}")
+    return ", ".join(parts)
+
+
+def _by_cause(kind: str, counts: Counter[str]) -> str:
+    causes = {key.partition(":")[2]: count for key, count in sorted(counts.items()) if key.startswith(f"{kind}:")}
+    total = f"{kind} {sum(causes.values())}"
+    return f"{total} ({', '.join(f'{cause} {count}' for cause, count in causes.items())})" if causes else total
