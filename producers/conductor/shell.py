@@ -1,0 +1,110 @@
+"""The conductor as a role: reads the log, feeds the core, publishes the tasks that it orders."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+
+from producers.conductor.core import Conductor, Order, Seen, TrainOrder
+from producers.conductor.evaluation import PREFIX, EvaluationPlan
+from producers.conductor.orders import task_of
+from producers.conductor.pacing import Pace
+from rft.config import Config
+from rft.errors import DecodeError
+from rft.log.events import Event, EventReader, EventWriter
+from rft.tasks import TaskSplits, open_sources
+
+CLIENT_ID = "conductor"
+POLL_S = 0.5
+FLUSH_TIMEOUT_S = 20.0
+PROGRESS_S = 10.0
+
+log = logging.getLogger("rft")
+
+
+def run(config: Config, stop: threading.Event) -> None:
+    """Issue tasks until the final weights are evaluated, or ``stop`` is set.
+
+    Raises ConfigError for a task source that cannot be used, BrokerError when the log cannot be read or written.
+    """
+    splits = open_sources(config)
+    plan = EvaluationPlan.of(config, len(splits.held_out))
+    if plan.tasks < config.eval.tasks:
+        log.warning("eval.tasks is %d, but there are %d held-out tasks only", config.eval.tasks, plan.tasks)
+    core = Conductor(Pace.of(config), plan, config.trainer.model_key)
+    entities = ("tasks", "weights", "steps", "ready")
+    with EventWriter(config, CLIENT_ID) as writer, EventReader(config, CLIENT_ID, entities) as reader:
+        _Shell(config, core, splits, reader, writer).run(stop)
+
+
+class _Shell:
+    def __init__(
+        self, config: Config, core: Conductor, splits: TaskSplits, reader: EventReader, writer: EventWriter
+    ) -> None:
+        self._config = config
+        self._core = core
+        self._splits = splits
+        self._reader = reader
+        self._writer = writer
+        self._progress_at = time.monotonic() + PROGRESS_S
+
+    def run(self, stop: threading.Event) -> None:
+        ends = self._reader.end_offsets()
+        while not stop.is_set() and not self._reader.caught_up(ends):
+            self._feed(self._reader.poll(POLL_S))
+        if stop.is_set():
+            return
+        pacer = self._core.pacer
+        log.info("%d train tasks are issued, %d of them retired", pacer.issued, pacer.retired)
+        self._issue(self._core.caught_up())
+        while not stop.is_set() and not self._core.done:
+            self._issue(self._feed(self._reader.poll(POLL_S)))
+            self._tell()
+        self._tell()
+
+    def _feed(self, events: Iterable[Event]) -> list[Order]:
+        orders: list[Order] = []
+        for event in events:
+            seen = _read(event)
+            if seen is not None:
+                orders += self._core.step(seen)
+        return orders
+
+    def _issue(self, orders: Iterable[Order]) -> None:
+        now_ms, issued = int(time.time() * 1000), 0
+        for order in orders:
+            source = self._splits.train if isinstance(order, TrainOrder) else self._splits.held_out
+            self._writer.send("tasks", task_of(order, source[order.number], self._config, now_ms))
+            issued += 1
+        if issued:
+            self._writer.flush(FLUSH_TIMEOUT_S)
+
+    def _tell(self) -> None:
+        for result in self._core.news():
+            log.info(
+                "held-out accuracy at weight version %d: %.3f (%d tasks)", result.version, result.reward, result.tasks
+            )
+        if time.monotonic() >= self._progress_at:
+            self._progress_at = time.monotonic() + PROGRESS_S
+            pacer = self._core.pacer
+            log.info(
+                "step %d, weight version %d: %d train tasks issued, %d in flight",
+                pacer.steps_done,
+                pacer.version,
+                pacer.issued,
+                pacer.in_flight,
+            )
+
+
+def _read(event: Event) -> Seen | None:
+    """The event as the core takes it; None for what does not concern the conductor or is malformed."""
+    if event.entity == "ready" and not (event.key or b"").startswith(PREFIX.encode()):
+        return None  # most of the traffic; only results of evaluations matter here
+    try:
+        record: Seen = event.record()
+    except DecodeError as error:
+        log.warning("%s, partition %d, offset %d: %s", event.entity, event.partition, event.offset, error)
+        return None
+    return record

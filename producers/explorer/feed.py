@@ -1,0 +1,163 @@
+"""The consumer thread of an explorer: takes tasks from the log and commits the offsets of finished ones.
+
+A KafkaConsumer is not thread-safe, so this thread alone touches it. It polls all the time, also while it takes no
+tasks (its partitions are then paused), because a consumer that does not poll is expelled from its group.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.errors import KafkaError
+
+from producers.explorer.backlog import Delivery
+from producers.explorer.ledger import TaskLedger
+from rft.config import Config
+from rft.errors import BrokerError, DecodeError
+from rft.log.clients import make_consumer
+from rft.log.topics import topic_name
+from schemas.codec import decode
+from schemas.events import Task
+
+POLL_MS = 100
+COMMIT_INTERVAL_S = 0.5
+"""After a ``kill -9``, tasks finished within this time are done again, besides the unfinished ones."""
+LEAVE_TIMEOUT_MS = 5000
+
+log = logging.getLogger("rft")
+
+
+class TaskFeed(ConsumerRebalanceListener):
+    """Takes tasks as a member of the group of explorers, on a thread of its own."""
+
+    def __init__(
+        self,
+        config: Config,
+        member_id: str,
+        *,
+        deliver: Callable[[list[Delivery]], None],
+        saturated: Callable[[], bool],
+        refuse: Callable[[Any, DecodeError], None],
+    ) -> None:
+        """Connect. Raises BrokerError. The three functions are called on the feed's thread.
+
+        Args:
+            deliver: Takes tasks that have not been delivered here before.
+            saturated: Whether there is work enough for now.
+            refuse: Takes a message (kafka-python's ConsumerRecord) that is no task, and why. The message counts
+                as done when it returns.
+        """
+        self._topic = topic_name(config, "tasks")
+        self._max_bytes = config.log.max_message_bytes
+        self._deliver = deliver
+        self._saturated = saturated
+        self._refuse = refuse
+        self._ledger = TaskLedger()
+        self._acknowledged: deque[tuple[int, int]] = deque()
+        self._taking = threading.Event()
+        self._open = threading.Event()
+        self._commit_at = 0.0
+        self.error: Exception | None = None
+        """What ended the thread, if it was not :meth:`close`."""
+        self._consumer: KafkaConsumer = make_consumer(config, member_id, f"{config.log.namespace}.explorers")
+        self._consumer.subscribe([self._topic], listener=self)
+        self._thread = threading.Thread(target=self._run, name="task-feed", daemon=True)
+
+    def start(self) -> None:
+        """Join the group and take tasks."""
+        self._taking.set()
+        self._open.set()
+        self._thread.start()
+
+    def published(self, partition: int, offset: int) -> None:
+        """The broker has acknowledged one more experience of the task at this place. From any thread."""
+        self._acknowledged.append((partition, offset))
+
+    def stop_taking(self) -> None:
+        """Take no more tasks, but go on committing what finishes."""
+        self._taking.clear()
+
+    def close(self, timeout_s: float) -> None:
+        """Commit what is finished and leave the group, so that the others get the partitions at once."""
+        self._taking.clear()
+        self._open.clear()
+        self._thread.join(timeout_s)
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        log.info("has partitions %s of %s", sorted(p.partition for p in self._consumer.assignment()), self._topic)
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        self._settle()
+        self._commit()
+        self._ledger.lost(p.partition for p in revoked)
+
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        self._settle()
+        self._ledger.lost(p.partition for p in lost)
+
+    def _run(self) -> None:
+        try:
+            while self._open.is_set():
+                self._settle()
+                if time.monotonic() >= self._commit_at:
+                    self._commit()
+                self._pause_or_resume()
+                self._take(self._consumer.poll(timeout_ms=POLL_MS))
+            self._settle()
+            self._commit()
+        except KafkaError as error:
+            self.error = BrokerError(f"cannot take tasks from {self._topic}: {error}")
+        # The thread's end is the role's end: its owner raises what is kept here.
+        except Exception as error:
+            self.error = error
+        finally:
+            self._consumer.close(autocommit=False, timeout_ms=LEAVE_TIMEOUT_MS)
+
+    def _settle(self) -> None:
+        """Enter in the ledger what was acknowledged since the last time."""
+        while self._acknowledged:
+            self._ledger.published(*self._acknowledged.popleft())
+
+    def _commit(self) -> None:
+        self._commit_at = time.monotonic() + COMMIT_INTERVAL_S
+        offsets = self._ledger.committable()
+        if not offsets:
+            return
+        try:
+            self._consumer.commit(
+                {TopicPartition(self._topic, p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}
+            )
+        except KafkaError as error:
+            # The group is being rebalanced or the broker is away: at worst the tasks are delivered again.
+            log.warning("cannot commit offsets of %s yet: %s", self._topic, error)
+        else:
+            self._ledger.committed(offsets)
+
+    def _pause_or_resume(self) -> None:
+        assigned, paused = self._consumer.assignment(), self._consumer.paused()
+        if self._saturated() or not self._taking.is_set():
+            if assigned - paused:
+                self._consumer.pause(*(assigned - paused))
+        elif paused:
+            self._consumer.resume(*paused)
+
+    def _take(self, batches: dict[TopicPartition, list[Any]]) -> None:
+        deliveries = []
+        for place, messages in batches.items():
+            for message in messages:
+                try:
+                    task = decode(message.value or b"", Task, max_bytes=self._max_bytes)
+                except DecodeError as error:
+                    self._ledger.delivered(place.partition, message.offset, experiences=0)
+                    self._refuse(message, error)
+                else:
+                    if self._ledger.delivered(place.partition, message.offset, task.samples):
+                        deliveries.append(Delivery(place.partition, message.offset, task))
+        if deliveries and self._taking.is_set():
+            self._deliver(deliveries)

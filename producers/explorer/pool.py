@@ -1,0 +1,144 @@
+"""The rollouts of an explorer: which run, which start next, and what becomes of each when it ends.
+
+Lives on one event loop. Other threads reach it through the loop's ``call_soon_threadsafe``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from producers.explorer import experiences
+from producers.explorer.backlog import Backlog, Delivery
+from producers.explorer.rollouts import roll_out
+from rft.config import RolloutConfig
+from rft.errors import RolloutError
+from rft.policy.base import Policy
+from rft.workflows.base import Workflow
+from schemas.events import Experience
+
+LOGGED_FAILURES = 20
+"""Failures logged one by one; afterwards every hundredth."""
+
+log = logging.getLogger("rft")
+
+
+class RolloutPool:
+    """Runs up to ``max_in_flight`` rollouts at once and hands each experience to ``publish`` as it comes."""
+
+    def __init__(
+        self,
+        config: RolloutConfig,
+        policy: Policy,
+        workflow: Workflow,
+        *,
+        source: str,
+        model: str,
+        publish: Callable[[Delivery, Experience], None],
+    ) -> None:
+        self._config = config
+        self._policy = policy
+        self._workflow = workflow
+        self._source = source
+        self._model = model
+        self._publish = publish
+        self._backlog = Backlog()
+        self._rollouts: set[asyncio.Task[None]] = set()
+        self._busy_since = 0.0
+        self._busy_s = 0.0
+        self._began = time.monotonic()
+        self.rollouts = 0
+        """Rollouts that ended, failed ones included."""
+        self.failed = 0
+        self.tokens = 0
+        """Tokens written by the policy."""
+        self.error: BaseException | None = None
+        """Something that must not happen, such as an experience that cannot be published."""
+
+    @property
+    def saturated(self) -> bool:
+        """Whether there is more work than can run: as much again waits to start. May be read from any thread."""
+        return len(self._rollouts) + self._backlog.ready_samples >= 2 * self._config.max_in_flight
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Counters since start; ``generating_s`` and ``waiting_s``: with and without a rollout running."""
+        now = time.monotonic()
+        busy = self._busy_s + (now - self._busy_since if self._rollouts else 0.0)
+        return {
+            "rollouts": float(self.rollouts),
+            "failed": float(self.failed),
+            "tokens": float(self.tokens),
+            "generating_s": busy,
+            "waiting_s": now - self._began - busy,
+            "running": float(len(self._rollouts)),
+            "tasks_awaiting_weights": float(self._backlog.waiting),
+        }
+
+    def add(self, deliveries: Iterable[Delivery]) -> None:
+        """New tasks; they start when their weights are here and there is room."""
+        for delivery in deliveries:
+            self._backlog.add(delivery)
+        self._start()
+
+    def holds(self, version: int) -> None:
+        """The policy's weights are now of ``version``."""
+        self._backlog.holds(version)
+        self._start()
+
+    async def abandon(self) -> None:
+        """Cancel all rollouts; their tasks stay unfinished."""
+        for rollout in self._rollouts:
+            rollout.cancel()
+        await asyncio.gather(*self._rollouts, return_exceptions=True)
+
+    def _start(self) -> None:
+        while delivery := self._backlog.take(len(self._rollouts), self._config.max_in_flight):
+            if not self._rollouts:
+                self._busy_since = time.monotonic()
+            for sample in range(delivery.task.samples):
+                rollout = asyncio.create_task(self._roll_out(delivery, sample))
+                self._rollouts.add(rollout)
+                rollout.add_done_callback(self._ended)
+
+    def _ended(self, rollout: asyncio.Task[None]) -> None:
+        self._rollouts.discard(rollout)
+        if not rollout.cancelled() and rollout.exception():
+            self.error = self.error or rollout.exception()
+        if not self._rollouts:
+            self._busy_s += time.monotonic() - self._busy_since
+        if not rollout.cancelled():
+            self._start()
+
+    async def _roll_out(self, delivery: Delivery, sample: int) -> None:
+        task, began = delivery.task, time.time()
+        error: RolloutError | None = None
+        try:
+            trajectory = await roll_out(
+                task,
+                sample,
+                self._policy,
+                self._workflow,
+                deadline_s=self._config.deadline_s,
+                retries=self._config.retries,
+            )
+        except RolloutError as failure:
+            error = failure
+        now = time.time()
+        stamp = {"now_ms": int(now * 1000), "duration_ms": int((now - began) * 1000)}
+        self.rollouts += 1
+        if error:
+            self.failed += 1
+            if self.failed <= LOGGED_FAILURES or self.failed % 100 == 0:
+                log.warning(
+                    "rollout %s (%d failed so far): %s", experiences.experience_id(task, sample), self.failed, error
+                )
+            experience = experiences.failed(task, sample, error, source=self._source, model=self._model, **stamp)
+        else:
+            experience = experiences.rolled_out(
+                task, sample, trajectory, source=self._source, model=self._model, **stamp
+            )
+            self.tokens += int(trajectory.action_mask.sum())
+        self._publish(delivery, experience)

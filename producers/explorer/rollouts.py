@@ -1,0 +1,40 @@
+"""One rollout: its deadline, its retries, and the error that remains when all tries failed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+from rft.errors import RolloutError
+from rft.policy.base import Policy, Sampling
+from rft.workflows.base import Trajectory, Workflow
+from schemas.events import Task
+
+
+def sampling_of(task: Task, sample: int, attempt: int) -> Sampling:
+    """How this try of this sample is drawn: the same try always draws alike, another try differently."""
+    digest = hashlib.blake2b(f"{task.seed}/{sample}/{attempt}".encode(), digest_size=4).digest()
+    return Sampling(task.max_tokens, task.temperature, task.top_p, int.from_bytes(digest, "big") >> 1)
+
+
+async def roll_out(
+    task: Task, sample: int, policy: Policy, workflow: Workflow, *, deadline_s: float, retries: int
+) -> Trajectory:
+    """Run the workflow, at most ``1 + retries`` times, each for at most ``deadline_s`` seconds.
+
+    Raises RolloutError with the last try's cause. Cancellation passes through.
+    """
+    error: Exception | None = None
+    for attempt in range(1 + retries):
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await workflow(task, policy, sampling_of(task, sample, attempt))
+        # A workflow is anyone's code: whatever it raises fails this try and nothing else.
+        except Exception as failure:
+            error = failure
+    cause = (
+        f"ran past its deadline of {deadline_s:g} s (rollout.deadline_s)"
+        if isinstance(error, TimeoutError) and not str(error)
+        else f"{type(error).__name__}: {error}"
+    )
+    raise RolloutError(f"failed {1 + retries} times; the last time it {cause}") from error

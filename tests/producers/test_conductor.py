@@ -1,0 +1,201 @@
+"""The conductor's state is the log's: killed anywhere, it goes on as if it had not been."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from producers.conductor.core import Conductor, EvalOrder, Order, Seen, TrainOrder
+from producers.conductor.evaluation import EvaluationPlan, group_id_of, parse_group_id
+from producers.conductor.pacing import Pace
+from schemas.events import Experience, ScoredExperience, Task, TrainingStep, WeightVersion
+
+MODEL = "policy"
+
+
+def task(order: Order) -> Task:
+    if isinstance(order, TrainOrder):
+        split, group_id, min_version = "train", f"train-{order.number:08d}", order.min_version
+    else:
+        split, group_id, min_version = "eval", group_id_of(order.version, order.number), order.version
+    return Task(group_id, order.number, split, "words", "p>", "a", 1, 8, 1.0, 1.0, 0, min_version, 0)
+
+
+def weights(version: int, step: int, *, final: bool = False, model: str = MODEL) -> WeightVersion:
+    return WeightVersion(model, version, step, "checkpoint", f"weights/v{version:08d}", "", 0, final, 0)
+
+
+def result(done: Task, reward: float = 1.0, verdict: str = "train") -> ScoredExperience:
+    experience = Experience(
+        f"{done.group_id}/0", done.group_id, done.number, 0, done.split, 1, "p>", "a", "a", 0, "explorer", MODEL
+    )
+    return ScoredExperience(experience, 0, 0, verdict, None, reward, {}, 0.0, "", 1, 0)
+
+
+def step_event(step: int, version: int, next_version: int, retired: list[int], kind: str = "step") -> TrainingStep:
+    return TrainingStep(MODEL, kind, step, version, next_version, (), (), tuple(retired), "", {}, 0)
+
+
+class World:
+    """The log, and everyone but the conductor: they do any of what they can do next."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
+        self.topics: dict[str, list[Seen]] = {"tasks": [], "weights": [], "steps": [], "ready": []}
+        self.unread: list[Seen] = []
+        self.open: list[Task] = []
+        self.rolled_out: dict[int, Task] = {}
+        self.step = self.version = 0
+        self.log("weights", weights(0, 0))
+
+    def log(self, topic: str, event: Seen) -> None:
+        self.topics[topic].append(event)
+        self.unread.append(event)
+
+    def issue(self, orders: list[Order]) -> None:
+        for order in orders:
+            self.log("tasks", task(order))
+            self.open.append(task(order))
+
+    def explore(self, choose: random.Random) -> None:
+        able = [t for t in self.open if t.min_version <= self.version]
+        for done in choose.sample(able, choose.randint(0, len(able))):
+            self.open.remove(done)
+            if done.split == "eval":
+                self.log("ready", result(done, verdict=choose.choice(("train", "filtered"))))
+            else:
+                self.rolled_out[done.number] = done
+
+    def train(self, choose: random.Random) -> None:
+        if self.rolled_out and choose.random() < 0.2:
+            dropped = choose.sample(sorted(self.rolled_out), 1)
+            del self.rolled_out[dropped[0]]
+            self.log("steps", step_event(self.step, self.version, self.version, dropped, "retire"))
+        if self.step < self.pace.steps and len(self.rolled_out) >= self.pace.groups_per_step:
+            used = sorted(self.rolled_out)[: self.pace.groups_per_step]
+            for number in used:
+                del self.rolled_out[number]
+            self.step += 1
+            final = self.step == self.pace.steps
+            announced = final or self.step % self.pace.sync_interval == 0
+            self.log("steps", step_event(self.step, self.version, self.version + announced, used))
+            if announced:
+                self.version += 1
+                self.log("weights", weights(self.version, self.step, final=final))
+
+    def replay(self, choose: random.Random) -> list[Seen]:
+        """All events in some interleaving of the topics, each topic in its own order."""
+        rest = {topic: list(events) for topic, events in self.topics.items() if events}
+        merged = []
+        while rest:
+            topic = choose.choice(sorted(rest))
+            merged.append(rest[topic].pop(0))
+            if not rest[topic]:
+                del rest[topic]
+        self.unread = []
+        return merged
+
+
+PACES = st.builds(
+    Pace,
+    steps=st.integers(1, 5),
+    groups_per_step=st.integers(1, 3),
+    sync_interval=st.integers(1, 3),
+    max_staleness=st.integers(0, 2),
+)
+PLANS = st.builds(
+    EvaluationPlan, tasks=st.integers(0, 4), interim_tasks=st.integers(0, 3), every_versions=st.integers(0, 2)
+)
+
+
+@given(PACES, PLANS, st.integers(0, 10**9), st.integers(0, 6))
+def test_each_task_is_issued_once_however_often_the_conductor_is_killed(pace, plan, seed, kills) -> None:
+    choose, world, conductor = random.Random(seed), World(pace), None
+    for _ in range(2000):
+        if conductor is None:
+            conductor = Conductor(pace, plan, MODEL)
+            for event in world.replay(choose):
+                assert conductor.step(event) == []
+            orders = conductor.caught_up()
+        else:
+            unread, world.unread = world.unread, []
+            orders = [order for event in unread for order in conductor.step(event)]
+        if kills and orders and choose.random() < 0.3:
+            kills, conductor = kills - 1, None
+            orders = choose.sample(orders, choose.randint(0, len(orders)))  # what reached the log before the kill
+        world.issue(orders)
+        if conductor and conductor.done:
+            break
+        world.explore(choose)
+        world.train(choose)
+        retired = {n for event in world.topics["steps"] for n in event.retired}
+        issued = {t.number for t in world.topics["tasks"] if t.split == "train"}
+        assert len(issued - retired) <= pace.bound
+    assert conductor is not None
+    assert conductor.done, "the run stands still"
+    assert world.step == pace.steps
+    times = Counter(t.group_id for t in world.topics["tasks"])
+    assert set(times.values()) == {1}
+    results = {parse_group_id(e.experience.group_id) for e in world.topics["ready"]}
+    for version in (0, world.version):
+        assert {(version, number) for number in range(plan.tasks)} <= results
+
+
+def caught_up(plan: EvaluationPlan, *log: Seen, pace: Pace | None = None) -> tuple[Conductor, list[Order]]:
+    conductor = Conductor(pace or Pace(steps=2, groups_per_step=1, sync_interval=1, max_staleness=0), plan, MODEL)
+    for event in log:
+        conductor.step(event)
+    return conductor, conductor.caught_up()
+
+
+def test_nothing_is_issued_before_there_are_weights() -> None:
+    conductor, orders = caught_up(EvaluationPlan(2, 0, 0))
+    assert orders == []
+    assert conductor.step(weights(0, 0, model="someone-else")) == []
+    assert conductor.step(weights(0, 0)) == [EvalOrder(0, 0), EvalOrder(0, 1)]
+
+
+def test_training_waits_for_the_evaluation_before_it() -> None:
+    conductor, evals = caught_up(EvaluationPlan(2, 0, 0), weights(0, 0))
+    assert conductor.step(result(task(evals[0]), 1.0)) == []
+    assert conductor.step(result(task(evals[1]), 0.9, verdict="filtered")) == [TrainOrder(0, 0)]
+    assert [(news.version, news.tasks, news.reward) for news in conductor.news()] == [(0, 2, 0.5)]
+    assert conductor.news() == []
+
+
+def test_without_evaluation_the_final_weights_end_the_run() -> None:
+    conductor, orders = caught_up(EvaluationPlan(0, 0, 1), weights(0, 0))
+    assert orders == [TrainOrder(0, 0)]
+    conductor.step(weights(1, 1))
+    assert not conductor.done
+    conductor.step(weights(2, 2, final=True))
+    assert conductor.done
+
+
+def test_evaluations_in_between_do_not_hold_up_training() -> None:
+    pace = Pace(steps=9, groups_per_step=1, sync_interval=1, max_staleness=0)
+    conductor, _ = caught_up(EvaluationPlan(3, 1, 2), weights(0, 0), pace=pace)
+    for number in range(3):
+        conductor.step(result(task(EvalOrder(0, number))))
+    conductor.step(step_event(1, 0, 1, [0]))
+    assert conductor.step(weights(1, 1)) == []
+    assert conductor.step(step_event(2, 1, 2, [1])) == [TrainOrder(2, 2)]
+    assert conductor.step(weights(2, 2)) == [EvalOrder(2, 0)]
+    assert conductor.step(weights(2, 2)) == []
+    assert conductor.step(step_event(3, 2, 3, [2])) == [TrainOrder(3, 3)]
+
+
+def test_a_longer_run_goes_on_where_a_finished_one_ended() -> None:
+    log = [weights(0, 0), task(TrainOrder(0, 0)), step_event(1, 0, 1, [0]), weights(1, 1, final=True)]
+    conductor, orders = caught_up(EvaluationPlan(0, 0, 0), *log)
+    assert orders == [TrainOrder(1, 1)]
+    assert not conductor.done
+
+
+def test_group_ids_of_evaluations_are_told_from_others() -> None:
+    assert parse_group_id(group_id_of(3, 12)) == (3, 12)
+    for other in ("train-00000012", "eval-", "eval-x-1", "eval-1", "eval-1-"):
+        assert parse_group_id(other) is None
