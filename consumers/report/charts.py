@@ -1,0 +1,145 @@
+"""Charts as inline SVG. Colours are CSS classes, so that the page's light and dark themes apply. Pure."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+Points = Sequence[tuple[float, float]]
+
+WIDTH, HEIGHT = 560, 240
+LEFT, RIGHT, TOP, BOTTOM = 48, 14, 14, 34
+MOST_POINTS = 280
+"""More are averaged: a line cannot show them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One curve. ``style`` is a CSS class: ``a``, ``b``, … or ``faint``."""
+
+    name: str
+    points: Points
+    style: str = "a"
+    marks: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One part of a stacked bar."""
+
+    name: str
+    value: float
+    style: str
+
+
+def line_chart(
+    lines: Sequence[Line], *, x_label: str, y_range: tuple[float, float] | None = None, percent: bool = False
+) -> str:
+    """An SVG of curves over a common x axis; says so when there is nothing to draw."""
+    lines = [Line(line.name, thin(line.points), line.style, line.marks) for line in lines if line.points]
+    if not lines:
+        return '<p class="empty">nothing was measured</p>'
+    xs = [x for line in lines for x, _ in line.points]
+    ys = [y for line in lines for _, y in line.points]
+    x_low, x_high = min(xs), max(max(xs), min(xs) + 1e-9)
+    y_ticks = ticks(*(y_range or (min(0.0, *ys), max(ys))))
+    y_low, y_high = y_ticks[0], y_ticks[-1]
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (
+            LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT),
+            HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM),
+        )
+
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">']
+    for tick in y_ticks:
+        _, y = at(x_low, tick)
+        label = f"{tick:.0%}" if percent else number(tick)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 8}" y="{y + 3.5:.1f}" text-anchor="end">{label}</text>')
+    for tick in ticks(x_low, x_high, inside=True):
+        x, _ = at(tick, y_low)
+        parts.append(
+            f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{number(tick)}</text>'
+        )
+    middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
+    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 3}" text-anchor="middle">{escape(x_label)}</text>')
+    for line in lines:
+        places = [at(x, y) for x, y in line.points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        parts.append(
+            f'<polyline class="line {line.style}" points="{path}"><title>{escape(line.name)}</title></polyline>'
+        )
+        if line.marks or len(places) == 1:
+            parts += [
+                f'<circle class="mark {line.style}" cx="{px:.1f}" cy="{py:.1f}" r="3.5">'
+                f"<title>{number(x)}: {f'{y:.1%}' if percent else number(y)}</title></circle>"
+                for (px, py), (x, y) in zip(places, line.points, strict=True)
+            ]
+    parts.append("</svg>")
+    return "".join(parts) + legend([(line.name, line.style) for line in lines])
+
+
+def stacked_bars(rows: Sequence[tuple[str, Sequence[Share]]]) -> str:
+    """Horizontal bars of shares of a whole, one for each row."""
+    parts = []
+    for title, shares in rows:
+        total = sum(share.value for share in shares)
+        if total <= 0:
+            continue
+        parts.append(f'<div class="bar-title">{escape(title)} <span>{total:,.1f} s</span></div><div class="bar">')
+        for share in shares:
+            part = share.value / total
+            text = f"{part:.0%}" if part >= 0.06 else ""
+            tip = f"{escape(share.name)}: {share.value:,.1f} s ({part:.1%})"
+            parts.append(f'<div class="{share.style}" style="width:{part * 100:.2f}%" title="{tip}">{text}</div>')
+        parts.append("</div>" + legend([(share.name, share.style) for share in shares]))
+    return "".join(parts) or '<p class="empty">nothing was measured</p>'
+
+
+def legend(entries: Sequence[tuple[str, str]]) -> str:
+    """Names beside their colours."""
+    items = "".join(f'<span><i class="{style}"></i>{escape(name)}</span>' for name, style in entries)
+    return f'<div class="legend">{items}</div>'
+
+
+def smooth(points: Points, span: int) -> list[tuple[float, float]]:
+    """Mean of the last ``span`` values at each point."""
+    values = [y for _, y in points]
+    smoothed = []
+    for index, (x, _) in enumerate(points):
+        window = values[max(0, index + 1 - span) : index + 1]
+        smoothed.append((x, sum(window) / len(window)))
+    return smoothed
+
+
+def thin(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float]]:
+    """At most ``most`` points, each the mean of its neighbours."""
+    if len(points) <= most:
+        return list(points)
+    edges = [index * len(points) // most for index in range(most + 1)]
+    groups = [points[a:b] for a, b in itertools.pairwise(edges)]
+    return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
+
+
+def ticks(low: float, high: float, *, inside: bool = False, about: int = 5) -> list[float]:
+    """Round numbers from below ``low`` to above ``high``, or only those between if ``inside``."""
+    if high <= low:
+        high = low + 1.0
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    marks = [round(index * step, 10) for index in range(first, last + 1)]
+    slack = step * 1e-6
+    return [mark for mark in marks if low - slack <= mark <= high + slack] if inside else marks
+
+
+def number(value: float) -> str:
+    """Short, without needless zeros: ``1,200``, ``0.25``."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3f}".rstrip("0").rstrip(".") or "0"

@@ -1,0 +1,59 @@
+"""What the report and the live view both measure, defined once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rft.config import RewardTerm
+from schemas.events import ScoredExperience
+
+EVAL_PREFIX = b"eval-"
+_EVAL_KEY = re.compile(rb"eval-(\d+)-(\d+)")
+_NOT_CORRECTNESS = ("format", "length_penalty")
+
+
+def evaluated_version(key: bytes | None) -> int | None:
+    """Weight version that an evaluation group ``eval-<version>-<index>`` is for; None for other groups.
+
+    Looks at the key alone, so that training groups need not be decoded.
+    """
+    found = _EVAL_KEY.fullmatch(key) if key else None
+    return int(found[1]) if found else None
+
+
+def correctness_function(terms: Sequence[RewardTerm]) -> str:
+    """The reward that says whether an answer is right: the first that judges more than form."""
+    functions = [term.function for term in terms] or ["exact_match"]
+    return next((function for function in functions if function not in _NOT_CORRECTNESS), functions[0])
+
+
+def is_correct(scored: ScoredExperience, function: str) -> bool:
+    """Whether a held-out answer counts as right: full marks from ``function``. A failed rollout is wrong."""
+    if scored.experience.finish_reason == "error":
+        return False
+    return scored.rewards.get(function, scored.reward) >= 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerSeconds:
+    """How a step's time went, in seconds."""
+
+    step: float = 0.0
+    publish: float = 0.0
+    idle: float = 0.0
+
+    def __add__(self, other: TrainerSeconds) -> TrainerSeconds:
+        return TrainerSeconds(self.step + other.step, self.publish + other.publish, self.idle + other.idle)
+
+    @property
+    def idle_share(self) -> float:
+        """Waiting for experiences, of all the time; 0 when nothing was measured."""
+        total = self.step + self.publish + self.idle
+        return self.idle / total if total else 0.0
+
+
+def trainer_seconds(metrics: Mapping[str, float]) -> TrainerSeconds:
+    """From a TrainingStep's metrics; what a trainer does not measure counts as 0."""
+    return TrainerSeconds(metrics.get("step_s", 0.0), metrics.get("publish_s", 0.0), metrics.get("idle_s", 0.0))

@@ -1,0 +1,218 @@
+"""``report.html``: one file that needs no network. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from consumers.report.charts import Line, Share, line_chart, smooth, stacked_bars
+from consumers.report.reducer import Rollout, Story
+from consumers.report.summary import LONGEST_TEXT, accuracies, lineage, samples, throughput
+from rft.config import Config
+
+SMOOTHING = 20
+"""Share of all steps, 1 in so many, that the bold reward curve averages over."""
+
+
+def render(report: Mapping[str, Any], story: Story, config: Config) -> str:
+    """The page as text."""
+    style = files("consumers.report").joinpath("page.css").read_text(encoding="utf-8")
+    title = escape(f"{report['run']} · Stream-RFT")
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title><style>
+{style}</style></head><body><main>
+{_header(report, story, config)}
+{_tiles(report)}
+{_charts(report, story, config)}
+{_samples(samples(story), story.final_version)}
+{_footer(report, config)}
+</main></body></html>
+"""
+
+
+def _header(report: Mapping[str, Any], story: Story, config: Config) -> str:
+    badge = '<span class="badge">finished</span>' if report["finished"] else '<span class="badge no">unfinished</span>'
+    began = datetime.fromtimestamp(story.first_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC") if story.first_ms else ""
+    facts = [config.tasks.source, config.algorithm.name.upper(), f"{report['broker']} broker", began]
+    return (
+        f"<header><h1>{escape(report['run'])}</h1>{badge}"
+        f'<span class="dim">{escape(" · ".join(fact for fact in facts if fact))}</span></header>'
+    )
+
+
+def _tiles(report: Mapping[str, Any]) -> str:
+    experiences, staleness, trainer = report["experiences"], report["staleness"], report["trainer"]
+    tiles = [
+        _accuracy_tile(report["accuracy"]),
+        _tile(f"{report['steps']:,}", "gradient steps"),
+        _tile(_duration(report["wall_s"]), "wall time"),
+        _tile(f"{experiences['trained']:,}", "experiences trained"),
+        _tile(f"{report['throughput']['experiences_per_s']:,.0f}/s", "experiences published"),
+        _tile(f"{trainer['idle_share']:.0%}", f"trainer idle; {trainer['step_s'] * 1000:,.0f} ms a step"),
+        _tile(
+            f"{staleness['mean']:.2f}",
+            f"mean staleness; max {staleness['max']}, bound {staleness['bound']}",
+        ),
+    ]
+    return f'<section class="tiles">{"".join(tiles)}</section>'
+
+
+def _accuracy_tile(accuracy: Mapping[str, Any]) -> str:
+    before, after = accuracy["before"], accuracy["after"]
+    if before is None:
+        return _tile("–", "held-out accuracy: not evaluated", main=True)
+    if after is None:
+        return _tile(f"{before:.1%}", f"held-out accuracy before, {accuracy['tasks']} tasks", main=True)
+    gain = after - before
+    change = f'<span class="gain{" loss" if gain < 0 else ""}">{gain * 100:+.1f} points</span>'
+    return _tile(f"{before:.1%} → {after:.1%}{change}", f"held-out accuracy, {accuracy['tasks']} tasks", main=True)
+
+
+def _charts(report: Mapping[str, Any], story: Story, config: Config) -> str:
+    steps = lineage(story)
+    rewards = [(step.number, step.reward_mean) for step in steps]
+    fresh = [(step.number, step.staleness[step.staleness >= 0]) for step in steps]
+    ages = [(number, values) for number, values in fresh if values.size]
+    held_out = [(float(version), share) for version, share, _ in accuracies(story)]
+    cards = [
+        _card(
+            "Reward",
+            "mean of each step's experiences",
+            line_chart(
+                [
+                    Line("each step", rewards, "faint"),
+                    Line("moving average", smooth(rewards, max(1, len(rewards) // SMOOTHING)), "a"),
+                ],
+                x_label="step",
+            ),
+        ),
+        _card(
+            "Held-out accuracy",
+            "tasks never trained on",
+            line_chart(
+                [Line("accuracy", held_out, "c", marks=True)], x_label="weight version", y_range=(0, 1), percent=True
+            ),
+        ),
+        _card(
+            "Staleness",
+            "weight versions between writing and training",
+            line_chart(
+                [
+                    Line("mean", [(number, float(values.mean())) for number, values in ages], "a"),
+                    Line("max", [(number, float(values.max())) for number, values in ages], "b"),
+                ],
+                x_label="step",
+                y_range=(0, max(1, config.trainer.max_staleness)),
+            ),
+        ),
+        _card(
+            "Throughput",
+            "distinct experiences a second",
+            line_chart([Line("experiences/s", throughput(story), "a")], x_label="seconds"),
+        ),
+        _card("Where the time went", "", _time(report)),
+        _card("Experiences", "counted by id, from the log", _counts(report["experiences"])),
+    ]
+    return f'<section class="grid2">{"".join(cards)}</section>'
+
+
+def _time(report: Mapping[str, Any]) -> str:
+    trainer, explorers = report["trainer"]["seconds"], report["explorers"]
+    return stacked_bars(
+        [
+            (
+                "Trainer",
+                [
+                    Share("gradient steps", trainer["step"], "a"),
+                    Share("publishing weights", trainer["publish"], "c"),
+                    Share("idle, waiting for experiences", trainer["idle"], "d"),
+                ],
+            ),
+            (
+                "Explorers",
+                [
+                    Share("generating", explorers["generating_s"], "a"),
+                    Share("fetching weights", explorers["resync_s"], "c"),
+                    Share("waiting for tasks or weights", explorers["waiting_s"], "d"),
+                ],
+            ),
+        ]
+    )
+
+
+def _counts(experiences: Mapping[str, Any]) -> str:
+    rows = [
+        ("published", "events in the topic", experiences["published"]),
+        ("duplicates", "published again with the same id, counted once", experiences["duplicates"]),
+        ("dead letters", _causes(experiences["dead_letters_by_class"]) or "malformed", experiences["dead_lettered"]),
+        ("ready", "scored and released to the trainer", experiences["ready"]),
+        ("evaluated", "held-out tasks, never trained", experiences["evaluated"]),
+        ("filtered", _causes(experiences["filtered_by_cause"]) or "by the processors", experiences["filtered"]),
+        (
+            "dropped",
+            _causes(experiences["dropped_by_trainer"]) or "by the trainer",
+            sum(experiences["dropped_by_trainer"].values()),
+        ),
+        ("trained", "in the lineage of the newest weights", experiences["trained"]),
+    ]
+    body = "".join(
+        f'<tr><td>{name}</td><td class="dim">{escape(what)}</td><td class="n">{count:,}</td></tr>'
+        for name, what, count in rows
+    )
+    return f"<table>{body}</table>"
+
+
+def _samples(pairs: Sequence[tuple[Rollout, Rollout]], final_version: int | None) -> str:
+    if not pairs:
+        return ""
+    rows = "".join(
+        f'<tr><td class="text">{_text(before.prompt)}</td><td class="text dim">{_text(before.answer or "")}</td>'
+        f"<td>{_response(before)}</td><td>{_response(after)}</td></tr>"
+        for before, after in pairs
+    )
+    heads = ("prompt", "answer", "before (version 0)", f"after (version {final_version})")
+    head = "".join(f"<th>{text}</th>" for text in heads)
+    table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead>{rows}</table></div>'
+    return _card("Sample rollouts", "held-out tasks picked by position, not by result", table)
+
+
+def _response(rollout: Rollout) -> str:
+    mark = '<span class="mark-right">✓</span>' if rollout.correct else '<span class="mark-wrong">✗</span>'
+    return f'{mark}<span class="text">{_text(rollout.response)}</span>'
+
+
+def _footer(report: Mapping[str, Any], config: Config) -> str:
+    versions = " · ".join(f"{name} {number}" for name, number in report["versions"].items())
+    return (
+        f"<footer><p>{escape(versions)}</p><p>Seed {config.run.seed}. The configuration is in config.resolved.toml, "
+        "all figures in report.json beside this file.</p></footer>"
+    )
+
+
+def _card(title: str, what: str, content: str) -> str:
+    small = f"<small>{escape(what)}</small>" if what else ""
+    return f'<div class="card"><h2>{escape(title)}{small}</h2>{content}</div>'
+
+
+def _tile(value: str, what: str, *, main: bool = False) -> str:
+    return f'<div class="tile{" main" if main else ""}"><b>{value}</b><span>{escape(what)}</span></div>'
+
+
+def _text(text: str) -> str:
+    short = text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " …"
+    return escape(short)
+
+
+def _causes(causes: Mapping[str, int]) -> str:
+    return ", ".join(f"{cause} {count:,}" for cause, count in causes.items())
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -1,0 +1,196 @@
+"""The ``rft`` command. Nothing heavy is imported before the sub-command that needs it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rft.config import Config
+
+_ANY_SETTING = {"allow_extra_args": True, "ignore_unknown_options": True}
+_OVERRIDES = "Any setting can be overruled: [bold]--section.field value[/bold] after CONFIG."
+
+app = typer.Typer(
+    name="rft",
+    help=(
+        "Reinforcement fine-tuning of language models as a stream of events on Kafka.\n\n"
+        "Start with [bold]rft run CONFIG[/bold]. " + _OVERRIDES + "\n\n"
+        "Exit codes: 0 done, 1 failed, 2 bad configuration, 130 interrupted.\n\n"
+        "Example: rft run examples/quickstart/quickstart.toml --trainer.steps 100"
+    ),
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML configuration.", show_default=False)]
+
+
+def main() -> None:
+    """Entry point: an error that an operator may see is one message without a traceback."""
+    # Task sources and reward functions of one's own are found in the working directory, after all libraries.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    from rft.errors import RftError
+
+    try:
+        app()
+    except RftError as error:
+        print(f"rft: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"stream-rft {version('stream-rft')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    return None
+
+
+@app.command(context_settings=_ANY_SETTING)
+def run(
+    context: typer.Context,
+    config: ConfigPath,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Lines instead of the live screen (as without a TTY).")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved configuration as TOML, secrets masked, and exit.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start anew: an earlier run of this name is moved aside, not resumed.")
+    ] = False,
+) -> None:
+    """Run everything on this machine: broker, roles, live view, report.
+
+    The broker and all roles are started and supervised; a role that dies is restarted. Ctrl-C stops cleanly,
+    a second one kills. With a durable broker (kafka, external) the same command resumes an unfinished run.
+
+    Example: rft run examples/quickstart/quickstart.toml --trainer.steps 100 --plain
+    """
+    loaded = _load(config, context)
+    if dry_run:
+        from rft.config_sources import masked, to_toml
+
+        print(to_toml(masked(loaded)))
+        return
+    from infra.launcher.launch import launch
+
+    raise typer.Exit(launch(loaded, plain=plain, fresh=fresh))
+
+
+@app.command(context_settings=_ANY_SETTING)
+def conductor(context: typer.Context, config: ConfigPath) -> None:
+    """Issue tasks, paced by what the trainer has retired; order evaluations. One for each run.
+
+    Example: rft conductor run.toml --broker.bootstrap_servers kafka:9092
+    """
+    _role("conductor", config, context)
+
+
+@app.command(context_settings=_ANY_SETTING)
+def explorer(context: typer.Context, config: ConfigPath) -> None:
+    """Roll tasks out with the newest weights and publish the experiences. As many as there are partitions.
+
+    Example: rft explorer run.toml --broker.bootstrap_servers kafka:9092 --policy.device cuda
+    """
+    _role("explorer", config, context)
+
+
+@app.command(context_settings=_ANY_SETTING)
+def processor(context: typer.Context, config: ConfigPath) -> None:
+    """Clean, score and group experiences (a Faust worker). As many as there are partitions.
+
+    Example: rft processor run.toml --broker.bootstrap_servers kafka:9092
+    """
+    _role("processor", config, context)
+
+
+@app.command(context_settings=_ANY_SETTING)
+def trainer(context: typer.Context, config: ConfigPath) -> None:
+    """Learn from ready groups and announce new weights. One for each run; resumes from its checkpoint.
+
+    Example: rft trainer run.toml --broker.bootstrap_servers kafka:9092 --trainer.threads 4
+    """
+    _role("trainer", config, context)
+
+
+@app.command(context_settings=_ANY_SETTING)
+def doctor(context: typer.Context, config: ConfigPath) -> None:
+    """Check this machine, the broker, the topics and the model; each line says what to do.
+
+    Exit code 1 if anything fails.
+
+    Example: rft doctor run.toml --broker.bootstrap_servers kafka:9092
+    """
+    loaded = _load(config, context)
+    from infra.console import show_findings
+    from infra.doctor import diagnose
+
+    raise typer.Exit(show_findings(diagnose(loaded)))
+
+
+@app.command(context_settings=_ANY_SETTING)
+def topics(context: typer.Context, config: ConfigPath) -> None:
+    """List the topics with their sizes and the lag of their readers.
+
+    For a run in progress, give the configuration in its folder: it names the broker.
+
+    Example: rft topics runs/quickstart/config.resolved.toml
+    """
+    loaded = _load(config, context)
+    from infra.console import show_topics
+    from rft.log.inspect import topic_table
+
+    show_topics(topic_table(loaded))
+
+
+@app.command(context_settings=_ANY_SETTING)
+def report(context: typer.Context, config: ConfigPath) -> None:
+    """Write report.json and report.html anew from the log, also while a run goes on.
+
+    Example: rft report runs/quickstart/config.resolved.toml
+    """
+    loaded = _load(config, context)
+    from consumers.report.build import build_report
+
+    build_report(loaded)
+    print(f"report: {loaded.run.path / 'report.html'}")
+
+
+def _load(path: Path, context: typer.Context) -> Config:
+    from rft.config_sources import load_config
+    from rft.errors import ConfigError
+
+    if str(path).startswith("-"):
+        raise ConfigError(f"CONFIG comes before settings: rft {context.info_name} CONFIG {path} …")
+    return load_config(path, context.args, os.environ)
+
+
+def _role(name: str, path: Path, context: typer.Context) -> None:
+    loaded = _load(path, context)
+    from infra.roles import run_role
+
+    raise typer.Exit(run_role(name, loaded))
+
+
+if __name__ == "__main__":
+    main()

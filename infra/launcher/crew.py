@@ -1,0 +1,48 @@
+"""Which roles a run consists of: how each is started, and what its end means."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from infra.launcher.fleet import Command
+from infra.launcher.folder import role_environment
+from infra.launcher.supervisor import Limits, OnSuccess, Role
+from rft.config import Config
+
+BROKER = "broker"
+_ON_SUCCESS: dict[str, OnSuccess] = {"conductor": "end_run", "trainer": "leave"}
+MakeCommands = Callable[[Config, Path], dict[str, Command]]
+
+
+def role_commands(config: Config, config_file: Path) -> dict[str, Command]:
+    """``rft <role> <config file>`` for each process, by its name."""
+    # -P: a file in the working directory must not shadow a library.
+    start = (sys.executable, "-P", "-m", "infra.cli")
+    return {
+        name: Command((*start, kind, str(config_file)), role_environment(config, os.environ, name))
+        for name, kind in crew(config).items()
+    }
+
+
+def crew(config: Config) -> dict[str, str]:
+    """Kind of each role process, by its name."""
+    explorers = {f"explorer-{index}": "explorer" for index in range(config.launcher.explorers)}
+    processors = {f"processor-{index}": "processor" for index in range(config.launcher.processors)}
+    return {"trainer": "trainer", **explorers, **processors, "conductor": "conductor"}
+
+
+def supervised(config: Config, names: list[str], *, own_broker: bool) -> list[Role]:
+    """The roles for the supervisor: the conductor's success is the run's; a trainer that has finished may rest."""
+    roles = [Role(name, on_success=_ON_SUCCESS.get(name, "restart")) for name in names]
+    if own_broker:
+        # The embedded broker's log dies with it; a Kafka node comes back with its data.
+        roles.insert(0, Role(BROKER, restartable=config.broker.kind == "kafka", outlives_roles=True, state="running"))
+    return roles
+
+
+def limits(config: Config) -> Limits:
+    launcher = config.launcher
+    return Limits(launcher.restart_limit, launcher.restart_window_s, launcher.backoff_s, launcher.stop_timeout_s)

@@ -1,0 +1,44 @@
+"""Ctrl-C, SIGTERM and a closed terminal, noticed without losing control of what runs."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupts:
+    """Counts requests to stop.
+
+    While ``patient`` they are only counted, for a loop that looks at ``take``; otherwise they raise
+    KeyboardInterrupt, so that whatever blocks ends.
+    """
+
+    def __init__(self) -> None:
+        self.patient = False
+        self._pending = 0
+        self._former: dict[signal.Signals, Any] = {}
+
+    def take(self) -> bool:
+        """Whether there is a request that has not been taken yet."""
+        if self._pending == 0:
+            return False
+        self._pending -= 1
+        return True
+
+    def __enter__(self) -> Self:
+        self._former = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if not self.patient:
+            raise KeyboardInterrupt
+        self._pending += 1

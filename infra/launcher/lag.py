@@ -1,0 +1,54 @@
+"""How many events each topic holds, and how many of them wait for their readers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import TracebackType
+from typing import Self
+
+from kafka import TopicPartition
+from kafka.admin import OffsetSpec
+
+from rft.config import Config
+from rft.log.clients import make_admin
+from rft.log.topics import ENTITIES, topic_name
+
+MEASURED = ("tasks", "experiences", "ready", "dlq")
+READERS = {"tasks": "explorers", "experiences": "processors"}
+"""Consumer groups, ``<namespace>.<name>``, that commit how far they are."""
+
+
+class LagMeter:
+    """Asks the broker; keeps its connection."""
+
+    def __init__(self, config: Config) -> None:
+        self._entities = {topic_name(config, entity): entity for entity in MEASURED}
+        self._groups = {f"{config.log.namespace}.{group}": entity for entity, group in READERS.items()}
+        self._partitions = [
+            TopicPartition(topic_name(config, entity), number)
+            for entity in MEASURED
+            for number in range(ENTITIES[entity].partitions(config.log))
+        ]
+        self._admin = make_admin(config, "launcher-lag")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._admin.close()
+
+    def measure(self) -> tuple[dict[str, int], dict[str, int]]:
+        """(events of each topic, events that its group has not committed yet); KafkaError if the broker is gone."""
+        latest = self._admin.list_partition_offsets(dict.fromkeys(self._partitions, OffsetSpec.LATEST))
+        ends = {partition: found.offset for partition, found in latest.items()}
+        totals = Counter(dict.fromkeys(MEASURED, 0))
+        for partition, end in ends.items():
+            totals[self._entities[partition.topic]] += end
+        lags = {}
+        for group, entity in self._groups.items():
+            committed = self._admin.list_group_offsets({group: None}).get(group, {})
+            done = sum(max(0, at.offset) for where, at in committed.items() if where in ends)
+            lags[entity] = max(0, totals[entity] - done)
+        return dict(totals), lags

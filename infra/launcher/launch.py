@@ -1,0 +1,278 @@
+"""One run from its folder to its report: what ``rft run`` does."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from kafka.errors import KafkaError
+from rich.console import Console
+
+from consumers.report.build import build_report
+from infra.broker import BrokerProcess, open_broker
+from infra.launcher.crew import BROKER, MakeCommands, crew, limits, role_commands, supervised
+from infra.launcher.fleet import Fleet, resident_bytes
+from infra.launcher.folder import (
+    Launch,
+    RunFolderError,
+    changed_keys,
+    earlier_run,
+    launches,
+    locked,
+    move_aside,
+    note_launch,
+    plan,
+    write_config,
+)
+from infra.launcher.interrupts import Interrupts
+from infra.launcher.lag import LagMeter
+from infra.launcher.preflight import check_model
+from infra.launcher.progress import RoleFacts
+from infra.launcher.supervisor import DONE, FAILED, INTERRUPTED, Action, End, Kill, Say, Spawn, Supervisor, Terminate
+from infra.launcher.view import LiveView, PlainView, View, clock
+from infra.launcher.watch import Watcher
+from rft.config import Config
+from rft.errors import RftError
+from rft.log.topics import ensure_topics
+
+TICK_S = 0.1
+LAST_LINES = 15
+UNFINISHED_REPORT_S = 10.0
+"""Time for the report of a run that was stopped: whoever stopped it is waiting."""
+
+
+def launch(
+    config: Config,
+    *,
+    plain: bool = False,
+    fresh: bool = False,
+    console: Console | None = None,
+    make_commands: MakeCommands = role_commands,
+) -> int:
+    """Run a configuration to its end; returns the exit code.
+
+    Raises:
+        RftError: It cannot start (folder in use, no model, no broker, wrong topics).
+    """
+    console = console or Console()
+    run = _Run(config, console, plain=plain, make_commands=make_commands)
+    with Interrupts() as interrupts, ExitStack() as held:
+        try:
+            if not run.prepare(held, fresh=fresh):
+                return DONE
+            return run.carry_out(interrupts)
+        except KeyboardInterrupt:
+            console.print("interrupted")
+            return INTERRUPTED
+
+
+class _Run:
+    def __init__(self, config: Config, console: Console, *, plain: bool, make_commands: MakeCommands) -> None:
+        self._config = config
+        self._console = console
+        self._path = config.run.path
+        self._make_commands = make_commands
+        self._started = time.monotonic()
+        self._started_at = time.time()
+        title = f"rft run {config.run.name}"
+        self._view: View = PlainView(console, title) if plain or not console.is_terminal else LiveView(console, title)
+        self._broker: BrokerProcess | None = None
+        self._fleet: Fleet
+        self._supervisor: Supervisor
+
+    def prepare(self, held: ExitStack, *, fresh: bool) -> bool:
+        """Take the run's folder; False if there is nothing left to do."""
+        config, path = self._config, self._path
+        held.enter_context(locked(path))
+        todo = plan(config.broker.kind, earlier_run(path), fresh=fresh)
+        if todo == "nothing_to_do":
+            self._say(f"this run is finished already; its report is {path / 'report.html'}. --fresh starts it anew.")
+            return False
+        check_model(config)
+        if todo == "resume":
+            self._say(f"resuming the run in {path}")
+            for key in changed_keys(path, config):
+                self._say(f"  configuration changed since the last launch: {key}")
+            return True
+        if config.broker.kind == "external":
+            self._refuse_used_topics()
+        if todo == "replace":
+            aside = move_aside(path, Path(config.policy.model), time.time())
+            held.enter_context(locked(path))
+            why = "its log ended with its broker" if config.broker.kind == "embedded" else "--fresh"
+            self._say(f"an earlier run was moved to {aside} ({why})")
+        return True
+
+    def carry_out(self, interrupts: Interrupts) -> int:
+        code = FAILED
+        try:
+            code = self._with_broker(interrupts)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+            raise
+        finally:
+            note_launch(self._path, Launch(self._started_at, round(time.monotonic() - self._started, 3), code))
+        return code
+
+    def _with_broker(self, interrupts: Interrupts) -> int:
+        self._broker = open_broker(self._config, self._path)
+        try:
+            if self._broker is not None:
+                self._say(f"starting the {self._config.broker.kind} broker")
+                self._config = _with_servers(self._config, self._broker.start())
+            self._say(f"broker: {self._config.broker.kind} at {self._config.broker.bootstrap_servers}")
+            config_file = write_config(self._path, self._config)
+            created = ensure_topics(self._config)
+            self._say(f"topics: {len(created)} created, namespace {self._config.log.namespace}")
+            commands = self._make_commands(self._config, config_file)
+            self._fleet = Fleet(commands, self._path / "logs")
+            self._supervisor = Supervisor(
+                supervised(self._config, list(commands), own_broker=self._broker is not None), limits(self._config)
+            )
+            self._say(f"roles: {', '.join(crew(self._config))}; their logs are in {self._path / 'logs'}")
+            try:
+                end = self._supervise(interrupts)
+            finally:
+                self._fleet.kill_all()
+            return self._conclude(end)
+        finally:
+            if self._broker is not None:
+                self._broker.stop()
+
+    def _supervise(self, interrupts: Interrupts) -> End:
+        """The loop: what ended, what is due, what the operator wants; until nothing runs any more."""
+        supervisor, fleet = self._supervisor, self._fleet
+        shown = 0.0
+        with Watcher(self._config) as watcher, self._view:
+            interrupts.patient = True
+            try:
+                end = self._act(supervisor.start(time.monotonic()))
+                while end is None:
+                    time.sleep(TICK_S)
+                    now = time.monotonic()
+                    actions = [
+                        action
+                        for exit in fleet.exits()
+                        for action in supervisor.exited(exit.name, exit.code, exit.error, now)
+                    ]
+                    actions += self._broker_exit(now)
+                    if interrupts.take():
+                        actions += supervisor.interrupt(now)
+                    end = self._act(actions + supervisor.tick(now))
+                    if now - shown >= self._view.every_s:
+                        shown = now
+                        self._view.update(watcher.facts, self._role_facts(), now - self._started)
+            finally:
+                interrupts.patient = False
+        return end
+
+    def _act(self, actions: list[Action]) -> End | None:
+        for action in actions:
+            match action:
+                case Spawn(name) if name == BROKER:
+                    self._restart_broker()
+                case Spawn(name):
+                    self._fleet.spawn(name)
+                case Terminate(name):
+                    self._fleet.terminate(name)
+                case Kill(name):
+                    self._fleet.kill(name)
+                case Say(text):
+                    self._view.say(text)
+                case End():
+                    return action
+        return None
+
+    def _broker_exit(self, now: float) -> list[Action]:
+        broker = self._broker
+        if broker is None or self._supervisor.roles[BROKER].state != "running" or broker.alive():
+            return []
+        return self._supervisor.exited(BROKER, 1, None, now)
+
+    def _restart_broker(self) -> None:
+        """A failed start leaves the broker dead, which the next look notices and counts."""
+        if self._broker is None:
+            return
+        try:
+            self._broker.start()
+        except RftError as error:
+            self._view.say(f"the broker did not start again: {error}")
+
+    def _conclude(self, end: End) -> int:
+        """Tell how it ended, and write the report while the log can still be read."""
+        elapsed = time.monotonic() - self._started
+        report = self._report(end, elapsed)
+        if end.code == INTERRUPTED:
+            self._say(f"interrupted after {clock(elapsed)}; no process is left")
+            if self._config.broker.kind != "embedded":
+                self._say("the same command resumes the run")
+            return end.code
+        if end.code != DONE:
+            self._explain(end)
+            return end.code
+        if report is None:
+            return FAILED
+        self._say(f"done in {clock(elapsed)}: {report['steps']} steps")
+        accuracy = report["accuracy"]
+        if accuracy["before"] is not None and accuracy["after"] is not None:
+            change = f"{accuracy['before']:.1%} before, {accuracy['after']:.1%} after"
+            self._say(f"held-out accuracy: {change} ({accuracy['tasks']} tasks)")
+        self._say(f"report: {self._path / 'report.html'}")
+        return DONE
+
+    def _report(self, end: End, elapsed: float) -> dict[str, Any] | None:
+        if self._broker is not None and not self._broker.alive():
+            return None
+        wall_s = elapsed + sum(launch.wall_s for launch in launches(self._path))
+        within_s = None if end.code == DONE else UNFINISHED_REPORT_S
+        try:
+            return build_report(self._config, wall_s=wall_s, within_s=within_s)
+        except (RftError, KafkaError) as error:
+            self._say(f"the report could not be written: {error}")
+            return None
+
+    def _explain(self, end: End) -> None:
+        self._say(f"failed: {end.reason}")
+        if end.role is None:
+            return
+        if end.role == BROKER and self._broker is not None:
+            lines, path = self._broker.last_lines(), self._broker.log_path
+            if self._config.broker.kind == "embedded":
+                self._say("the embedded broker keeps its log in memory, so this run cannot go on; start it again,")
+                self._say("or use broker.kind = 'kafka', whose log survives")
+        else:
+            lines, path = self._fleet.last_lines(end.role, LAST_LINES), self._fleet.log_path(end.role)
+        self._say(f"last lines of {path}:")
+        for line in lines[-LAST_LINES:]:
+            self._say(f"  {line}")
+
+    def _role_facts(self) -> list[RoleFacts]:
+        stopping = self._supervisor.ending is not None
+        facts = []
+        for role in self._supervisor.roles.values():
+            pid = self._broker.pid if role.name == BROKER and self._broker is not None else None
+            memory = resident_bytes(pid) if pid is not None else self._fleet.memory_bytes(role.name)
+            state = "stopping" if stopping and role.state == "running" and role.name != BROKER else role.state
+            facts.append(RoleFacts(role.name, state, role.restarts, memory))
+        return facts
+
+    def _refuse_used_topics(self) -> None:
+        """A run that starts from nothing must not read another run's tasks and steps."""
+        ensure_topics(self._config)
+        with LagMeter(self._config) as meter:
+            totals, _ = meter.measure()
+        if totals["tasks"]:
+            namespace = self._config.log.namespace
+            raise RunFolderError(
+                f"the topics {namespace}.* hold {totals['tasks']} tasks of another run, which {self._path} knows "
+                "nothing of. Choose another --log.namespace, or delete the topics."
+            )
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _with_servers(config: Config, servers: str) -> Config:
+    return config.model_copy(update={"broker": config.broker.model_copy(update={"bootstrap_servers": servers})})

@@ -1,0 +1,29 @@
+"""Faults that can be seen before anything is started, so that they cost a second and not a minute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rft.config import Config
+from rft.errors import PolicyError
+
+
+def check_model(config: Config) -> None:
+    """Raise PolicyError when ``policy.model`` is no model folder. Whether it loads is for the roles to find out."""
+    folder = Path(config.policy.model)
+    advice = (
+        "policy.model must be a folder in Hugging Face layout (config.json, tokenizer, *.safetensors), "
+        "relative to the working directory"
+    )
+    if not folder.is_dir():
+        raise PolicyError(f"no model at {folder.absolute()}: {advice}.")
+    missing = [
+        name
+        for name, found in {
+            "config.json": (folder / "config.json").is_file(),
+            "*.safetensors": any(folder.glob("*.safetensors")),
+        }.items()
+        if not found
+    ]
+    if missing:
+        raise PolicyError(f"the model folder {folder.absolute()} has no {' and no '.join(missing)}: {advice}.")

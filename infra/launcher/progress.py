@@ -1,0 +1,200 @@
+"""How far a run is, folded from its events. Pure: no broker, no clock."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from consumers.report.measures import (
+    TrainerSeconds,
+    correctness_function,
+    evaluated_version,
+    is_correct,
+    trainer_seconds,
+)
+from rft.config import Config
+from rft.log.events import Event
+from schemas.events import ScoredExperience, TrainingStep, WeightVersion
+
+KEPT_STEPS = 512
+"""Steps whose reward the live view remembers."""
+RATE_WINDOW_S = 10.0
+ETA_STEPS = 20
+"""Recent steps that the remaining time is reckoned from."""
+
+
+@dataclass(slots=True)
+class Accuracy:
+    """One evaluation: ``correct`` of ``seen`` so far, ``expected`` in all."""
+
+    version: int
+    expected: int
+    correct: int = 0
+    ids: set[str] = field(default_factory=set)
+
+    @property
+    def seen(self) -> int:
+        return len(self.ids)
+
+    @property
+    def complete(self) -> bool:
+        return self.seen >= self.expected
+
+    @property
+    def share(self) -> float:
+        return self.correct / self.seen if self.seen else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoleFacts:
+    """A process as the live view shows it."""
+
+    name: str
+    state: str
+    restarts: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One picture of the run."""
+
+    phase: str
+    step: int
+    steps: int
+    version: int
+    eta_s: float | None
+    rewards: tuple[float, ...]
+    accuracies: tuple[tuple[int, float], ...]
+    """(version, share) of each complete evaluation."""
+    staleness_mean: float
+    staleness_max: float
+    experiences: int
+    experiences_per_s: float
+    idle_share: float
+    lag: Mapping[str, int]
+    dead_letters: int
+
+
+class Progress:
+    """Folds events of ``steps``, ``weights`` and ``ready`` and offsets of all topics into :class:`Facts`."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._function = correctness_function(config.processor.rewards)
+        self._step = 0
+        self._version = -1
+        self._final_version: int | None = None
+        self._rewards: dict[int, float] = {}
+        self._created_at: deque[int] = deque(maxlen=ETA_STEPS + 1)
+        self._seconds = TrainerSeconds()
+        self._staleness = (0.0, 0.0)
+        self._ready_done = 0
+        self._accuracies: dict[int, Accuracy] = {}
+        self._published: deque[tuple[float, int]] = deque()
+        self._ends: Mapping[str, int] = {}
+        self._lags: Mapping[str, int] = {}
+
+    def feed(self, event: Event) -> None:
+        """Take in one event. Training groups of ``ready`` are passed over without decoding them."""
+        if event.entity == "ready":
+            version = evaluated_version(event.key)
+            if version is not None:
+                self._feed_evaluation(version, event)
+            return
+        record = event.record()
+        if isinstance(record, TrainingStep) and record.model == self._config.trainer.model_key:
+            self._feed_step(record)
+        elif isinstance(record, WeightVersion) and record.model == self._config.trainer.model_key:
+            self._version = max(self._version, record.version)
+            if record.final:
+                self._final_version = record.version
+
+    def measure(self, now: float, ends: Mapping[str, int], lags: Mapping[str, int]) -> None:
+        """Take in how many events each topic holds, and how many of them its consumer group has yet to commit."""
+        self._ends = ends
+        self._lags = {**lags, "ready": max(0, ends.get("ready", 0) - self._ready_done)}
+        self._published.append((now, ends.get("experiences", 0)))
+        while len(self._published) > 2 and now - self._published[1][0] >= RATE_WINDOW_S:
+            self._published.popleft()
+
+    def facts(self) -> Facts:
+        return Facts(
+            phase=self._phase(),
+            step=self._step,
+            steps=self._config.trainer.steps,
+            version=self._version,
+            eta_s=self._eta_s(),
+            rewards=tuple(self._rewards.values()),
+            accuracies=tuple((a.version, a.share) for a in self._evaluations() if a.complete),
+            staleness_mean=self._staleness[0],
+            staleness_max=self._staleness[1],
+            experiences=self._ends.get("experiences", 0),
+            experiences_per_s=self._rate(),
+            idle_share=self._seconds.idle_share,
+            lag=self._lags,
+            dead_letters=self._ends.get("dlq", 0),
+        )
+
+    def _feed_step(self, record: TrainingStep) -> None:
+        self._ready_done += len(record.trained) + len(record.dropped)
+        if record.kind != "step":
+            return
+        self._step = max(self._step, record.step)
+        self._rewards[record.step] = record.metrics.get("reward_mean", 0.0)
+        if len(self._rewards) > KEPT_STEPS:
+            del self._rewards[min(self._rewards)]
+        self._created_at.append(record.created_at)
+        self._seconds += trainer_seconds(record.metrics)
+        self._staleness = record.metrics.get("staleness_mean", 0.0), record.metrics.get("staleness_max", 0.0)
+
+    def _feed_evaluation(self, version: int, event: Event) -> None:
+        # The trainer passes evaluations over.
+        self._ready_done += 1
+        record = event.record()
+        if not isinstance(record, ScoredExperience):
+            return
+        accuracy = self._accuracies.setdefault(version, Accuracy(version, self._expected(version)))
+        if record.experience.experience_id not in accuracy.ids:
+            accuracy.ids.add(record.experience.experience_id)
+            accuracy.correct += is_correct(record, self._function)
+
+    def _expected(self, version: int) -> int:
+        whole = version == 0 or version == self._final_version
+        return self._config.eval.tasks if whole else min(self._config.eval.interim_tasks, self._config.eval.tasks)
+
+    def _evaluations(self) -> list[Accuracy]:
+        if self._final_version in self._accuracies:
+            self._accuracies[self._final_version].expected = self._config.eval.tasks
+        return [self._accuracies[version] for version in sorted(self._accuracies)]
+
+    def _phase(self) -> str:
+        tasks = self._config.eval.tasks
+        if self._version < 0:
+            return "starting"
+        if self._final_version is not None:
+            return self._evaluating("final evaluation", self._final_version) if tasks else "finishing"
+        first = self._accuracies.get(0)
+        if self._step == 0 and tasks and not (first and first.complete):
+            return self._evaluating("evaluation before training", 0)
+        return "training"
+
+    def _evaluating(self, what: str, version: int) -> str:
+        accuracy = self._accuracies.get(version)
+        seen = accuracy.seen if accuracy else 0
+        if seen >= self._config.eval.tasks:
+            return "finishing"
+        return f"{what}, {seen} of {self._config.eval.tasks} tasks"
+
+    def _eta_s(self) -> float | None:
+        if len(self._created_at) < 2:
+            return None
+        pace = (self._created_at[-1] - self._created_at[0]) / 1000 / (len(self._created_at) - 1)
+        return max(0.0, pace * (self._config.trainer.steps - self._step))
+
+    def _rate(self) -> float:
+        if len(self._published) < 2:
+            return 0.0
+        (then, before), (now, after) = self._published[0], self._published[-1]
+        return (after - before) / (now - then) if now > then else 0.0

@@ -1,0 +1,207 @@
+"""What ``rft run`` shows while it runs: one screen on a terminal, otherwise a line every few seconds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from infra.launcher.progress import Facts, RoleFacts
+
+REFRESH_S = 0.5
+PLAIN_EVERY_S = 5.0
+SPARK = "▁▂▃▄▅▆▇█"
+SPARK_WIDTH = 40
+_STATE_STYLE = {"running": "green", "waiting": "yellow", "done": "cyan", "ended": "dim", "stopping": "yellow"}
+
+
+class View(Protocol):
+    """Where a run shows itself."""
+
+    every_s: float
+    """How often :meth:`update` is worth calling."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+
+    def update(self, facts: Facts, roles: Sequence[RoleFacts], elapsed_s: float) -> None:
+        """Show the newest picture."""
+
+
+class PlainView:
+    """For pipes and files: every line stands alone."""
+
+    every_s = PLAIN_EVERY_S
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._console = console
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def update(self, facts: Facts, roles: Sequence[RoleFacts], elapsed_s: float) -> None:
+        self.say(plain_line(facts, roles, elapsed_s))
+
+
+class LiveView:
+    """For a terminal: one panel, redrawn in place at most twice a second."""
+
+    every_s = REFRESH_S
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._console = console
+        self._title = title
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def update(self, facts: Facts, roles: Sequence[RoleFacts], elapsed_s: float) -> None:
+        self._live.update(screen(self._title, facts, roles, elapsed_s), refresh=True)
+
+
+def plain_line(facts: Facts, roles: Sequence[RoleFacts], elapsed_s: float) -> str:
+    """All facts of the live view in one line."""
+    parts = [f"{clock(elapsed_s)} {facts.phase}", f"step {facts.step}/{facts.steps}"]
+    if facts.eta_s is not None:
+        parts.append(f"eta {clock(facts.eta_s)}")
+    if facts.rewards:
+        parts.append(f"reward {recent_mean(facts.rewards):.3f}")
+    if facts.accuracies:
+        version, share = facts.accuracies[-1]
+        parts.append(f"held-out {share:.1%} (v{version})")
+    parts.append(f"staleness {facts.staleness_mean:.2f} max {facts.staleness_max:.0f}")
+    parts.append("lag " + (" ".join(f"{topic} {count}" for topic, count in facts.lag.items()) or "-"))
+    parts.append(f"{facts.experiences_per_s:.0f} experiences/s")
+    parts.append(f"trainer idle {facts.idle_share:.0%}")
+    if facts.dead_letters:
+        parts.append(f"dead letters {facts.dead_letters}")
+    parts.append(" ".join(_role_word(role) for role in roles))
+    return " | ".join(parts)
+
+
+def screen(title: str, facts: Facts, roles: Sequence[RoleFacts], elapsed_s: float) -> RenderableType:
+    """The whole live view."""
+    head = Table.grid(padding=(0, 2), expand=True)
+    head.add_column(no_wrap=True)
+    head.add_column(ratio=1)
+    head.add_column(justify="right", no_wrap=True)
+    eta = f"eta {clock(facts.eta_s)}" if facts.eta_s is not None else "eta --:--"
+    bar = ProgressBar(total=facts.steps, completed=facts.step, complete_style="cyan", finished_style="green")
+    head.add_row(Text(f"step {facts.step}/{facts.steps}", style="bold"), bar, f"{clock(elapsed_s)}  {eta}")
+    body = Table.grid(padding=(0, 3), expand=True)
+    body.add_column(ratio=3)
+    body.add_column(ratio=2)
+    body.add_row(_learning(facts), _roles(roles))
+    return Panel(
+        Group(head, Text(), body),
+        title=Text(title, style="bold"),
+        title_align="left",
+        subtitle=Text(facts.phase, style="cyan"),
+        subtitle_align="right",
+        border_style="dim",
+        padding=(1, 2),
+    )
+
+
+def _learning(facts: Facts) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    reward = Text("-")
+    if facts.rewards:
+        reward = Text.assemble((f"{recent_mean(facts.rewards):.3f} ", "bold"), (sparkline(facts.rewards), "green"))
+    table.add_row("reward", reward)
+    table.add_row("held-out accuracy", _accuracy(facts.accuracies))
+    table.add_row("weights", f"v{facts.version}" if facts.version >= 0 else "-")
+    table.add_row("staleness", f"mean {facts.staleness_mean:.2f}, max {facts.staleness_max:.0f}")
+    table.add_row("experiences", f"{facts.experiences:,} ({facts.experiences_per_s:,.0f}/s)")
+    table.add_row("trainer idle", f"{facts.idle_share:.0%}")
+    table.add_row("lag", "  ".join(f"{topic} {count:,}" for topic, count in facts.lag.items()) or "-")
+    table.add_row("dead letters", Text(str(facts.dead_letters), style="red" if facts.dead_letters else ""))
+    return table
+
+
+def _accuracy(accuracies: Sequence[tuple[int, float]]) -> Text:
+    if not accuracies:
+        return Text("-")
+    first, last = accuracies[0], accuracies[-1]
+    text = Text(f"{last[1]:.1%} ", style="bold")
+    text.append(f"at v{last[0]}", style="dim")
+    if last is not first:
+        text.append(f"  ({first[1]:.1%} at v{first[0]})  ", style="dim")
+        text.append(sparkline([share for _, share in accuracies]), style="cyan")
+    return text
+
+
+def _roles(roles: Sequence[RoleFacts]) -> Table:
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("role", style="bold", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("restarts", justify="right")
+    table.add_column("memory", justify="right", no_wrap=True)
+    for role in roles:
+        restarts = Text(str(role.restarts), style="yellow" if role.restarts else "dim")
+        memory = f"{role.memory_bytes / 2**20:,.0f} MiB" if role.memory_bytes else "-"
+        table.add_row(role.name, Text(role.state, style=_STATE_STYLE.get(role.state, "")), restarts, memory)
+    return table
+
+
+def _role_word(role: RoleFacts) -> str:
+    restarts = f"+{role.restarts}" if role.restarts else ""
+    return f"{role.name}{restarts}:{role.state}:{role.memory_bytes / 2**20:.0f}MiB"
+
+
+def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
+    """The values as blocks, averaged down to at most ``width`` of them; a flat line sits at the bottom."""
+    if not values:
+        return ""
+    count = min(width, len(values))
+    edges = [round(index * len(values) / count) for index in range(count + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
+    low, span = min(means), max(means) - min(means)
+    return "".join(SPARK[round((mean - low) / span * (len(SPARK) - 1)) if span else 0] for mean in means)
+
+
+def recent_mean(values: Sequence[float], count: int = 10) -> float:
+    """Mean of the last ``count``: single steps jump about."""
+    recent = values[-count:]
+    return sum(recent) / len(recent)
+
+
+def clock(seconds: float) -> str:
+    """``12:34`` or ``1:02:34``."""
+    whole = int(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
