@@ -27,7 +27,7 @@ from rft.log.dead_letters import dead_letter_headers, earlier_failure
 from rft.log.events import EventWriter
 from rft.policy.base import Policy
 from rft.policy.transformers_policy import TransformersPolicy
-from rft.workflows import resolve
+from rft.workflows.base import resolve
 from schemas.events import Experience, Member
 
 TICK_S = 0.1

@@ -1,0 +1,247 @@
+"""What an explorer commits, starts and tries again, without a broker or a model."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from producers.explorer import experiences
+from producers.explorer.backlog import Backlog, Delivery
+from producers.explorer.ledger import TaskLedger
+from producers.explorer.rollouts import roll_out, sampling_of
+from rft.errors import RolloutError
+from rft.policy.base import Sampling
+from rft.workflows.base import Trajectory
+from schemas.codec import decode, encode
+from schemas.events import Experience, Task
+
+
+def task(number: int = 0, min_version: int = 0, samples: int = 2) -> Task:
+    return Task(f"train-{number:08d}", number, "train", "words", "ab>", "ba", samples, 8, 0.7, 0.9, 5, min_version, 0)
+
+
+def trajectory(response: str = "ba") -> Trajectory:
+    return Trajectory(
+        "ab>",
+        response,
+        np.array([1, 2, 3, 2, 1], np.int32),
+        np.array([0, 0, 0, 1, 1], np.uint8),
+        np.array([0, 0, 0, -0.5, -0.25], np.float32),
+        np.array([-1, -1, -1, 4, 5], np.int32),
+        "stop",
+    )
+
+
+# -- the ledger
+
+
+@given(st.integers(1, 3), st.integers(1, 12), st.integers(0, 10**9))
+def test_no_offset_is_committed_past_an_unpublished_experience(partitions: int, tasks: int, seed: int) -> None:
+    """However tasks finish and partitions come and go, what was not published is delivered again."""
+    choose = random.Random(seed)
+    ledger, committed = TaskLedger(), dict.fromkeys(range(partitions), 0)
+    size = {(p, o): choose.randint(1, 3) for p in committed for o in range(tasks)}
+    left = dict(size)
+    position: dict[int, int] = {}
+    started: list[tuple[int, int]] = []
+    for _ in range(60 * partitions * tasks):
+        running = [place for place in started if left[place]]
+        match choose.choice(("assign", "lose", "deliver", "publish", "publish", "commit")):
+            case "assign":
+                p = choose.choice(sorted(committed))
+                position.setdefault(p, committed[p])
+            case "lose" if position and choose.random() < 0.2:
+                p = choose.choice(sorted(position))
+                ledger.lost([p])
+                del position[p]
+            case "deliver" if position:
+                p = choose.choice(sorted(position))
+                place = (p, position[p])
+                if place in size:
+                    position[p] += 1
+                    if ledger.delivered(*place, size[place]):
+                        assert place not in started, "a task that was started here is started again"
+                        started.append(place)
+            case "publish" if running:
+                place = choose.choice(running)
+                left[place] -= 1
+                ledger.published(*place)
+            case "commit":
+                offsets = ledger.committable()
+                for p, offset in offsets.items():
+                    assert p in position
+                    assert committed[p] <= offset
+                    assert all(left[p, o] == 0 for o in range(offset))
+                    committed[p] = offset
+                ledger.committed(offsets)
+        assert ledger.running == len([place for place in started if left[place]])
+    for place in list(started):
+        while left[place]:
+            left[place] -= 1
+            ledger.published(*place)
+    for p in committed:
+        for offset in range(position.get(p, committed[p]), tasks):
+            if ledger.delivered(p, offset, size[p, offset]):
+                for _ in range(size[p, offset]):
+                    ledger.published(p, offset)
+    assert {**committed, **ledger.committable()} == dict.fromkeys(committed, tasks)
+
+
+def test_a_straggler_holds_back_the_commit_and_nothing_else() -> None:
+    ledger = TaskLedger()
+    assert all(ledger.delivered(0, offset, 1) for offset in range(3))
+    ledger.published(0, 1)
+    ledger.published(0, 2)
+    assert ledger.committable() == {0: 0}
+    ledger.published(0, 0)
+    assert ledger.committable() == {0: 3}
+    ledger.committed({0: 3})
+    assert ledger.committable() == {}
+
+
+def test_a_partition_that_another_explorer_advanced_is_not_set_back() -> None:
+    ledger = TaskLedger()
+    ledger.delivered(0, 5, 1)
+    ledger.lost([0])
+    ledger.published(0, 5)
+    assert ledger.committable() == {}
+    assert ledger.delivered(0, 9, 1)
+    assert ledger.committable() == {0: 9}
+
+
+def test_a_message_that_is_no_task_does_not_hold_back_the_commit() -> None:
+    ledger = TaskLedger()
+    ledger.delivered(0, 0, experiences=0)
+    assert ledger.committable() == {0: 1}
+
+
+# -- the backlog
+
+
+def names(backlog: Backlog, limit: int = 100) -> list[int]:
+    taken = []
+    while delivery := backlog.take(0, limit):
+        taken.append(delivery.task.number)
+    return taken
+
+
+def test_a_task_that_waits_for_weights_blocks_no_other() -> None:
+    backlog = Backlog()
+    backlog.holds(3)
+    for number, min_version in enumerate((4, 3, 5, 0, 4)):
+        backlog.add(Delivery(0, number, task(number, min_version)))
+    assert names(backlog) == [1, 3]
+    assert backlog.waiting == 3
+    backlog.holds(4)
+    assert backlog.ready_samples == 4
+    assert names(backlog) == [0, 4]
+    backlog.holds(9)
+    assert names(backlog) == [2]
+    assert backlog.ready_samples == 0
+
+
+def test_nothing_starts_before_the_first_weights() -> None:
+    backlog = Backlog()
+    backlog.add(Delivery(0, 0, task()))
+    assert backlog.take(0, 100) is None
+
+
+def test_rollouts_stay_within_the_limit_but_a_large_group_runs_alone() -> None:
+    backlog = Backlog()
+    backlog.holds(0)
+    backlog.add(Delivery(0, 0, task(samples=8)))
+    assert backlog.take(running=1, limit=4) is None
+    assert backlog.take(running=0, limit=4) is not None
+
+
+# -- one rollout
+
+
+class NoPolicy:
+    """Workflows of these tests do not generate."""
+
+    version = 0
+    stats: dict[str, float] = {}
+
+
+def try_it(workflow, deadline_s: float = 5.0, retries: int = 2) -> Trajectory:
+    return asyncio.run(roll_out(task(), 1, NoPolicy(), workflow, deadline_s=deadline_s, retries=retries))
+
+
+def test_a_rollout_that_raises_is_tried_again_with_another_seed() -> None:
+    seeds: list[int] = []
+
+    async def flaky(_task: Task, _policy: object, sampling: Sampling) -> Trajectory:
+        seeds.append(sampling.seed)
+        if len(seeds) < 3:
+            raise ValueError("no luck")
+        return trajectory()
+
+    assert try_it(flaky).response == "ba"
+    assert len(set(seeds)) == 3
+
+
+def test_a_rollout_that_fails_for_good_names_its_cause() -> None:
+    async def broken(*_: object) -> Trajectory:
+        raise ValueError("no luck")
+
+    with pytest.raises(RolloutError, match=r"3 times.*ValueError: no luck"):
+        try_it(broken)
+
+
+def test_a_rollout_that_hangs_is_abandoned_at_its_deadline() -> None:
+    tries: list[int] = []
+
+    async def hangs(*_: object) -> Trajectory:
+        tries.append(1)
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    with pytest.raises(RolloutError, match=r"2 times.*deadline of 0.05 s"):
+        try_it(hangs, deadline_s=0.05, retries=1)
+    assert len(tries) == 2
+
+
+def test_samples_and_tries_are_drawn_differently_and_repeatably() -> None:
+    drawn = [sampling_of(task(), sample, attempt).seed for sample in range(8) for attempt in range(3)]
+    assert len(set(drawn)) == len(drawn)
+    assert drawn == [sampling_of(task(), sample, attempt).seed for sample in range(8) for attempt in range(3)]
+    assert sampling_of(task(), 0, 0) == Sampling(8, 0.7, 0.9, sampling_of(task(), 0, 0).seed)
+
+
+# -- experiences
+
+
+def test_an_experience_holds_all_that_learning_needs() -> None:
+    stamp = {"source": "explorer-1", "model": "policy", "now_ms": 7, "duration_ms": 3}
+    made = experiences.rolled_out(task(4), 1, trajectory(), **stamp)
+    assert (made.experience_id, made.group_id, made.number, made.sample) == ("train-00000004/1", "train-00000004", 4, 1)
+    assert (made.group_size, made.temperature, made.top_p, made.answer) == (2, 0.7, 0.9, "ba")
+    assert made.oldest_version == 4
+    assert decode(encode(made), Experience) == made
+
+
+@pytest.mark.parametrize("cause", ["boom", "x" * 100_000])
+def test_a_failed_rollout_is_a_member_without_tokens(cause: str) -> None:
+    stamp: dict[str, object] = {"source": "explorer-1", "model": "policy", "now_ms": 7, "duration_ms": 3}
+    made = experiences.failed(task(4), 1, RolloutError(cause), **stamp)
+    assert (made.finish_reason, made.tokens.size, made.group_size) == ("error", 0, 2)
+    assert made.error is not None
+    assert cause.startswith(made.error)
+    assert len(encode(made)) < 5000
+
+
+def drawn_ids(tasks: Sequence[Task]) -> set[str]:
+    return {experiences.experience_id(t, sample) for t in tasks for sample in range(t.samples)}
+
+
+def test_experience_ids_are_deterministic_and_distinct() -> None:
+    tasks = [task(number) for number in range(5)]
+    assert drawn_ids(tasks) == drawn_ids(list(reversed(tasks)))
+    assert len(drawn_ids(tasks)) == 10
