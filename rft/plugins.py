@@ -39,4 +39,4 @@ def load(name: str) -> Callable[..., Any]:
         raise ConfigError(f"{name!r}: {module.__file__ or module_name} has no {function_name!r}")
     if not callable(function):
         raise ConfigError(f"{name!r}: is a {type(function).__name__}, not a function")
-    return function  # type: ignore[no-any-return]  # callable() does not narrow Any
+    return function

@@ -1,0 +1,88 @@
+"""``math_verify``: is the response mathematically the same as the answer?
+
+The library limits its time by SIGALRM, which only a main thread can have and which no C code heeds (9^9^9^9 in
+one big-integer multiplication). So it runs in a process of its own that may be lost, :mod:`rft.rewards.math_worker`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import subprocess
+import sys
+import threading
+
+from rft.errors import RewardError
+from rft.rewards.matching import reference
+
+log = logging.getLogger(__name__)
+
+
+def math_verify(response: str, answer: str | None, *, timeout_s: float = 5.0) -> float:
+    """1 if math-verify finds the last expression of the response equal to the answer, else 0.
+
+    The answer may be LaTeX or plain. A response that takes longer than ``timeout_s`` seconds of CPU time counts as
+    wrong. May be called from any thread. Raises RewardError if the answer cannot be parsed.
+    """
+    verdict = _worker.ask({"response": response, "answer": reference(answer, "math_verify"), "timeout_s": timeout_s})
+    if verdict is None:
+        log.warning("math_verify: gave up on a response; it would take more than %g s of CPU time", timeout_s)
+        return 0.0
+    if "error" in verdict:
+        raise RewardError(f"math_verify: {verdict['error']}")
+    return float(verdict["reward"] is True)
+
+
+class _Worker:
+    """The process, started when first asked and again after it was lost. Lives as long as this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, request: dict[str, object]) -> dict[str, object] | None:
+        """Its reply, None if it did not survive the question."""
+        with self._lock:
+            if self._process is not None and self._process.poll() is not None:
+                self._end()
+            process = self._process or self._start()
+            assert process.stdin
+            assert process.stdout
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+            if line.endswith("\n"):
+                reply: dict[str, object] = json.loads(line)
+                return reply
+            self._end()
+            return None
+
+    def _start(self) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rft.rewards.math_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        assert process.stdout
+        self._process = process
+        if process.stdout.readline() != "ready\n":
+            self._end()
+            raise RewardError("math_verify: its process did not start; the cause is above. Is math-verify installed?")
+        return process
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def close(self) -> None:
+        with self._lock:
+            self._end()
+
+
+_worker = _Worker()
+atexit.register(_worker.close)

@@ -1,0 +1,137 @@
+"""From the configured reward terms to one function that scores an experience.
+
+A reward function takes ``response`` and ``answer`` and returns a number. It is also given, by keyword, what it
+declares of: ``prompt``, ``metadata`` (the task's, a dict), ``written_tokens`` (how many the policy wrote) and its
+options. A ``**options`` parameter takes prompt, metadata and all options.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rft.config import RewardTerm
+from rft.errors import ConfigError, RewardError
+from rft.plugins import load
+from rft.rewards.form import length_penalty, matches_format
+from rft.rewards.matching import exact_match, numeric_match
+from rft.rewards.mathematics import math_verify
+from schemas.events import Experience
+
+RewardFunction = Callable[..., float]
+Scorer = Callable[[Experience], tuple[float, dict[str, float]]]
+"""Gives the combined reward and the reward by function, unweighted. Raises RewardError."""
+
+NAMED: dict[str, RewardFunction] = {
+    "exact_match": exact_match,
+    "numeric_match": numeric_match,
+    "math_verify": math_verify,
+    "format": matches_format,
+    "length_penalty": length_penalty,
+}
+_CONTEXT = ("prompt", "metadata", "written_tokens")
+_FOR_ANYONE = ("prompt", "metadata")
+
+
+def make_scorer(terms: Sequence[RewardTerm]) -> Scorer:
+    """One function for all terms: the weighted sum of their rewards.
+
+    A function used more than once appears as ``name``, ``name#2``, …
+    Raises ConfigError for an unknown function and for options that it does not take or lacks.
+    """
+    prepared: list[tuple[str, float, Callable[[Experience, dict[str, Any]], float]]] = []
+    for term in terms:
+        uses = sum(earlier.function == term.function for earlier in terms[: len(prepared)])
+        label = f"{term.function}#{uses + 1}" if uses else term.function
+        prepared.append((label, term.weight, _prepare(term)))
+
+    def score(experience: Experience) -> tuple[float, dict[str, float]]:
+        metadata = _metadata(experience)
+        rewards = {label: function(experience, metadata) for label, _, function in prepared}
+        total = math.fsum(weight * rewards[label] for label, weight, _ in prepared)
+        return total, rewards
+
+    return score
+
+
+def _prepare(term: RewardTerm) -> Callable[[Experience, dict[str, Any]], float]:
+    name, options = term.function, term.options
+    function = _find(name)
+    wanted = _wanted(name, function, options)
+
+    def call(experience: Experience, metadata: dict[str, Any]) -> float:
+        context = {
+            "prompt": experience.prompt,
+            "metadata": metadata,
+            "written_tokens": int(np.count_nonzero(experience.action_mask)),
+        }
+        given = {key: context[key] for key in wanted}
+        try:
+            reward = function(experience.response, experience.answer, **given, **options)
+        except RewardError:
+            raise
+        # A reward function is anyone's code and may raise anything.
+        except Exception as error:
+            raise RewardError(f"reward function {name} raised {type(error).__name__}: {error}") from error
+        return _number(name, reward)
+
+    return call
+
+
+def _find(name: str) -> RewardFunction:
+    if name in NAMED:
+        return NAMED[name]
+    if ":" not in name:
+        raise ConfigError(
+            f"processor.rewards: function = {name!r} is unknown; choose {', '.join(NAMED)} or package.module:function"
+        )
+    function = load(name)
+    if inspect.iscoroutinefunction(function):
+        raise ConfigError(f"processor.rewards: {name!r} must be a plain function, not 'async def'")
+    return function
+
+
+def _wanted(name: str, function: RewardFunction, options: dict[str, Any]) -> tuple[str, ...]:
+    """The parts of the context that the function declares. Checks the options against its signature."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"processor.rewards: {name!r} has no signature to check options against") from error
+    taken = {key for key in options if key in _CONTEXT}
+    if taken:
+        raise ConfigError(f"processor.rewards: {name}: option {min(taken)!r} would hide what every function is given")
+    anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
+    wanted = tuple(k for k in _CONTEXT if k in signature.parameters or (anything and k in _FOR_ANYONE))
+    try:
+        signature.bind("response", "answer", **dict.fromkeys(wanted), **options)
+    except TypeError as error:
+        known = [k for k in signature.parameters if k not in _CONTEXT][2:]
+        raise ConfigError(
+            f"processor.rewards: {name}: {error}; its options are {', '.join(known) or 'none'}"
+        ) from error
+    return wanted
+
+
+def _metadata(experience: Experience) -> dict[str, Any]:
+    try:
+        metadata = json.loads(experience.metadata)
+    except (ValueError, RecursionError) as error:
+        raise RewardError(f"metadata of {experience.experience_id} is not JSON: {error}") from error
+    if not isinstance(metadata, dict):
+        raise RewardError(f"metadata of {experience.experience_id} is not a JSON object")
+    return metadata
+
+
+def _number(name: str, reward: Any) -> float:
+    try:
+        number = float(reward)
+    except (TypeError, ValueError, OverflowError):
+        raise RewardError(f"reward function {name} returned {reward!r}, must be a number") from None
+    if not math.isfinite(number):
+        raise RewardError(f"reward function {name} returned {number}, must be finite")
+    return number
