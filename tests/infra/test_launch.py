@@ -1,0 +1,219 @@
+"""How a run ends, with real processes and the embedded broker; small programs stand in for the roles."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+DRIVER = Path(__file__).with_name("drive_launch.py")
+FOREVER = "import time\nwhile True: time.sleep(1)"
+STUBBORN = f"import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('deaf', flush=True)\n{FOREVER}"
+DONE_SOON = "import time; time.sleep(2)"
+
+
+class Launched:
+    """A launcher with its output and all processes that it ever had."""
+
+    def __init__(self, folder: Path, programs: dict[str, str], settings: str, *words: str) -> None:
+        (folder / "model").mkdir(exist_ok=True)
+        (folder / "model" / "config.json").touch()
+        (folder / "model" / "model.safetensors").touch()
+        self.config = folder / "run.toml"
+        self.config.write_text(
+            f'run.folder = "{folder}/runs"\nrun.name = "test"\npolicy.model = "{folder}/model"\n'
+            f"launcher.backoff_s = 0.1\n{settings}"
+        )
+        self.path = folder / "runs" / "test"
+        self.output = folder / "output.txt"
+        with self.output.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, str(DRIVER), str(self.config), json.dumps(programs), *words],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            )
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def wait_for(self, text: str, timeout_s: float = 20) -> None:
+        self.until(lambda: text in self.text, timeout_s, text)
+
+    def until(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, f"no {what}:\n{self.text}"
+            time.sleep(0.05)
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def wait_for_children(self, count: int) -> list[psutil.Process]:
+        """Broker and roles, once all of them run their own programs."""
+        self.until(lambda: len(self.children()) == count, 20, f"{count} children")
+        time.sleep(0.3)
+        return self.children()
+
+    def end(self, timeout_s: float = 20) -> int:
+        return self.process.wait(timeout_s)
+
+
+@pytest.fixture
+def launched(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
+    started: list[Launched] = []
+
+    def start(programs: dict[str, str], settings: str = "", *words: str) -> Launched:
+        run = Launched(tmp_path, programs, settings, *words)
+        started.append(run)
+        return run
+
+    yield start
+    for run in started:
+        run.process.kill()
+        run.process.wait()
+
+
+def assert_gone(processes: list[psutil.Process], within_s: float = 3) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=within_s)
+    assert alive == []
+
+
+def test_the_conductor_s_end_ends_the_run_and_leaves_no_process(launched):
+    run = launched({"conductor": DONE_SOON, "trainer": "pass", "explorer-0": FOREVER})
+    children = run.wait_for_children(3)
+    assert run.end() == 0
+    assert_gone(children)
+    assert "restart" not in run.text
+    assert json.loads((run.path / "report.json").read_text())["finished"] is False
+    assert "<html" in (run.path / "report.html").read_text()
+
+
+def test_roles_get_the_resolved_configuration_and_logs_of_their_own(launched):
+    show = "import sys; print(open(sys.argv[1]).read())"
+    run = launched({"conductor": show}, "trainer.steps = 7\n")
+    assert run.end() == 0
+    said = (run.path / "logs" / "conductor.log").read_text()
+    assert "steps = 7" in said
+    assert 'bootstrap_servers = "127.0.0.1:' in said
+
+
+def test_a_role_that_is_killed_is_started_again(launched):
+    run = launched({"conductor": "import time; time.sleep(6)", "explorer-0": FOREVER})
+    children = run.wait_for_children(3)
+    (explorer,) = [child for child in children if "while True" in " ".join(child.cmdline())]
+    explorer.kill()
+    run.wait_for("explorer-0 was killed by SIGKILL; restart 1 of at most 5")
+    run.until(lambda: len(run.children()) == 3, 5, "new explorer")
+    assert run.end() == 0
+
+
+def test_a_role_that_keeps_dying_ends_the_run_with_its_last_lines(launched):
+    dies = "import sys; print('the reason'); sys.exit(3)"
+    run = launched({"conductor": FOREVER, "explorer-0": dies}, "launcher.restart_limit = 2\n")
+    children = run.wait_for_children(2)
+    assert run.end() == 1
+    assert_gone(children)
+    assert run.text.count("restart ") == 2
+    assert "failed: explorer-0 ended with exit code 3" in run.text
+    assert "  the reason" in run.text
+
+
+def test_a_role_that_finds_the_configuration_wrong_ends_the_run_at_once(launched):
+    run = launched({"conductor": FOREVER, "trainer": "import sys; print('wrong key'); sys.exit(2)"})
+    assert run.end() == 2
+    assert "restart" not in run.text
+    assert "wrong key" in run.text
+
+
+def test_a_role_that_names_the_same_lasting_error_twice_ends_the_run(launched):
+    fails = (
+        "from infra.roles import run_role\nfrom rft.config import Config\nfrom rft.errors import PolicyError\n"
+        "def run(config, stop): raise PolicyError('no tokenizer in model/')\n"
+        "raise SystemExit(run_role('explorer', Config(), run))"
+    )
+    run = launched({"conductor": FOREVER, "explorer-0": fails})
+    assert run.end() == 1
+    assert run.text.count("restart ") == 1
+    assert "PolicyError: no tokenizer in model/" in run.text
+    assert "Traceback" not in run.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_one_interrupt_stops_everything_cleanly(launched, number):
+    polite = (
+        "import signal, sys, time\n"
+        "def stop(*_): print('clean', flush=True); sys.exit(0)\n"
+        f"signal.signal(signal.SIGTERM, stop)\n{FOREVER}"
+    )
+    run = launched({"conductor": polite, "explorer-0": polite})
+    children = run.wait_for_children(3)
+    run.process.send_signal(number)
+    assert run.end() == 130
+    assert_gone(children)
+    for name in ("conductor", "explorer-0"):
+        assert "clean" in (run.path / "logs" / f"{name}.log").read_text()
+
+
+def test_a_second_interrupt_kills_at_once(launched):
+    run = launched({"conductor": STUBBORN, "explorer-0": STUBBORN})
+    children = run.wait_for_children(3)
+    run.until(lambda: (run.path / "logs" / "explorer-0.log").read_text() == "deaf\n", 5, "deaf role")
+    run.process.send_signal(signal.SIGINT)
+    run.wait_for("Ctrl-C again kills at once")
+    assert run.process.poll() is None
+    run.process.send_signal(signal.SIGINT)
+    assert run.end(timeout_s=15) == 130
+    assert_gone(children)
+
+
+def test_a_role_that_ignores_sigterm_is_killed_after_the_timeout(launched):
+    run = launched({"conductor": DONE_SOON, "explorer-0": STUBBORN}, "launcher.stop_timeout_s = 1\n")
+    children = run.wait_for_children(3)
+    assert run.end() == 0
+    assert "did not stop within 1 s" in run.text
+    assert_gone(children)
+
+
+def test_no_process_outlives_a_launcher_that_is_killed(launched):
+    run = launched({"conductor": STUBBORN, "trainer": STUBBORN, "explorer-0": STUBBORN})
+    children = run.wait_for_children(4)
+    run.process.kill()
+    assert_gone(children)
+
+
+def test_an_embedded_broker_that_dies_ends_the_run_and_says_why(launched):
+    run = launched({"conductor": FOREVER, "explorer-0": FOREVER})
+    children = run.wait_for_children(3)
+    (broker,) = [child for child in children if "while True" not in " ".join(child.cmdline())]
+    broker.kill()
+    assert run.end() == 1
+    assert_gone(children)
+    assert "keeps its log in memory" in run.text
+
+
+def test_two_launchers_do_not_share_a_run_folder(launched):
+    first = launched({"conductor": FOREVER})
+    first.wait_for_children(2)
+    second = launched({"conductor": FOREVER})
+    assert second.end() == 1
+    assert f"another rft run (process {first.process.pid}) works in" in second.text
+
+
+def test_a_second_run_on_the_embedded_broker_moves_the_first_aside(launched):
+    for _ in range(2):
+        run = launched({"conductor": "pass"})
+        assert run.end() == 0
+    folders = sorted(path.name for path in run.path.parent.iterdir())
+    assert len(folders) == 2
+    assert folders[0] == "test"
+    assert folders[1].startswith("test.2")
+    assert "an earlier run was moved to" in run.text
