@@ -94,8 +94,10 @@ class TasksConfig(Section):
     """Another source for held-out tasks; by default ``source`` split into disjoint train and held-out parts."""
     options: dict[str, Any] = {}
     """Passed to the source, e.g. a reasoning-gym dataset's own options."""
+    eval_options: dict[str, Any] = {}
+    """Passed to ``eval_source``."""
     prompt_template: str = "{question}"
-    """Made from the source's question with ``str.format``."""
+    """Made with ``str.format`` from the source's ``question`` and metadata, e.g. ``{word}>``."""
     order: Literal["sequential", "shuffled"] = "shuffled"
     """Order of training tasks; shuffled anew each epoch."""
 

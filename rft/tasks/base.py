@@ -1,0 +1,82 @@
+"""What a task source gives: items with a question, an answer, and the prompt made of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rft.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class TaskItem:
+    """One thing to ask. Two items with the same ``prompt`` are the same task to a model."""
+
+    question: str
+    answer: str | None
+    metadata: Mapping[str, Any]
+    """Plain JSON values, handed to workflow and reward functions."""
+    prompt: str
+    """Question and metadata in ``tasks.prompt_template``."""
+
+
+class TaskSource(Protocol):
+    """Tasks by number. ``source[n]`` is always the same item for the same configuration."""
+
+    def __len__(self) -> int:
+        """Items of one epoch; of an endless source a very large number."""
+        ...
+
+    def __getitem__(self, index: int) -> TaskItem:
+        """Item ``index`` ≥ 0. A training source goes on beyond its length, with the next epoch."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSplits:
+    """Two sources that share no prompt."""
+
+    train: TaskSource
+    held_out: TaskSource
+    """Exactly ``eval.tasks`` items, no prompt twice."""
+
+
+def make_item(raw: Mapping[str, Any], template: str, origin: str) -> TaskItem:
+    """The item of a source's mapping with ``question`` and perhaps ``answer``; its other keys are metadata.
+
+    A key ``metadata`` that holds a mapping is merged into them. Raises ConfigError that begins with ``origin``.
+    """
+    question, answer = raw.get("question"), raw.get("answer")
+    if not isinstance(question, str) or not question:
+        raise ConfigError(f"{origin}: 'question' must be a text, found {question!r}")
+    if isinstance(answer, (int, float)) and not isinstance(answer, bool):
+        answer = str(answer)
+    if answer is not None and not isinstance(answer, str):
+        raise ConfigError(f"{origin}: 'answer' must be a text, a number or absent, found {answer!r}")
+    rest = {key: value for key, value in raw.items() if key not in ("question", "answer", "metadata")}
+    nested = raw.get("metadata")
+    if isinstance(nested, Mapping):
+        rest = {**nested, **rest}
+    elif nested is not None:
+        rest["metadata"] = nested
+    try:
+        metadata = json.loads(json.dumps(rest, default=str, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{origin}: the metadata cannot be written as JSON: {error}") from error
+    return TaskItem(question, answer, metadata, _render(template, question, metadata, origin))
+
+
+def _render(template: str, question: str, metadata: Mapping[str, Any], origin: str) -> str:
+    fields = {**metadata, "question": question}
+    try:
+        prompt = template.format(**fields)
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"tasks.prompt_template = {template!r} does not fit {origin}: {type(error).__name__}: {error}; "
+            f"its fields are {', '.join(sorted(fields))}"
+        ) from error
+    if not prompt:
+        raise ConfigError(f"tasks.prompt_template = {template!r} makes an empty prompt of {origin}")
+    return prompt

@@ -1,0 +1,106 @@
+"""Tasks without end from reasoning-gym, made as they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from functools import lru_cache
+from itertools import count
+from typing import Any
+
+from rft.errors import ConfigError
+from rft.tasks.base import TaskItem, make_item
+from rft.tasks.finite import seed_of
+
+ENDLESS = 2**31
+"""What ``len`` says of an endless source."""
+
+CHUNK = 500
+"""Items drawn from one seed. Some datasets make all their items at once, or none when asked for too many."""
+
+TRIES = 50
+"""Draws for one training task before the space of prompts counts as exhausted by the held-out ones."""
+
+
+class Gym:
+    """One dataset of reasoning-gym: an item for each ``(stream, seed, index)``, in any order."""
+
+    def __init__(self, dataset: str, options: Mapping[str, Any], template: str) -> None:
+        self.name = f"reasoning_gym:{dataset}"
+        self._dataset = dataset
+        self._options = dict(options)
+        self._template = template
+        self._chunk = lru_cache(maxsize=8)(self._make)
+        self._make(0)
+
+    def item(self, stream: str, seed: int, index: int) -> TaskItem:
+        """Raises ConfigError if reasoning-gym cannot make it or it does not fit the prompt template."""
+        chunk, place = divmod(index, CHUNK)
+        return make_item(self._chunk(seed_of(stream, seed, chunk))[place], self._template, self.name)
+
+    def _make(self, seed: int) -> Any:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+
+        if self._dataset not in DATASETS:
+            near = get_close_matches(self._dataset, DATASETS, n=3) or sorted(DATASETS)[:5]
+            raise ConfigError(
+                f"tasks: reasoning-gym has no dataset {self._dataset!r}; "
+                f"did you mean {', '.join(near)}? ({len(DATASETS)} datasets in all)"
+            )
+        try:
+            return reasoning_gym.create_dataset(self._dataset, **{**self._options, "seed": seed, "size": CHUNK})
+        # Each dataset checks its options in its own way: assertions, TypeError, ValueError.
+        except Exception as error:
+            raise ConfigError(
+                f"tasks.options do not fit {self.name}: {type(error).__name__}: {error}; it takes "
+                f"{', '.join(name for name in _fields(DATASETS[self._dataset][1]) if name not in ('seed', 'size'))}"
+            ) from error
+
+
+class EndlessTasks:
+    """Training tasks of a dataset, none of them with an excluded prompt."""
+
+    def __init__(self, gym: Gym, seed: int, excluded: frozenset[str]) -> None:
+        self._gym = gym
+        self._seed = seed
+        self._excluded = excluded
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, index: int) -> TaskItem:
+        if index < 0:
+            raise IndexError(index)
+        for attempt in range(TRIES):
+            item = self._gym.item(f"train-{attempt}", self._seed, index)
+            if item.prompt not in self._excluded:
+                return item
+        raise ConfigError(
+            f"{self._gym.name}: {TRIES} draws in a row gave held-out prompts; eval.tasks = {len(self._excluded)} "
+            "leaves next to nothing to train on: lower it or widen tasks.options"
+        )
+
+
+def held_out(gym: Gym, tasks: int) -> list[TaskItem]:
+    """The first ``tasks`` distinct prompts of a stream of their own, the same for every seed of a run.
+
+    Raises ConfigError if the dataset does not have that many.
+    """
+    found: dict[str, TaskItem] = {}
+    draws: Iterator[int] = count()
+    since_new = 0
+    while len(found) < tasks:
+        item = gym.item("held-out", 0, next(draws))
+        since_new = since_new + 1 if item.prompt in found else 0
+        if since_new == 20 * TRIES:
+            raise ConfigError(
+                f"eval.tasks = {tasks}, but {gym.name} seems to have only {len(found)} different prompts; "
+                "lower it or widen tasks.options"
+            )
+        found.setdefault(item.prompt, item)
+    return list(found.values())
+
+
+def _fields(config_class: Any) -> list[str]:
+    return list(config_class.__dataclass_fields__)
