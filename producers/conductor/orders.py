@@ -32,7 +32,7 @@ def task_of(order: Order, item: TaskItem, config: Config, now_ms: int) -> Task:
         number=number,
         split=split,
         source=config.tasks.source if split == "train" else config.tasks.eval_source or config.tasks.source,
-        prompt=item.question,
+        prompt=item.prompt,
         answer=item.answer,
         samples=samples,
         max_tokens=config.rollout.max_tokens,
