@@ -24,9 +24,9 @@ MAX_WRITES = 512
 
 
 class Shell:
-    """Runs in the event loop's thread, and so do reward functions: the consumer's heartbeats have a thread of their
-    own in Faust, so a slow function delays events but costs no partitions; and functions that bound their own time
-    with an alarm (math-verify does) can do so only in the main thread.
+    """Runs in the event loop's thread, reward functions included, one event after the other: the consumer's
+    heartbeats have a thread of their own in Faust, so a slow function delays events but costs no partitions. One that
+    might hang has to bound its own time, as math_verify does.
     """
 
     def __init__(self, pipeline: Pipeline, offsets: Offsets, output: Output) -> None:

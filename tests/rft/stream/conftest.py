@@ -1,0 +1,22 @@
+"""Pipelines to feed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from stream_experiences import MAX_BYTES, score_exactly
+
+from rft.config import ProcessorConfig
+from rft.stream.pipeline import Pipeline, Rules
+from rft.stream.prioritise import make_prioritiser
+
+
+@pytest.fixture
+def make_pipeline() -> Callable[..., Pipeline]:
+    def make(**settings: Any) -> Pipeline:
+        config = ProcessorConfig.model_validate(settings)
+        return Pipeline(Rules(config, score_exactly, make_prioritiser(config.priority), MAX_BYTES))
+
+    return make
