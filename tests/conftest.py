@@ -6,33 +6,16 @@ that need it are skipped, unless the environment's RFT_REQUIRE names `kafka`: th
 
 from __future__ import annotations
 
-import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from brokers import ConfigMaker, require_kafka_home
 
 from infra.broker import open_broker
-from rft.config import BrokerConfig, Config
+from rft.config import Config
 from rft.log.topics import ensure_topics
-
-ConfigMaker = Callable[..., Config]
-
-
-def required(name: str) -> bool:
-    """Whether RFT_REQUIRE turns a skip for lack of ``name`` into a failure."""
-    return name in os.environ.get("RFT_REQUIRE", "").split(",")
-
-
-def require_kafka_home() -> str:
-    home = os.environ.get("KAFKA_HOME")
-    if home:
-        return home
-    reason = "KAFKA_HOME is not set: no Apache Kafka to test on"
-    if required("kafka"):
-        pytest.fail(f"{reason}, and RFT_REQUIRE asks for it")
-    pytest.skip(reason)
 
 
 def _run_broker(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -89,8 +72,3 @@ def any_config(any_broker: str, make_config: ConfigMaker) -> Config:
     config = make_config(any_broker)
     ensure_topics(config)
     return config
-
-
-def with_broker(config: Config, **changes: Any) -> Config:
-    """The configuration with some of its ``broker`` section changed."""
-    return config.model_copy(update={"broker": BrokerConfig(**(config.broker.model_dump() | changes))})
