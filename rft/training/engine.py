@@ -5,6 +5,7 @@ The same weights, samples, configuration and thread count give the same new weig
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from rft.algorithms.compose import Algorithm
 from rft.config import TrainerConfig
-from rft.policy.loading import copy_weights, load_model
+from rft.policy.loading import load_model
 from rft.training.batch import Floats, MicroBatch, action_counts, micro_batches
 from rft.training.metrics import TokenTotals
 from rft.training.sample import Payload
@@ -49,9 +50,10 @@ class TorchEngine:
         self._reference: nn.Module | None = None
         self._autocast = AMP_DTYPES.get(config.dtype)
 
-    def set_reference(self, folder: Path) -> None:
-        """Load the weights that the KL term compares with. Raises PolicyError."""
+    def set_reference(self, folder: Path) -> str:
+        """Load the weights that the KL term compares with; their sha256. Raises PolicyError."""
         self._reference = load_model(folder, "float32", self.config.device).requires_grad_(False)
+        return hashlib.sha256(serialize(self._reference)).hexdigest()
 
     @property
     def needs_reference(self) -> bool:
@@ -114,14 +116,9 @@ class TorchEngine:
         }
         return {name: value for name, value in metrics.items() if np.isfinite(value)}
 
-    def weights(self) -> dict[str, Tensor]:
-        """The parameters by name, tied ones once. The tensors are the model's own: copy before the next step."""
-        tied = getattr(self.model, "all_tied_weights_keys", None) or {}
-        return {name: tensor for name, tensor in self.model.state_dict().items() if name not in tied}
-
     def serialized(self) -> bytes:
-        """The weights as one safetensors file; the same weights give the same bytes."""
-        return save({name: tensor.contiguous() for name, tensor in self.weights().items()}, {"format": "pt"})
+        """The weights as one safetensors file."""
+        return serialize(self.model)
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """The optimiser's state: ``<parameter>/<exp_avg|exp_avg_sq|step>``. Empty before the first step."""
@@ -131,15 +128,14 @@ class TorchEngine:
             for kind, value in self.optimizer.state.get(parameter, {}).items()
         }
 
-    def restore(self, weights: dict[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
-        """Become what :meth:`weights` and :meth:`optimizer_tensors` once returned."""
-        copy_weights(self.model, weights)
+    def restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`optimizer_tensors` once returned; the weights came with the folder."""
         self.optimizer.state.clear()
         for name, parameter in self.model.named_parameters():
             state = {
-                kind: optimizer[f"{name}/{kind}"].to(parameter.device, copy=True)
+                kind: tensors[f"{name}/{kind}"].to(parameter.device, copy=True)
                 for kind in ("exp_avg", "exp_avg_sq", "step")
-                if f"{name}/{kind}" in optimizer
+                if f"{name}/{kind}" in tensors
             }
             if state:
                 self.optimizer.state[parameter] = state
@@ -177,6 +173,13 @@ class TorchEngine:
             logits = model(input_ids=batch.inputs, use_cache=False, logits_to_keep=batch.columns).logits
         picked = logits.flatten(0, 1).index_select(0, batch.picks).float()
         return picked / batch.temperatures[:, None]
+
+
+def serialize(model: nn.Module) -> bytes:
+    """A model's parameters, tied ones once, as a safetensors file; the same weights give the same bytes."""
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in tied}
+    return save(tensors, {"format": "pt"})
 
 
 def prepare_torch(threads: int, seed: int) -> None:

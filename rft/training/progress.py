@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rft.tasks.ranges import RangeSet
-from schemas.events import EventRef, TrainingStep
+from schemas.events import TrainingStep
 
 MAX_UNNUMBERED = 100_000
 """Experiences without a task number (recorded or imported ones) are remembered by id, the newest so many."""
@@ -33,8 +33,8 @@ class Retired:
         for ref in (*step.trained, *step.dropped):
             if ref.number < 0:
                 self._unnumbered[ref.experience_id] = None
-        for name in list(self._unnumbered)[: max(len(self._unnumbered) - MAX_UNNUMBERED, 0)]:
-            del self._unnumbered[name]
+        while len(self._unnumbered) > MAX_UNNUMBERED:
+            del self._unnumbered[next(iter(self._unnumbered))]
 
     @property
     def unnumbered(self) -> list[str]:
@@ -51,6 +51,13 @@ class LogProgress:
         self.retired = Retired()
         self._finished = {partition: RangeSet() for partition in begins}
         self._next = dict(begins)
+
+    def cover(self, begins: Mapping[int, int]) -> None:
+        """Partitions that the topic has gained are read from ``begins`` on."""
+        for partition, begin in begins.items():
+            if partition not in self.begins:
+                self.begins[partition] = self._next[partition] = begin
+                self._finished.setdefault(partition, RangeSet())
 
     def read(self, partition: int, offset: int) -> bool:
         """An event was read, in order within its partition; False when it is finished already.
@@ -100,8 +107,3 @@ class LogProgress:
         progress.retired = Retired(RangeSet.from_list(state["retired_numbers"]), state["retired_unnumbered"])
         progress.rewind()
         return progress
-
-
-def places(refs: Iterable[EventRef]) -> list[tuple[int, int]]:
-    """(partition, offset) of each."""
-    return [(ref.partition, ref.offset) for ref in refs]

@@ -1,0 +1,113 @@
+"""What the trainer writes: its steps, acknowledged before the weights that they made are announced."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from threading import Event as StopEvent
+
+from consumers.trainer.learner import Learner
+from rft.config import Config
+from rft.errors import WeightsError
+from rft.log.events import EventWriter
+from rft.training.buffer import Drop
+from rft.training.sample import Sample
+from rft.weights import checkpoint as transport
+from schemas.events import NOT_WRITTEN, EventRef, TrainingStep, WeightVersion
+
+RETRY_S = 2.0
+"""Between two tries to write weights to a disk that was full."""
+
+logger = logging.getLogger(__name__)
+
+
+def training_step(
+    learner: Learner,
+    *,
+    kind: str,
+    version: int,
+    next_version: int,
+    trained: Iterable[Sample],
+    drops: Iterable[Drop],
+    retired: Iterable[int],
+    metrics: Mapping[str, float],
+) -> TrainingStep:
+    """The redo log's entry for what ``learner`` has just done."""
+    return TrainingStep(
+        model=learner.config.trainer.model_key,
+        kind=kind,
+        step=learner.step,
+        version=version,
+        next_version=next_version,
+        trained=tuple(event_ref(sample, version) for sample in trained),
+        dropped=tuple(event_ref(drop.sample, version, str(drop.cause)) for drop in drops),
+        retired=tuple(retired),
+        digest=learner.digest if kind == "step" else "",
+        metrics=metrics,
+        created_at=int(time.time() * 1000),
+    )
+
+
+def event_ref(sample: Sample, version: int, cause: str = "") -> EventRef:
+    """A sample as a step names it."""
+    return EventRef(
+        partition=sample.partition,
+        offset=sample.offset,
+        experience_id=sample.experience_id,
+        number=sample.number,
+        staleness=_staleness(sample, version),
+        cause=cause,
+    )
+
+
+def staleness(samples: Iterable[Sample], version: int) -> dict[str, float]:
+    """``staleness_max`` and ``staleness_mean`` of a step, over samples that the policy wrote."""
+    ages = [age for age in (_staleness(sample, version) for sample in samples) if age != NOT_WRITTEN]
+    return {"staleness_max": float(max(ages, default=0)), "staleness_mean": sum(ages) / max(len(ages), 1)}
+
+
+def _staleness(sample: Sample, version: int) -> int:
+    if sample.oldest_version == NOT_WRITTEN:
+        return NOT_WRITTEN
+    # Another trainer's policy may be ahead of ours.
+    return max(version - sample.oldest_version, 0)
+
+
+class Announcer:
+    """Publishes, and returns only when it is on the log."""
+
+    def __init__(self, config: Config, writer: EventWriter) -> None:
+        self._config = config
+        self._writer = writer
+
+    def record(self, step: TrainingStep) -> tuple[int, int]:
+        """Publish an entry of the redo log; its (partition, offset). Raises BrokerError."""
+        future = self._writer.send("steps", step)
+        self._writer.flush()
+        written = future.get(timeout=0)
+        return written.partition, written.offset
+
+    def write_version(self, learner: Learner, version: int, weights: bytes, stop: StopEvent) -> WeightVersion:
+        """Write a version's folder, waiting for space while the disk is full. Raises WeightsError if stopped then."""
+        while True:
+            try:
+                return transport.publish(
+                    weights,
+                    learner.companions,
+                    self._config.run.path,
+                    model=self._config.trainer.model_key,
+                    version=version,
+                    step=learner.step,
+                    final=learner.step >= self._config.trainer.steps,
+                    keep=self._config.trainer.keep_versions,
+                )
+            except WeightsError as error:
+                if stop.wait(RETRY_S):
+                    raise
+                logger.error("%s; trying again every %g s", error, RETRY_S)
+
+    def announce(self, version: WeightVersion) -> None:
+        """Publish a version whose folder and step are there. Raises BrokerError."""
+        self._writer.send("weights", version)
+        self._writer.flush()

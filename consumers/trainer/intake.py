@@ -1,0 +1,171 @@
+"""What the trainer reads from ``ready``: new events into the buffer, old ones by their exact place."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterable
+
+from rft.config import Config
+from rft.errors import BrokerError, DecodeError
+from rft.log.dead_letters import dead_letter_headers
+from rft.log.events import Event, EventReader, EventWriter
+from rft.log.topics import topic_name
+from rft.training.buffer import GroupBuffer
+from rft.training.progress import LogProgress
+from rft.training.sample import Sample, read_payload, read_sample
+from schemas.events import ScoredExperience
+
+Place = tuple[int, int]
+"""(partition, offset) in ``ready``"""
+ENTITY = "ready"
+
+logger = logging.getLogger(__name__)
+
+
+class Intake:
+    """Reads forward from the trainer's positions into its buffer."""
+
+    def __init__(
+        self, config: Config, writer: EventWriter, progress: LogProgress | None, max_bytes: int, vocabulary: int
+    ) -> None:
+        """Starts at the positions of ``progress``, or at the beginning of the log.
+
+        Raises BrokerError when the log no longer holds them.
+        """
+        self._config = config
+        self._writer = writer
+        self._vocabulary = vocabulary
+        positions = {(ENTITY, p): offset for p, offset in progress.positions.items()} if progress else None
+        # "none": a position that the log has lost must stop the trainer, not move it silently.
+        self._reader = EventReader(config, client_id(config), [ENTITY], positions=positions, auto_offset_reset="none")
+        begins = {p: offset for (_, p), offset in self._reader.positions.items()}
+        self.progress = progress or LogProgress(begins)
+        self.progress.cover(begins)
+        self.buffer = GroupBuffer(max_bytes, self.progress.retired)
+
+    def rewind(self) -> None:
+        """Read on from the progress's positions, which a redo has moved."""
+        self.progress.rewind()
+        for partition, offset in self.progress.positions.items():
+            self._reader.seek(ENTITY, partition, offset)
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """New events, of any kind."""
+        return self._reader.poll(timeout_s, max_events=1000)
+
+    def take_in(self, events: Iterable[Event]) -> None:
+        """Put what is for training into the buffer."""
+        for event in events:
+            if not self.progress.read(event.partition, event.offset):
+                continue
+            try:
+                scored = event.record(ScoredExperience)
+            except DecodeError as error:
+                self._bury(event, error)
+                self.progress.finish(event.partition, event.offset)
+                continue
+            if scored.experience.split == "train":
+                self.buffer.add(read_sample(event.partition, event.offset, scored, self._vocabulary))
+            else:
+                self.progress.finish(event.partition, event.offset)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._reader.close()
+
+    def _bury(self, event: Event, error: DecodeError) -> None:
+        topic = topic_name(self._config, ENTITY)
+        logger.warning("dead letter: %s %d:%d: %s", topic, event.partition, event.offset, error)
+        headers = dead_letter_headers(
+            event.headers,
+            stage="train",
+            error=error,
+            topic=topic,
+            partition=event.partition,
+            offset=event.offset,
+            first_failure_ms=int(time.time() * 1000),
+        )
+        self._writer.send_bytes("dlq", event.value, key=event.key, headers=headers)
+
+
+class ExactReader:
+    """Fetches events of ``ready`` by place: those of steps to redo, and those that the buffer kept as pointers."""
+
+    def __init__(self, config: Config, vocabulary: int) -> None:
+        self._config = config
+        self._vocabulary = vocabulary
+        self._reader: EventReader | None = None
+
+    def samples(self, places: Collection[Place]) -> list[Sample]:
+        """The samples at ``places``, in that order, with their arrays.
+
+        Raises BrokerError when the log no longer holds one of them, DecodeError when one is damaged.
+        """
+        found = self._fetch(places)
+        samples = []
+        for place in places:
+            scored = found[place].record(ScoredExperience)
+            sample = read_sample(*place, scored, self._vocabulary)
+            sample.payload = read_payload(scored)
+            samples.append(sample)
+        return samples
+
+    def fill(self, samples: Iterable[Sample]) -> None:
+        """Fetch the arrays of samples that are pointers."""
+        pointers = [sample for sample in samples if sample.payload is None]
+        if pointers:
+            for sample, fetched in zip(pointers, self.samples([s.place for s in pointers]), strict=True):
+                sample.payload = fetched.payload
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._reader is not None:
+            self._reader.close()
+
+    def _fetch(self, places: Collection[Place]) -> dict[Place, Event]:
+        reader = self._aim(places)
+        wanted, found = set(places), {}
+        while wanted:
+            for event in reader.poll(1.0):
+                place = (event.partition, event.offset)
+                if place in wanted:
+                    found[place] = event
+                    wanted.discard(place)
+            passed = next(((p, o) for p, o in sorted(wanted) if reader.positions[ENTITY, p] > o), None)
+            if passed is not None:
+                raise BrokerError(f"{_name(self._config, passed)} is needed, but the log holds no event there")
+        return found
+
+    def _aim(self, places: Collection[Place]) -> EventReader:
+        """A reader at the first place of each partition, and at the end of those without any."""
+        if self._reader is None:
+            self._reader = EventReader(
+                self._config,
+                f"{client_id(self._config)}-exact",
+                [ENTITY],
+                from_end=True,
+                auto_offset_reset="none",
+                # Redoing reads back and forth; fetching far ahead would be thrown away each time.
+                max_partition_fetch_bytes=256 * 1024,
+            )
+        begins, ends = self._reader.begin_offsets(), self._reader.end_offsets()
+        for (_, partition), end in ends.items():
+            first = min((offset for p, offset in places if p == partition), default=end)
+            if not begins[ENTITY, partition] <= first <= end:
+                raise BrokerError(
+                    f"{_name(self._config, (partition, first))} is needed, but the log holds offsets "
+                    f"{begins[ENTITY, partition]} to {end - 1} only: the rest was deleted by retention or belongs to "
+                    "another log. Start a new run under another run.name and log.namespace"
+                )
+            self._reader.seek(ENTITY, partition, first)
+        return self._reader
+
+
+def client_id(config: Config) -> str:
+    """What the broker's logs call this trainer."""
+    return f"trainer-{config.trainer.model_key}"
+
+
+def _name(config: Config, place: Place) -> str:
+    return f"the event at {topic_name(config, ENTITY)} {place[0]}:{place[1]}"

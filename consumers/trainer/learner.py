@@ -1,0 +1,154 @@
+"""The weights in training, and all that says which weights they are: step, version, digest, progress in the log."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from rft.algorithms.compose import compose
+from rft.config import Config
+from rft.errors import CheckpointError
+from rft.training.checkpoint import Checkpoint, CheckpointState, restore_rng, write_checkpoint
+from rft.training.engine import TorchEngine
+from rft.training.progress import LogProgress
+from rft.training.sample import Sample
+from rft.weights.checkpoint import companion_files
+from schemas.events import TrainingStep
+
+
+class Learner:
+    """Takes steps and keeps the account of them. Knows the log only as offsets."""
+
+    def __init__(self, config: Config, checkpoint: Checkpoint | None) -> None:
+        """Start from ``checkpoint``, or from the model that the configuration names.
+
+        Raises PolicyError or WeightsError when the model cannot be read, CheckpointError when the checkpoint is
+        another trainer's or the reference model is not the one that training started from.
+        """
+        self.config = config
+        initial = Path(config.policy.model)
+        folder = checkpoint.folder if checkpoint else initial
+        self.companions = companion_files_of(folder)
+        self.engine = TorchEngine(folder, config.trainer, compose(config.algorithm), seed=config.run.seed)
+        self.step = 0
+        self.version = 0
+        self.version_step = 0
+        self.digest = self.initial_digest = sha256(self.engine.serialized())
+        self.last_record: tuple[int, int] | None = None
+        self.progress: LogProgress | None = None
+        self.checkpointed_step = -1
+        if checkpoint:
+            self._restore(checkpoint)
+        if self.engine.needs_reference and self.engine.set_reference(initial) != self.initial_digest:
+            raise CheckpointError(
+                f"policy.model ({initial.absolute()}) is not the model that this run started from, so the KL term "
+                "would compare with other weights; put the original back or start a new run"
+            )
+
+    def learn(self, samples: Sequence[Sample]) -> tuple[dict[str, float], bytes]:
+        """Take the next step on ``samples``, whose payloads must be there; metrics and the new weights' file."""
+        index: dict[str, int] = {}
+        groups = [index.setdefault(sample.group_id, len(index)) for sample in samples]
+        payloads = [sample.payload for sample in samples if sample.payload is not None]
+        if len(payloads) != len(samples):
+            raise RuntimeError("a sample's arrays were not fetched before its step")
+        metrics = self.engine.step(
+            self.step + 1,
+            payloads,
+            np.array([sample.reward for sample in samples], dtype=np.float64),
+            groups,
+            [sample.temperature for sample in samples],
+            version=self.version if self.version_step == self.step else None,
+        )
+        self.step += 1
+        weights = self.engine.serialized()
+        self.digest = sha256(weights)
+        return metrics, weights
+
+    def recorded(self, record: TrainingStep, place: tuple[int, int]) -> None:
+        """``record`` stands on the log at ``place``: from now on it counts."""
+        assert self.progress is not None
+        self.progress.apply(record)
+        self.last_record = place
+        if record.next_version > record.version:
+            self.version, self.version_step = record.next_version, record.step
+
+    def checkpoint(self) -> Path:
+        """Write a checkpoint of this very state. Raises CheckpointError; then the older one stays the newest."""
+        assert self.progress is not None
+        state = CheckpointState(
+            model_key=self.config.trainer.model_key,
+            step=self.step,
+            version=self.version,
+            version_step=self.version_step,
+            digest=self.digest,
+            initial_digest=self.initial_digest,
+            last_record=self.last_record,
+            progress=self.progress.to_json(),
+            made_with=made_with(self.config),
+        )
+        folder = write_checkpoint(
+            self.config.run.path,
+            state,
+            weights=self.engine.serialized(),
+            companions=self.companions,
+            optimizer=self.engine.optimizer_tensors(),
+            keep=self.config.trainer.keep_checkpoints,
+        )
+        self.checkpointed_step = self.step
+        return folder
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.state
+        if state.model_key != self.config.trainer.model_key:
+            raise CheckpointError(
+                f"{checkpoint.folder} belongs to trainer.model_key = '{state.model_key}', but this trainer is "
+                f"'{self.config.trainer.model_key}'; give each its own run.name"
+            )
+        if state.digest != self.digest:
+            raise CheckpointError(f"{checkpoint.folder}: its weights do not have the digest that its state names")
+        self.engine.restore_optimizer(checkpoint.optimizer)
+        restore_rng(checkpoint.rng)
+        self.step = self.checkpointed_step = state.step
+        self.version, self.version_step = state.version, state.version_step
+        self.initial_digest = state.initial_digest
+        self.last_record = (state.last_record[0], state.last_record[1]) if state.last_record else None
+        try:
+            self.progress = LogProgress.from_json(state.progress)
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"{checkpoint.folder}: damaged positions: {error}") from error
+
+
+def companion_files_of(folder: Path) -> dict[str, bytes]:
+    """A model folder's configuration and tokenizer; a missing folder is the engine's to report, with advice."""
+    return companion_files(folder) if (folder / "config.json").is_file() else {}
+
+
+def sha256(weights: bytes) -> str:
+    """Digest of a safetensors file."""
+    return hashlib.sha256(weights).hexdigest()
+
+
+def made_with(config: Config) -> dict[str, Any]:
+    """What the bits of a step hang on beside its events."""
+    trainer = config.trainer.model_dump(mode="json")
+    kept = ("learning_rate", "warmup_steps", "betas", "weight_decay", "max_grad_norm", "micro_batch_tokens")
+    return {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "algorithm": config.algorithm.model_dump(mode="json"),
+        **{name: trainer[name] for name in (*kept, "threads", "device", "dtype")},
+    }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What :func:`made_with` says otherwise now, for people."""
+    return [f"{name} was {before[name]}, is {now.get(name)}" for name in before if before[name] != now.get(name)]

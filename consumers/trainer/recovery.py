@@ -1,0 +1,164 @@
+"""From a checkpoint and the redo log back to the state that the trainer was killed in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from threading import Event as StopEvent
+from typing import Any, TypeVar
+
+from consumers.trainer.announcer import Announcer
+from consumers.trainer.intake import ExactReader, client_id
+from consumers.trainer.learner import Learner, differences, made_with
+from rft.config import Config
+from rft.errors import CheckpointError
+from rft.log.events import EventReader
+from schemas.events import Record, TrainingStep, WeightVersion
+
+logger = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Record)
+Entry = tuple[tuple[int, int], TrainingStep]
+"""An own event of ``steps`` and its (partition, offset)."""
+
+
+def read_entries(config: Config, learner: Learner) -> list[Entry]:
+    """This trainer's redo log after what ``learner`` already holds, in order.
+
+    Raises CheckpointError when it does not continue the learner's state: then it is another run's log.
+    """
+    last = learner.last_record
+    entries = [
+        (place, record)
+        for place, record in _own(config, "steps", TrainingStep, {("steps", last[0]): last[1]} if last else {})
+    ]
+    if last is not None:
+        if not entries or not _same_state(entries[0], last, learner):
+            raise CheckpointError(
+                f"the checkpoint of step {learner.step} was made with another log than namespace "
+                f"'{config.log.namespace}' now holds (its last entry in steps is not at {last[0]}:{last[1]}). "
+                f"Give the new run another run.name, or delete {config.run.path} to start over"
+            )
+        entries = entries[1:]
+    expected = learner.step
+    for _, record in entries:
+        expected += record.kind == "step"
+        if record.step != expected:
+            raise CheckpointError(
+                f"the redo log of '{config.trainer.model_key}' in namespace '{config.log.namespace}' goes on with step "
+                f"{record.step} where {expected} was expected: another trainer with the same trainer.model_key wrote "
+                "to it, or it belongs to another run. Use another log.namespace or trainer.model_key"
+            )
+    return entries
+
+
+def newest_announced(config: Config) -> WeightVersion | None:
+    """The newest weight version that is on the log."""
+    versions = [record for _, record in _own(config, "weights", WeightVersion, {})]
+    return max(versions, key=lambda record: record.version, default=None)
+
+
+class Redo:
+    """Does recorded steps again, exactly as they were, and publishes only what is missing."""
+
+    def __init__(
+        self,
+        config: Config,
+        learner: Learner,
+        exact: ExactReader,
+        announcer: Announcer,
+        *,
+        made_with: Mapping[str, Any],
+    ) -> None:
+        """``made_with`` is the checkpoint's, to explain a mismatch by what has changed since."""
+        self._config = config
+        self._learner = learner
+        self._exact = exact
+        self._announcer = announcer
+        self._before = made_with
+
+    def run(self, entries: list[Entry], newest: WeightVersion | None, stop: StopEvent) -> WeightVersion | None:
+        """Redo all ``entries``; ``newest`` is the newest version on the log, as is what this returns.
+
+        Raises CheckpointError when a step does not lead to the recorded weights, or the log holds another run's.
+        """
+        learner = self._learner
+        begun = learner.step > 0 or learner.version > 0
+        if not begun:
+            self._check_start(entries, newest)
+        if learner.version_step == learner.step:
+            newest = self._make_known(learner.version, learner.engine.serialized(), newest, stop)
+        steps = sum(record.kind == "step" for _, record in entries)
+        if steps:
+            logger.info("redoing %d recorded steps after step %d", steps, learner.step)
+        for place, record in entries:
+            if stop.is_set():
+                return newest
+            newest = self._redo(place, record, newest, stop)
+        if steps:
+            logger.info("redone: step %d, version %d", learner.step, learner.version)
+        return newest
+
+    def _redo(
+        self, place: tuple[int, int], record: TrainingStep, newest: WeightVersion | None, stop: StopEvent
+    ) -> WeightVersion | None:
+        learner = self._learner
+        weights = None
+        if record.kind == "step":
+            _, weights = learner.learn(self._exact.samples([(ref.partition, ref.offset) for ref in record.trained]))
+            if learner.digest != record.digest:
+                raise CheckpointError(self._mismatch(record))
+        if record.next_version > record.version:
+            newest = self._make_known(record.next_version, weights or learner.engine.serialized(), newest, stop)
+        learner.recorded(record, place)
+        return newest
+
+    def _make_known(
+        self, version: int, weights: bytes, newest: WeightVersion | None, stop: StopEvent
+    ) -> WeightVersion | None:
+        """The learner has become ``version``: write it if it is the newest, announce it if nobody has."""
+        if newest is not None and version < newest.version:
+            return newest
+        event = self._announcer.write_version(self._learner, version, weights, stop)
+        if newest is not None and version == newest.version:
+            return newest
+        self._announcer.announce(event)
+        return event
+
+    def _check_start(self, entries: list[Entry], newest: WeightVersion | None) -> None:
+        if newest is None or (newest.version == 0 and newest.sha256 == self._learner.digest):
+            return
+        if newest.version == 0 or not entries:
+            raise CheckpointError(
+                f"the log of namespace '{self._config.log.namespace}' already holds weight version {newest.version} of "
+                f"'{newest.model}', which this trainer has no record of or which started from another model than "
+                f"{self._config.policy.model}. For a new run set another log.namespace (or trainer.model_key)"
+            )
+
+    def _mismatch(self, record: TrainingStep) -> str:
+        changed = differences(self._before, made_with(self._config)) if self._before else []
+        return (
+            f"redoing step {record.step} led to weights {self._learner.digest[:12]}…, but {record.digest[:12]}… were "
+            "recorded, so going on would not continue this run. "
+            + (f"Changed since the checkpoint: {'; '.join(changed)}. " if changed else "")
+            + "A step repeats bit for bit only with the same model, hyperparameters, trainer.threads, library "
+            "versions and kind of CPU: restore them, or start a new run under another run.name and log.namespace"
+        )
+
+
+def _same_state(entry: Entry, last: tuple[int, int], learner: Learner) -> bool:
+    place, record = entry
+    return place == last and record.step == learner.step and record.digest in ("", learner.digest)
+
+
+def _own(
+    config: Config, entity: str, kind: type[R], positions: dict[tuple[str, int], int]
+) -> Iterator[tuple[tuple[int, int], R]]:
+    """This trainer's records of a topic from ``positions`` (else the beginning) to its present end."""
+    key = config.trainer.model_key.encode()
+    with EventReader(config, f"{client_id(config)}-{entity}", [entity], positions=positions) as reader:
+        ends = reader.end_offsets()
+        while not reader.caught_up(ends):
+            for event in reader.poll(1.0):
+                if event.key == key and event.value is not None:
+                    yield (event.partition, event.offset), event.record(kind)

@@ -1,0 +1,79 @@
+"""Folders that are whole or absent, whatever kills the process that writes them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PARTIAL = ".partial"
+"""Ends the name of a folder that is being written; with REMOVED, nobody but :func:`remove_leftovers` looks at it."""
+REMOVED = ".removed"
+
+
+@contextmanager
+def whole_folder(target: Path, *, durable: bool) -> Iterator[Path]:
+    """Write into the folder that this yields; when the block ends without an error it becomes ``target`` at once.
+
+    After an error, or a kill, ``target`` is as it was. An existing ``target`` is replaced. ``durable`` also
+    survives the machine's power failing: every file and folder is synced before the rename, the parent after it.
+    Raises OSError.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        if durable:
+            _sync_tree(partial)
+        if target.exists():
+            remove_folder(target)
+        partial.rename(target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if durable:
+        _sync(target.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete ``folder``, which is gone at once: a kill halfway leaves no folder with some of its files missing."""
+    doomed = folder.with_name(f".{folder.name}.{os.getpid()}{REMOVED}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Delete what killed writers left in ``parent``. Only for the one process that writes there."""
+    for folder in parent.glob(".*"):
+        if folder.name.endswith((PARTIAL, REMOVED)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def describe_disk(path: Path) -> str:
+    """The disk that holds ``path`` and its free space, for an error message."""
+    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    mount = existing
+    while mount != mount.parent and mount.stat().st_dev == mount.parent.stat().st_dev:
+        mount = mount.parent
+    space = shutil.disk_usage(existing)
+    return f"disk {mount} ({space.free / 2**20:,.1f} MiB of {space.total / 2**20:,.1f} MiB free)"
+
+
+def _sync_tree(folder: Path) -> None:
+    for directory, _, files in os.walk(folder):
+        for name in files:
+            _sync(Path(directory, name))
+        _sync(Path(directory))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
