@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Self
 
 from kafka import TopicPartition
-from kafka.admin import OffsetSpec
 
 from rft.config import Config
 from rft.log.clients import make_admin
+from rft.log.ends import EndOffsets
 from rft.log.topics import ENTITIES, topic_name
 
 MEASURED = ("tasks", "experiences", "ready", "dlq")
@@ -29,6 +29,7 @@ class LagMeter:
             for entity in MEASURED
             for number in range(ENTITIES[entity].partitions(config.log))
         ]
+        self._ends = EndOffsets(config, "launcher-lag")
         self._admin = make_admin(config, "launcher-lag")
 
     def __enter__(self) -> Self:
@@ -38,11 +39,14 @@ class LagMeter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._admin.close()
+        self._ends.close()
 
     def measure(self) -> tuple[dict[str, int], dict[str, int]]:
-        """(events of each topic, events that its group has not committed yet); KafkaError if the broker is gone."""
-        latest = self._admin.list_partition_offsets(dict.fromkeys(self._partitions, OffsetSpec.LATEST))
-        ends = {partition: found.offset for partition, found in latest.items()}
+        """(events of each topic, events that its group has not committed yet).
+
+        Raises BrokerError or KafkaError if the broker is gone.
+        """
+        ends = self._ends.ask(self._partitions)
         totals = Counter(dict.fromkeys(MEASURED, 0))
         for partition, end in ends.items():
             totals[self._entities[partition.topic]] += end

@@ -1,0 +1,206 @@
+"""The report's numbers, against logs small enough to count by hand."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from log_events import MadeUpLog, dead_letter_headers, experience, member, scored, step, weights
+
+from consumers.report.page import render
+from consumers.report.reducer import ORDER, Story, StoryTeller
+from consumers.report.summary import samples, summarize
+from rft.config import Config
+from rft.log.events import Event
+
+CONFIG = Config.model_validate({"eval": {"tasks": 2}})
+
+
+def tell(events: list[Event], config: Config = CONFIG) -> Story:
+    teller = StoryTeller(config, "exact_match")
+    teller.feed_all(events)
+    return teller.story
+
+
+def report_of(log: MadeUpLog, config: Config = CONFIG, wall_s: float | None = None) -> dict[str, Any]:
+    return summarize(tell(log.of(*ORDER), config), config, wall_s=wall_s, versions={"torch": "1"})
+
+
+def test_experiences_are_counted_by_id_and_position():
+    log = MadeUpLog()
+    for name in ("a/0", "a/1", "a/0", "b/0"):
+        log.add("experiences", experience(name))
+    log.add("experiences", b"garbage")
+    # A malformed event may carry an id that a good one has.
+    log.add("experiences", b"worse", headers=[("ce_id", b"a/1")])
+    log.add("experiences", experience("c/0"), headers=[])
+    for offset in (4, 5, 4):
+        log.add("dlq", b"x", headers=dead_letter_headers("rft.experiences.v1", offset))
+    log.add("dlq", b"x", headers=dead_letter_headers("rft.rewards.v1", 0))
+    found = report_of(log)["experiences"]
+    assert found["published"] == 7
+    assert found["distinct"] == 4
+    assert found["dead_lettered"] == 2
+    assert found["duplicates"] == 1
+    assert found["published"] == found["distinct"] + found["duplicates"] + found["dead_lettered"]
+    assert found["dead_letters_by_class"] == {"DecodeError": 3}
+
+
+def test_what_was_released_twice_or_redone_counts_once():
+    log = MadeUpLog()
+    for name in ("a/0", "a/0", "b/0"):
+        log.add("ready", scored(experience(name)), key=name[0])
+    log.add("ready", scored(experience("c/0"), cause="too_long"), key="c")
+    log.add("ready", scored(experience("c/0"), cause="too_long"), key="c")
+    log.add("steps", step(1, {"a/0": 0}))
+    log.add("steps", step(2, {"lost/0": 3}))
+    log.add("steps", step(2, {"b/0": 1}))
+    found = report_of(log)
+    assert found["steps"] == 2
+    assert found["experiences"]["ready"] == 3
+    assert found["experiences"]["filtered"] == 1
+    assert found["experiences"]["filtered_by_cause"] == {"too_long": 1}
+    assert found["experiences"]["trained"] == 2
+    assert found["staleness"] == {"max": 1, "mean": 0.5, "bound": 1}
+
+
+def test_dropped_leaves_out_what_was_filtered_before_or_trained_from_another_copy():
+    log = MadeUpLog()
+    log.add("ready", scored(experience("f/0"), cause="truncated"), key="f")
+    log.add("steps", step(1, {"a/0": 0}, {"a/0": "duplicate", "f/0": "filtered", "s/0": "stale"}))
+    log.add("steps", step(1, {}, {"s/1": "stale"}, kind="retire"))
+    found = report_of(log)
+    assert found["experiences"]["dropped_by_trainer"] == {"stale": 2}
+    assert found["steps"] == 1
+
+
+def test_staleness_leaves_out_what_no_policy_wrote():
+    log = MadeUpLog()
+    log.add("steps", step(1, {"a/0": -1, "b/0": 2, "c/0": 0}))
+    assert report_of(log)["staleness"] == {"max": 2, "mean": 1.0, "bound": 1}
+
+
+def test_time_of_trainer_and_explorers_is_summed_over_restarts():
+    log = MadeUpLog()
+    log.add("steps", step(1, {"a/0": 0}, step_s=1.0, publish_s=0.5, idle_s=0.5))
+    log.add("steps", step(3, {"b/0": 0}, step_s=2.0, publish_s=0.5, idle_s=1.5))
+    log.add("members", member("host:1", generating_s=1.0, rollouts=3))
+    log.add("members", member("host:1", generating_s=4.0, rollouts=9))
+    log.add("members", member("host:2", generating_s=2.0, waiting_s=1.0, rollouts=5))
+    found = report_of(log)
+    assert found["trainer"]["idle_share"] == pytest.approx(2 / 6, abs=1e-4)
+    assert found["trainer"]["step_s"] == 1.5
+    # Steps 1 and 3 end 2 s apart, and the first took 2 s.
+    assert found["trainer"]["training_s"] == 4.0
+    assert found["trainer"]["seconds"] == {"step": 3.0, "publish": 1.0, "idle": 2.0}
+    assert found["explorers"]["generating_s"] == 6.0
+    assert found["explorers"]["waiting_s"] == 1.0
+    assert found["explorers"]["rollouts"] == 14
+
+
+def test_throughput_is_distinct_experiences_over_the_time_that_they_span():
+    log = MadeUpLog()
+    for at_s, name in ((10, "a/0"), (12, "b/0"), (14, "c/0"), (14, "c/0")):
+        log.add("experiences", experience(name), at_s=at_s)
+    assert report_of(log)["throughput"] == {"experiences_per_s": 0.75}
+
+
+def evaluated(log: MadeUpLog, version: int, responses: dict[str, str]) -> None:
+    """``responses`` by prompt; an answer is right when it says ``right``."""
+    for index, (prompt, response) in enumerate(responses.items()):
+        one = experience(f"eval-{version:08d}-{index:08d}/0", response, prompt=prompt)
+        log.add("ready", scored(one, float(response == "right")), key=one.group_id)
+
+
+def test_accuracy_before_and_after_comes_from_version_0_and_the_final_one():
+    log = MadeUpLog()
+    evaluated(log, 0, {"p": "wrong", "q": "wrong"})
+    evaluated(log, 0, {"p": "wrong", "q": "wrong"})
+    evaluated(log, 3, {"p": "wrong", "q": "right"})
+    log.add("weights", weights(3))
+    unfinished = report_of(log)
+    assert unfinished["accuracy"] == {"before": 0.0, "after": None, "tasks": 2}
+    assert unfinished["finished"] is False
+    evaluated(log, 5, {"p": "right", "q": "right"})
+    log.add("weights", weights(9, final=True, model="another"))
+    log.add("weights", weights(5, final=True))
+    finished = report_of(log)
+    assert finished["accuracy"] == {"before": 0.0, "after": 1.0, "tasks": 2}
+    assert finished["finished"] is True
+    assert finished["experiences"]["evaluated"] == 6
+    assert finished["series"]["accuracy"] == [[0, 0.0, 2], [3, 0.5, 2], [5, 1.0, 2]]
+
+
+def test_a_run_is_unfinished_while_its_last_evaluation_is():
+    log = MadeUpLog()
+    evaluated(log, 5, {"p": "right"})
+    log.add("weights", weights(5, final=True))
+    assert report_of(log)["finished"] is False
+    assert report_of(log, Config.model_validate({"eval": {"tasks": 0}}))["finished"] is True
+
+
+def test_a_failed_rollout_counts_as_a_wrong_answer():
+    log = MadeUpLog()
+    evaluated(log, 0, {"p": "right"})
+    failed = experience("eval-00000000-00000001/0", "", finish_reason="error", error="deadline")
+    log.add("ready", scored(failed, 1.0, cause="rollout_failed"), key=failed.group_id)
+    assert report_of(log)["accuracy"]["before"] == 0.5
+
+
+def test_wall_time_is_the_launcher_s_or_else_what_the_log_spans():
+    log = MadeUpLog()
+    log.add("tasks", b"", at_s=100)
+    log.add("steps", step(1, {}), at_s=130)
+    assert report_of(log)["wall_s"] == 30.0
+    assert report_of(log, wall_s=45.5)["wall_s"] == 45.5
+
+
+def test_samples_pair_the_same_prompts_and_are_not_picked_by_result():
+    log = MadeUpLog()
+    evaluated(log, 0, {f"p{i}": "wrong" for i in range(40)})
+    # The final evaluation may number its tasks in another order.
+    evaluated(log, 4, {f"p{i}": "right" if i % 2 else "wrong" for i in reversed(range(40))})
+    log.add("weights", weights(4, final=True))
+    pairs = samples(tell(log.of(*ORDER)), count=4)
+    assert [before.prompt for before, _ in pairs] == ["p0", "p10", "p20", "p30"]
+    assert all(before.prompt == after.prompt for before, after in pairs)
+
+
+def test_an_empty_log_gives_a_report_and_a_page():
+    report = report_of(MadeUpLog())
+    assert report["steps"] == 0
+    assert report["accuracy"] == {"before": None, "after": None, "tasks": 0}
+    assert "nothing was measured" in render(report, Story(), CONFIG)
+
+
+class Tags(HTMLParser):
+    """Collects tags and what could load something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+
+
+def test_the_page_loads_nothing_and_runs_nothing_that_a_model_wrote():
+    log = MadeUpLog()
+    evaluated(log, 0, {"<script>alert(1)</script>": "<img src=x onerror=alert(2)>", "q": "wrong"})
+    evaluated(log, 2, {"<script>alert(1)</script>": "right", "q": "right"})
+    log.add("weights", weights(2, final=True))
+    for number in (1, 2):
+        log.add("steps", step(number, {f"a/{number}": 0}, reward_mean=0.5, step_s=1.0, idle_s=1.0))
+        log.add("experiences", experience(f"a/{number}"))
+    story = tell(log.of(*ORDER))
+    page = render(summarize(story, CONFIG, wall_s=1, versions={}), story, CONFIG)
+    seen = Tags()
+    seen.feed(page)
+    assert seen.loads == []
+    assert "script" not in seen.tags
+    assert "img" not in seen.tags
+    assert seen.tags.count("svg") == 4
+    assert "&lt;script&gt;alert(1)" in page
