@@ -13,7 +13,6 @@ import os
 import platform
 import threading
 import time
-from functools import partial
 from typing import Any
 
 from producers.explorer.backlog import Delivery
@@ -44,6 +43,7 @@ def run(config: Config, stop: threading.Event) -> None:
     Raises BrokerError, PolicyError, WeightsError or ConfigError when the explorer cannot do its work.
     """
     member_id = f"explorer-{platform.node()}-{os.getpid()}"
+    resolve(config.rollout.workflow)  # what is wrong in the configuration shows before a model is loaded
     writer = EventWriter(config, member_id)
     try:
         policy = TransformersPolicy(config.policy, config.run.seed)
@@ -72,7 +72,7 @@ class Explorer:
 
     def __init__(self, config: Config, member_id: str, policy: Policy, writer: EventWriter) -> None:
         """Connect. Raises BrokerError, or ConfigError for a workflow that does not exist."""
-        loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         self._config = config
         self._member_id = member_id
         self._writer = writer
@@ -87,13 +87,11 @@ class Explorer:
         self._feed = TaskFeed(
             config,
             member_id,
-            deliver=partial(loop.call_soon_threadsafe, self._pool.add),
+            deliver=self._deliver,
             saturated=lambda: self._pool.saturated,
             refuse=self._refuse,
         )
-        self._follower = WeightsFollower(
-            config, member_id, policy, changed=partial(loop.call_soon_threadsafe, self._pool.holds)
-        )
+        self._follower = WeightsFollower(config, member_id, policy, changed=self._changed)
         self._heartbeat_at = 0.0
         self._unpublished: BaseException | None = None
         """Why the broker did not take an experience."""
@@ -126,6 +124,12 @@ class Explorer:
             self._follower.close(JOIN_TIMEOUT_S)
         stats = self._pool.stats
         log.info("%d rollouts, %d of them failed, %d tokens", stats["rollouts"], stats["failed"], stats["tokens"])
+
+    def _deliver(self, deliveries: list[Delivery]) -> None:
+        self._loop.call_soon_threadsafe(lambda: self._pool.add(deliveries))
+
+    def _changed(self, version: int) -> None:
+        self._loop.call_soon_threadsafe(lambda: self._pool.holds(version))
 
     def _publish(self, delivery: Delivery, experience: Experience) -> None:
         try:

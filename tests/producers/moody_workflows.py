@@ -1,0 +1,34 @@
+"""Workflows that fail as real ones do. Explorers of these tests import it; the task's metadata names the mood."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import numpy as np
+
+from rft.policy.base import Policy, Sampling
+from rft.workflows.base import Trajectory, single_turn
+from schemas.events import Task
+
+
+async def moody(task: Task, policy: Policy, sampling: Sampling) -> Trajectory:
+    mood = json.loads(task.metadata).get("mood")
+    if mood == "raise":
+        raise ValueError("bad mood")
+    if mood == "hang":
+        await asyncio.sleep(3600)
+    if mood == "slow":
+        await asyncio.sleep(0.2)
+    done = await single_turn(task, policy, sampling)
+    if mood == "crooked":
+        return Trajectory(
+            done.prompt,
+            done.response,
+            done.tokens,
+            done.action_mask,
+            np.full_like(done.logprobs, np.nan),
+            done.versions,
+            done.finish_reason,
+        )
+    return done

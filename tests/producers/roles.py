@@ -1,0 +1,127 @@
+"""Roles as processes of their own, on a log that the test writes and reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rft.config import Config
+from rft.config_sources import to_toml
+from rft.log.events import Event, EventReader, EventWriter
+from rft.weights.checkpoint import companion_files, publish
+from schemas.events import Task
+
+RFT = Path(sys.executable).with_name("rft")
+
+
+class RoleProcess:
+    """One ``rft <role> CONFIG``, killed at the end of the ``with`` block if it still runs."""
+
+    def __init__(self, role: str, config: Config, *, name: str = "") -> None:
+        folder = config.run.path
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "config.toml"
+        path.write_text(to_toml(config.model_dump(mode="json", exclude_none=True)))
+        self.log_path = folder / f"{name or role}.log"
+        with self.log_path.open("wb") as output:
+            self.process = subprocess.Popen(
+                [RFT, role, path],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+            )
+
+    def __enter__(self) -> RoleProcess:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.process.kill()
+        self.process.wait()
+        if kind:
+            print(f"--- {self.log_path.name}\n{self.log_path.read_text()}", file=sys.stderr)
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self, timeout_s: float = 30) -> tuple[int, float]:
+        """SIGTERM; the exit code, and how many seconds it took."""
+        began = time.monotonic()
+        self.process.terminate()
+        return self.process.wait(timeout_s), time.monotonic() - began
+
+
+class Log:
+    """What has come on some topics so far, decoded and in order of arrival."""
+
+    def __init__(self, config: Config, *entities: str) -> None:
+        self._reader = EventReader(config, "test-reader", entities)
+        self._seen: dict[str, list[Any]] = {entity: [] for entity in entities}
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.close()
+
+    def read(self, entity: str, wait_s: float = 0.2) -> list[Any]:
+        """All records of ``entity`` that are there now."""
+        for event in self._reader.poll(wait_s, 5000):
+            self._seen[event.entity].append(event.record())
+        return self._seen[entity]
+
+    def raw(self, entity: str) -> list[Event]:
+        """The events of ``entity`` as they are, from the beginning; for what cannot be decoded."""
+        ends = self._reader.end_offsets()
+        events: list[Event] = []
+        while not self._reader.caught_up(ends):
+            events += [event for event in self._reader.poll(0.5) if event.entity == entity]
+        return events
+
+    def wait(self, entity: str, enough: Callable[[list[Any]], bool], timeout_s: float = 60) -> list[Any]:
+        """The records of ``entity`` as soon as they are ``enough``."""
+        deadline = time.monotonic() + timeout_s
+        while not enough(found := self.read(entity)):
+            assert time.monotonic() < deadline, f"waited {timeout_s} s for {entity}; {len(found)} came"
+        return found
+
+
+def announce(config: Config, writer: EventWriter, model: Path, version: int, *, final: bool = False) -> None:
+    """Publish the weights in ``model`` as ``version``, as a trainer does."""
+    event = publish(
+        (model / "model.safetensors").read_bytes(),
+        companion_files(model),
+        config.run.path,
+        model=config.trainer.model_key,
+        version=version,
+        step=version,
+        final=final,
+        keep=4,
+    )
+    writer.send("weights", event)
+    writer.flush()
+
+
+def task(number: int, *, samples: int = 2, min_version: int = 0, mood: str | None = None) -> Task:
+    group_id, metadata = f"train-{number:08d}", json.dumps({"mood": mood} if mood else {})
+    return Task(
+        group_id, number, "train", "words", "abc>", "cba", samples, 8, 1.0, 1.0, number, min_version, 0, metadata
+    )
+
+
+def issue(writer: EventWriter, tasks: Iterable[Task]) -> set[str]:
+    """Publish tasks; returns the ids of the experiences that must come of them."""
+    ids = set()
+    for order in tasks:
+        writer.send("tasks", order)
+        ids |= {f"{order.group_id}/{sample}" for sample in range(order.samples)}
+    writer.flush()
+    return ids
