@@ -88,16 +88,15 @@ class Trainer:
             if self._learner.step % self._config.checkpoint_interval == 0:
                 self._checkpoint()
 
-    def leave(self, newest: WeightVersion | None) -> None:
-        """Write what the next start, or whoever waits for the end of the run, needs."""
-        done = self._learner.step >= self._config.steps
-        if done and self._finished is None and not (newest is not None and newest.final):
+    def leave(self, *, ended: bool) -> None:
+        """Write what the next start needs, and what tells others of the end unless it was told (``ended``) before."""
+        learner = self._learner
+        done = learner.step >= self._config.steps
+        if done and self._finished is None and not ended:
             self._announce_end()
-        if self._learner.checkpointed_step != self._learner.step:
+        if learner.checkpointed_step != learner.step:
             self._checkpoint()
-        logger.info(
-            "%s at step %d, version %d", "done" if done else "stopped", self._learner.step, self._learner.version
-        )
+        logger.info("%s at step %d, version %d", "done" if done else "stopped", learner.step, learner.version)
 
     def _gather(self) -> bool:
         """Read until a step is possible; False when stopped before."""

@@ -158,7 +158,7 @@ class TorchEngine:
             loss = loss + self.algorithm.kl_coef * estimates
         total = (loss * batch.weights).sum()
         total.backward()
-        totals.add(batch, token, logprobs.detach(), distribution.detach(), float(total), estimates)
+        totals.add(batch, token, logprobs.detach(), distribution.detach(), float(total.detach()), estimates)
 
     @torch.no_grad()
     def _reference_logprobs(self, batch: MicroBatch) -> Tensor:
