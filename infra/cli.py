@@ -141,7 +141,7 @@ def doctor(context: typer.Context, config: ConfigPath) -> None:
 
     Example: rft doctor run.toml --broker.bootstrap_servers kafka:9092
     """
-    loaded = _load(config, context)
+    loaded = _load_running(config, context)
     from infra.console import show_findings
     from infra.doctor import diagnose
 
@@ -152,11 +152,11 @@ def doctor(context: typer.Context, config: ConfigPath) -> None:
 def topics(context: typer.Context, config: ConfigPath) -> None:
     """List the topics with their sizes and the lag of their readers.
 
-    For a run in progress, give the configuration in its folder: it names the broker.
+    Finds the broker that a run in progress has started.
 
-    Example: rft topics runs/quickstart/config.resolved.toml
+    Example: rft topics examples/quickstart/quickstart.toml
     """
-    loaded = _load(config, context)
+    loaded = _load_running(config, context)
     from infra.console import show_topics
     from rft.log.inspect import topic_table
 
@@ -167,9 +167,9 @@ def topics(context: typer.Context, config: ConfigPath) -> None:
 def report(context: typer.Context, config: ConfigPath) -> None:
     """Write report.json and report.html anew from the log, also while a run goes on.
 
-    Example: rft report runs/quickstart/config.resolved.toml
+    Example: rft report examples/quickstart/quickstart.toml
     """
-    loaded = _load(config, context)
+    loaded = _load_running(config, context)
     from consumers.report.build import build_report
 
     build_report(loaded)
@@ -183,6 +183,12 @@ def _load(path: Path, context: typer.Context) -> Config:
     if str(path).startswith("-"):
         raise ConfigError(f"CONFIG comes before settings: rft {context.info_name} CONFIG {path} …")
     return load_config(path, context.args, os.environ)
+
+
+def _load_running(path: Path, context: typer.Context) -> Config:
+    from infra.launcher.folder import with_running_broker
+
+    return with_running_broker(_load(path, context))
 
 
 def _role(name: str, path: Path, context: typer.Context) -> None:

@@ -66,6 +66,20 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def with_running_broker(config: Config) -> Config:
+    """The configuration with the broker that a run now in progress has started, if there is one and none is named."""
+    path = config.run.path
+    if config.broker.bootstrap_servers or not (path / RESOLVED).exists():
+        return config
+    try:
+        with locked(path):
+            return config
+    except RunFolderError:
+        servers = read_toml(path / RESOLVED).get("broker", {}).get("bootstrap_servers")
+        broker = config.broker.model_copy(update={"bootstrap_servers": servers})
+        return config.model_copy(update={"broker": broker})
+
+
 def earlier_run(path: Path) -> Earlier:
     """What an earlier launch has left in ``path``."""
     if not (path / RESOLVED).exists():

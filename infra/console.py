@@ -1,0 +1,59 @@
+"""How ``rft doctor`` and ``rft topics`` print what they found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from infra.doctor import Finding
+from rft.log.inspect import TopicRow
+
+_STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_WIDE = 160
+"""Columns where there is no terminal to fit: lines are for programs then."""
+
+
+def show_findings(findings: Iterable[Finding], console: Console | None = None) -> int:
+    """Print each finding as it comes, with its advice; returns the exit code, 1 if anything failed."""
+    console = console or Console()
+    failed = 0
+    for finding in findings:
+        failed += finding.level == "fail"
+        line = Text.assemble((f"{finding.level:<5}", _STYLE[finding.level]), finding.what)
+        if finding.advice:
+            line.append(f": {finding.advice}", style="dim" if finding.level == "ok" else "")
+        console.print(line, soft_wrap=True)
+    if failed:
+        console.print(f"{failed} to mend before a run can work", style="red")
+    return 1 if failed else 0
+
+
+def show_topics(rows: Sequence[TopicRow], console: Console | None = None) -> None:
+    """Print the topics as a table."""
+    console = console or Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDE)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("topic", style="bold", no_wrap=True)
+    for name in ("partitions", "events", "size"):
+        table.add_column(name, justify="right")
+    table.add_column("lag by reader")
+    for row in rows:
+        if not row.exists:
+            table.add_row(row.topic, Text("missing", style="yellow"))
+            continue
+        size = "-" if row.size_bytes is None else _size(row.size_bytes)
+        lags = ", ".join(f"{group} {lag:,}" for group, lag in row.lags.items())
+        table.add_row(row.topic, str(row.partitions), f"{row.events:,}", size, lags or "-")
+    console.print(table)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} TiB"
