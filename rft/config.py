@@ -7,11 +7,13 @@ each stronger than the one before (see :mod:`rft.config_sources`). This module d
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
+EntityName = Literal["tasks", "experiences", "rewards", "ready", "weights", "members", "steps", "dlq"]
+"""The topics, see :mod:`rft.log.topics`."""
 
 
 class Section(BaseModel):
@@ -235,6 +237,27 @@ class EvalConfig(Section):
     """0 is greedy."""
 
 
+class ArchiveConfig(Section):
+    enabled: bool | None = None
+    """Copy the topics to ``url`` while the run goes on. By default only with the embedded broker, whose log ends with
+    its run."""
+    url: str | None = None
+    """Folder or fsspec URL (``s3://bucket/path``); by default ``archive`` in the run's folder."""
+    entities: tuple[EntityName, ...] = get_args(EntityName)
+    """The topics to copy."""
+    roll_mb: float = Field(default=64.0, gt=0)
+    """A file is finished when it has this many MiB."""
+    roll_s: float = Field(default=60.0, gt=0)
+    """A file is finished when it is this old. What has come since is not in the archive if broker and archiver die
+    together."""
+    codec: Literal["null", "deflate"] = "null"
+    """Compression of the files. ``deflate`` makes short events 3.5 times smaller for 4 µs each, but 1,024-token ones
+    only by a quarter, for 180 µs each."""
+    skip_missing: bool = False
+    """Go on after events that the log deleted before they were copied; the archive then has a gap, which its readers
+    report. By default the archiver stops and says which range is gone."""
+
+
 class LauncherConfig(Section):
     explorers: int = Field(default=1, ge=1, le=256)
     """Explorer processes to run."""
@@ -263,7 +286,19 @@ class Config(Section):
     algorithm: AlgorithmConfig = AlgorithmConfig()
     trainer: TrainerConfig = TrainerConfig()
     eval: EvalConfig = EvalConfig()
+    archive: ArchiveConfig = ArchiveConfig()
     launcher: LauncherConfig = LauncherConfig()
+
+    @property
+    def archiving(self) -> bool:
+        """Whether `rft run` starts an archiver."""
+        enabled = self.archive.enabled
+        return self.broker.kind == "embedded" if enabled is None else enabled
+
+    @property
+    def archive_url(self) -> str:
+        """Where the archive is: a folder or an fsspec URL."""
+        return self.archive.url or str(self.run.path / "archive")
 
     @property
     def pacing_bound(self) -> int:

@@ -10,19 +10,25 @@ RftError                 exit code 1
 ├── RewardError          a reward function failed
 ├── PolicyError          a model cannot be loaded or cannot generate
 ├── WeightsError         a weight version cannot be published or fetched
-└── CheckpointError      a checkpoint cannot be written or read
+├── CheckpointError      a checkpoint cannot be written or read
+├── ArchiveError         an archive cannot be written or read
+└── MissingRangeError    events that are needed are not on the log, or not in the archive
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from schemas.errors import DecodeError, EncodeError, RftError
 
 __all__ = [
+    "ArchiveError",
     "BrokerError",
     "CheckpointError",
     "ConfigError",
     "DecodeError",
     "EncodeError",
+    "MissingRangeError",
     "PolicyError",
     "RewardError",
     "RftError",
@@ -64,3 +70,39 @@ class WeightsError(RftError):
 
 class CheckpointError(RftError):
     """A checkpoint cannot be written or read."""
+
+
+class ArchiveError(RftError):
+    """An archive of the log cannot be written or read."""
+
+
+class MissingRangeError(RftError):
+    """Events that are needed are not there: deleted by retention, never archived, or never written.
+
+    The message names the range, since when it is gone where that is known, and the choices.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        entity: str,
+        partition: int,
+        start: int,
+        end: int,
+        advice: str,
+        *,
+        since_ms: int | None = None,
+    ) -> None:
+        """``start`` to ``end`` (exclusive) are the missing offsets of ``entity``'s ``partition`` in ``source``;
+        ``since_ms`` is the Unix time of the oldest event that is still there.
+        """
+        self.entity = entity
+        self.partition = partition
+        self.start = start
+        self.end = end
+        self.since_ms = since_ms
+        which = f"offset {start}" if end == start + 1 else f"offsets {start} to {end - 1}"
+        kept = ""
+        if since_ms is not None:
+            kept = f"; the next event there is of {datetime.fromtimestamp(since_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        super().__init__(f"{source}: {entity}, partition {partition}: {which} are missing{kept}. {advice}")
