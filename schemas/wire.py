@@ -78,6 +78,7 @@ def _unnest_refs(wire: Wire) -> None:
     names = _FIELDS[EventRef]
     for name in ("trained", "dropped"):
         wire[name] = [{field: getattr(ref, field) for field in names} for ref in wire[name]]
+    wire["retired"] = list(wire["retired"])
 
 
 def _nest_refs(wire: Wire, at: str) -> None:
