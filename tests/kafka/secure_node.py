@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from infra.broker import BrokerProcess
-from infra.kafka_node import HOST, KafkaNode, free_port
+from infra.kafka_node import KafkaNode
+from infra.ports import HOST, free_port
 from rft.config import BrokerConfig, Config
 
 USER, PASSWORD = "rft", "correct-horse"

@@ -1,0 +1,165 @@
+"""`rft doctor`: is everything there that a run needs? Each finding says what to do."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+from kafka.errors import KafkaError
+
+from infra.broker import open_broker
+from infra.ports import is_free
+from rft.config import Config
+from rft.errors import BrokerError, ConfigError, RftError
+from rft.log.clients import bootstrap_servers, make_admin
+from rft.log.probe import probe
+from rft.log.topics import contradictions, topic_name
+from rft.policy.loading import load_model, load_tokenizer
+
+GIB = 1024**3
+Level = Literal["ok", "warn", "fail"]
+_DISK_FAIL_GIB, _DISK_WARN_GIB = 1, 10
+_MEMORY_WARN_GIB = 2
+_NEEDED = ("torch", "transformers", "faust-streaming", "kafka-python", "fastavro")
+_OPTIONAL = ("vllm", "deepspeed")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    level: Level
+    what: str
+    advice: str = ""
+    """What to do; empty if nothing."""
+
+
+def diagnose(config: Config) -> Iterator[Finding]:
+    """Look at everything, one finding at a time, as it is found. Starts nothing and changes nothing."""
+    yield from _broker(config)
+    yield _disk(config)
+    yield _memory(config)
+    yield from _model(config)
+    yield from _engines(config)
+
+
+def _broker(config: Config) -> Iterator[Finding]:
+    if config.broker.kind != "external" and not config.broker.bootstrap_servers:
+        yield _own_broker(config)
+        return
+    try:
+        servers = bootstrap_servers(config)
+        probe(config.broker, servers)
+    except BrokerError as error:
+        yield Finding("fail", "broker cannot be reached", str(error))
+        return
+    yield Finding("ok", f"broker {','.join(servers)} answers over {config.broker.security_protocol}")
+    try:
+        yield from _cluster(config)
+    except (BrokerError, KafkaError) as error:
+        yield Finding("fail", "topics cannot be read", str(error))
+
+
+def _own_broker(config: Config) -> Finding:
+    """A broker that `rft run` starts is not there yet; what it needs must be."""
+    port = config.broker.port
+    try:
+        open_broker(config, config.run.path)
+    except (BrokerError, ConfigError) as error:
+        return Finding("fail", f"the {config.broker.kind} broker cannot be started", str(error))
+    if port and not is_free(port):
+        return Finding("fail", f"port {port} is in use", "set broker.port to a free one, or to 0 to have one chosen")
+    return Finding("ok", f"the {config.broker.kind} broker can be started; its topics are made then")
+
+
+def _cluster(config: Config) -> Iterator[Finding]:
+    admin = make_admin(config, "doctor")
+    try:
+        yield from _advertised(config, admin.describe_cluster()["brokers"])
+        existing = set(admin.list_topics())
+        problems = contradictions(admin, config)
+    finally:
+        admin.close()
+    if topic_name(config, "tasks") not in existing:
+        yield Finding("ok", f"no topics in namespace {config.log.namespace!r} yet", "`rft run` makes them")
+    elif problems:
+        for problem in problems:
+            what, _, advice = problem.partition("; ")
+            yield Finding("fail", what, advice)
+    else:
+        yield Finding("ok", f"topics {config.log.namespace}.* are as expected")
+
+
+def _advertised(config: Config, brokers: list[dict[str, object]]) -> Iterator[Finding]:
+    """Clients talk to the addresses that brokers advertise, not to those they started from."""
+    quick = config.broker.model_copy(update={"connect_timeout_s": min(3.0, config.broker.connect_timeout_s)})
+    for server in [f"{broker['host']}:{broker['port']}" for broker in brokers]:
+        try:
+            probe(quick, [server])
+        except BrokerError as error:
+            yield Finding("fail", f"the broker advertises {server}, which does not answer from here", str(error))
+
+
+def _disk(config: Config) -> Finding:
+    folder = next(path for path in (config.run.path, *config.run.path.parents) if path.exists())
+    free = shutil.disk_usage(folder).free / GIB
+    what = f"{free:.1f} GiB free on disk at {folder}"
+    if not os.access(folder, os.W_OK):
+        return Finding("fail", f"{folder} cannot be written", "set run.folder to a folder of yours")
+    if free < _DISK_FAIL_GIB:
+        return Finding("fail", what, "free some space, or set run.folder to another disk: checkpoints need room")
+    if free < _DISK_WARN_GIB:
+        return Finding("warn", what, "checkpoints, weights and a Kafka node's log may need more")
+    return Finding("ok", what)
+
+
+def _memory(config: Config) -> Finding:
+    free = psutil.virtual_memory().available / GIB
+    what = f"{free:.1f} GiB of memory available"
+    roles = config.launcher.explorers + config.launcher.processors + 2
+    if free < _MEMORY_WARN_GIB:
+        return Finding("warn", what, f"{roles} roles, each with the model or Python's libraries, may need more")
+    return Finding("ok", what)
+
+
+def _model(config: Config) -> Iterator[Finding]:
+    path = Path(config.policy.model)
+    try:
+        tokenizer = load_tokenizer(path)
+        model = load_model(path, config.policy.dtype, config.policy.device)
+    except RftError as error:
+        yield Finding("fail", f"model {path} cannot be loaded", str(error))
+        return
+    count = sum(parameter.numel() for parameter in model.parameters())
+    device = next(model.parameters()).device
+    what = f"model {path} loads: {count / 1e6:.2f} M parameters on {device}, {tokenizer.__class__.__name__}"
+    if tokenizer.eos_token_id is None:
+        yield Finding("warn", what, "its tokenizer names no end-of-sequence token: every rollout runs to max_tokens")
+    else:
+        yield Finding("ok", what)
+
+
+def _engines(config: Config) -> Iterator[Finding]:
+    for name in _NEEDED:
+        version = _version(name)
+        if version is None:
+            yield Finding("fail", f"{name} is not installed", "pip install stream-rft again: it comes with it")
+        else:
+            yield Finding("ok", f"{name} {version}")
+    for name in _OPTIONAL:
+        version = _version(name)
+        what = f"{name} {version or 'is not installed'}"
+        yield Finding("ok", f"{what} (not needed: policy.engine is {config.policy.engine!r})")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
