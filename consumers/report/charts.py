@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 Points = Sequence[tuple[float, float]]
@@ -24,6 +24,8 @@ class Line:
     points: Points
     style: str = "a"
     marks: bool = False
+    peaks: bool = False
+    """Keep the highest of neighbours, not their mean, when there are too many points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ def line_chart(
     lines: Sequence[Line], *, x_label: str, y_range: tuple[float, float] | None = None, percent: bool = False
 ) -> str:
     """An SVG of curves over a common x axis; says so when there is nothing to draw."""
-    lines = [Line(line.name, thin(line.points), line.style, line.marks) for line in lines if line.points]
+    lines = [replace(line, points=thin(line.points, peaks=line.peaks)) for line in lines if line.points]
     if not lines:
         return '<p class="empty">nothing was measured</p>'
     xs = [x for line in lines for x, _ in line.points]
@@ -80,7 +82,8 @@ def line_chart(
                 for (px, py), (x, y) in zip(places, line.points, strict=True)
             ]
     parts.append("</svg>")
-    return "".join(parts) + legend([(line.name, line.style) for line in lines])
+    names = legend([(line.name, line.style) for line in lines]) if len(lines) > 1 else ""
+    return "".join(parts) + names
 
 
 def stacked_bars(rows: Sequence[tuple[str, Sequence[Share]]]) -> str:
@@ -116,16 +119,19 @@ def smooth(points: Points, span: int) -> list[tuple[float, float]]:
     return smoothed
 
 
-def thin(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """At most ``most`` points, each the mean of its neighbours."""
+def thin(points: Points, most: int = MOST_POINTS, *, peaks: bool = False) -> list[tuple[float, float]]:
+    """At most ``most`` points, each the mean (or, with ``peaks``, the highest) of its neighbours."""
     if len(points) <= most:
         return list(points)
     edges = [index * len(points) // most for index in range(most + 1)]
-    groups = [points[a:b] for a, b in itertools.pairwise(edges)]
-    return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
+    thinned = []
+    for start, end in itertools.pairwise(edges):
+        xs, ys = zip(*points[start:end], strict=True)
+        thinned.append((sum(xs) / len(xs), max(ys) if peaks else sum(ys) / len(ys)))
+    return thinned
 
 
-def ticks(low: float, high: float, *, inside: bool = False, about: int = 5) -> list[float]:
+def ticks(low: float, high: float, *, inside: bool = False, about: int = 6) -> list[float]:
     """Round numbers from below ``low`` to above ``high``, or only those between if ``inside``."""
     if high <= low:
         high = low + 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 
 from rft.config import RewardTerm
 from schemas.events import ScoredExperience
@@ -41,19 +41,29 @@ class TrainerSeconds:
     """How a step's time went, in seconds."""
 
     step: float = 0.0
+    """Forward, backward, optimiser."""
+    read: float = 0.0
+    """Reading and decoding experiences that were there already."""
     publish: float = 0.0
+    """Writing weights, announcing the step and its version."""
+    checkpoint: float = 0.0
     idle: float = 0.0
+    """Waiting for experiences."""
 
     def __add__(self, other: TrainerSeconds) -> TrainerSeconds:
-        return TrainerSeconds(self.step + other.step, self.publish + other.publish, self.idle + other.idle)
+        mine, theirs = astuple(self), astuple(other)
+        return TrainerSeconds(*(a + b for a, b in zip(mine, theirs, strict=True)))
+
+    @property
+    def total(self) -> float:
+        return sum(astuple(self))
 
     @property
     def idle_share(self) -> float:
         """Waiting for experiences, of all the time; 0 when nothing was measured."""
-        total = self.step + self.publish + self.idle
-        return self.idle / total if total else 0.0
+        return self.idle / self.total if self.total else 0.0
 
 
 def trainer_seconds(metrics: Mapping[str, float]) -> TrainerSeconds:
     """From a TrainingStep's metrics; what a trainer does not measure counts as 0."""
-    return TrainerSeconds(metrics.get("step_s", 0.0), metrics.get("publish_s", 0.0), metrics.get("idle_s", 0.0))
+    return TrainerSeconds(**{name.name: metrics.get(f"{name.name}_s", 0.0) for name in fields(TrainerSeconds)})

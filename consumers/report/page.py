@@ -104,7 +104,7 @@ def _charts(report: Mapping[str, Any], story: Story, config: Config) -> str:
             line_chart(
                 [
                     Line("mean", [(number, float(values.mean())) for number, values in ages], "a"),
-                    Line("max", [(number, float(values.max())) for number, values in ages], "b"),
+                    Line("max", [(number, float(values.max())) for number, values in ages], "b", peaks=True),
                 ],
                 x_label="step",
                 y_range=(0, max(1, config.trainer.max_staleness)),
@@ -129,7 +129,9 @@ def _time(report: Mapping[str, Any]) -> str:
                 "Trainer",
                 [
                     Share("gradient steps", trainer["step"], "a"),
+                    Share("reading experiences", trainer["read"], "b"),
                     Share("publishing weights", trainer["publish"], "c"),
+                    Share("checkpoints", trainer["checkpoint"], "e"),
                     Share("idle, waiting for experiences", trainer["idle"], "d"),
                 ],
             ),
@@ -215,4 +217,4 @@ def _causes(causes: Mapping[str, int]) -> str:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+    return f"{hours}:{minutes:02} h" if hours else f"{minutes}:{rest:02} min" if minutes else f"{rest} s"

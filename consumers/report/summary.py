@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import reduce
 from typing import Any
 
@@ -63,11 +64,7 @@ def summarize(story: Story, config: Config, *, wall_s: float | None, versions: M
             "idle_share": round(seconds.idle_share, 4),
             "step_s": round(seconds.step / len(steps), 4) if steps else 0.0,
             "training_s": round(training_seconds(steps), 3),
-            "seconds": {
-                "step": round(seconds.step, 3),
-                "publish": round(seconds.publish, 3),
-                "idle": round(seconds.idle, 3),
-            },
+            "seconds": {name: round(value, 3) for name, value in asdict(seconds).items()},
         },
         "explorers": explorer_seconds(story),
         "throughput": {"experiences_per_s": round(_rate(story), 2)},
@@ -133,8 +130,7 @@ def training_seconds(steps: list[Step]) -> float:
     """From the start of the first step, its waiting included, to the end of the last."""
     if not steps:
         return 0.0
-    first = steps[0].seconds
-    return (steps[-1].created_at - steps[0].created_at) / 1000 + first.step + first.publish + first.idle
+    return (steps[-1].created_at - steps[0].created_at) / 1000 + steps[0].seconds.total
 
 
 def log_seconds(story: Story) -> float:

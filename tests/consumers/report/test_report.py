@@ -93,7 +93,7 @@ def test_time_of_trainer_and_explorers_is_summed_over_restarts():
     assert found["trainer"]["step_s"] == 1.5
     # Steps 1 and 3 end 2 s apart, and the first took 2 s.
     assert found["trainer"]["training_s"] == 4.0
-    assert found["trainer"]["seconds"] == {"step": 3.0, "publish": 1.0, "idle": 2.0}
+    assert found["trainer"]["seconds"] == {"step": 3.0, "read": 0, "publish": 1.0, "checkpoint": 0, "idle": 2.0}
     assert found["explorers"]["generating_s"] == 6.0
     assert found["explorers"]["waiting_s"] == 1.0
     assert found["explorers"]["rollouts"] == 14
