@@ -102,13 +102,19 @@ class EventReader:
         self._consumer.seek(self._partitions[entity, partition], offset)
         self._positions[entity, partition] = offset
 
-    def pause(self, entity: str) -> None:
-        """``poll`` returns nothing more of this topic until ``resume``; nothing is skipped."""
-        self._consumer.pause(*self._of(entity))
+    def pause(self, entity: str, partition: int | None = None) -> None:
+        """``poll`` returns nothing more of this topic (or partition) until ``resume``; nothing is skipped."""
+        self._consumer.pause(*self._of(entity, partition))
 
-    def resume(self, entity: str) -> None:
+    def resume(self, entity: str, partition: int | None = None) -> None:
         """Undo ``pause``."""
-        self._consumer.resume(*self._of(entity))
+        self._consumer.resume(*self._of(entity, partition))
+
+    def reached(self, entity: str, partition: int) -> int:
+        """The offset that ``poll`` goes on from, past what it never returns: transaction markers, compacted events."""
+        return max(
+            self._positions[entity, partition], int(self._consumer.position(self._partitions[entity, partition]) or 0)
+        )
 
     def end_offsets(self) -> dict[Position, int]:
         """The offset after the last event of each (entity, partition)."""
@@ -140,8 +146,12 @@ class EventReader:
         headers = tuple(m.headers or ())
         return Event(*where, m.offset, m.timestamp, m.key, m.value, headers, self._max_bytes)
 
-    def _of(self, entity: str) -> list[TopicPartition]:
-        return [partition for (name, _), partition in self._partitions.items() if name == entity]
+    def _of(self, entity: str, number: int | None = None) -> list[TopicPartition]:
+        return [
+            partition
+            for (name, at), partition in self._partitions.items()
+            if name == entity and (number is None or at == number)
+        ]
 
     def _find_partitions(self) -> dict[Position, TopicPartition]:
         found: dict[Position, TopicPartition] = {}

@@ -73,11 +73,6 @@ def topic_name(config: Config, entity: str) -> str:
     return f"{config.log.namespace}.{entity}.v1"
 
 
-def entity_of(record: Record) -> str:
-    """The entity whose topic holds records of this type."""
-    return next(name for name, entity in ENTITIES.items() if entity.record is type(record))
-
-
 def topic_settings(log: LogConfig, entity: str) -> dict[str, str]:
     """The topic's configuration as Kafka spells it."""
     spec = ENTITIES[entity]

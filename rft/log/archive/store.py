@@ -87,7 +87,7 @@ class ArchiveStore:
             return self._fs.open(self._at(path), "wb")
 
     def force(self, file: Any) -> None:
-        """What was written to ``file`` survives a power cut from now on (local archives; others keep what is closed)."""
+        """What was written to ``file`` survives a power cut from now on (elsewhere: once it is closed)."""
         with self._faults("write"):
             file.flush()
             if self.local:

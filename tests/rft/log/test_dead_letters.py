@@ -1,0 +1,62 @@
+"""A dead letter keeps what it was and says what went wrong and where."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rft.errors import DecodeError
+from rft.log.dead_letters import dead_letter_headers, earlier_failure
+
+
+def headers_of(original: object, error: BaseException, attempt: int = 1) -> list[tuple[str, bytes | None]]:
+    return dead_letter_headers(
+        original,  # type: ignore[arg-type]
+        stage="decode",
+        error=error,
+        topic="rft.experiences.v1",
+        partition=3,
+        offset=17,
+        attempt=attempt,
+        first_failure_ms=1_700_000_000_000,
+    )
+
+
+def test_cause_and_origin_are_named() -> None:
+    headers = headers_of([("ce_id", b"a")], DecodeError("trailing bytes", "tokens"))
+    assert headers[0] == ("ce_id", b"a")
+    assert dict(headers[1:]) == {
+        "rft.error.stage": b"decode",
+        "rft.error.class": b"DecodeError",
+        "rft.error.message": b"tokens: trailing bytes",
+        "rft.error.topic": b"rft.experiences.v1",
+        "rft.error.partition": b"3",
+        "rft.error.offset": b"17",
+        "rft.error.attempt": b"1",
+        "rft.error.first-failure": b"1700000000000",
+    }
+
+
+@given(st.lists(st.tuples(st.text(), st.one_of(st.none(), st.binary()))))
+def test_original_headers_are_untouched_whatever_they_are(original: list[tuple[str, bytes | None]]) -> None:
+    assert headers_of(original, ValueError("x"))[: len(original)] == original
+
+
+@given(st.text())
+def test_any_message_is_bounded_and_valid_utf8(message: str) -> None:
+    value = dict(headers_of(None, ValueError(message * 100)))["rft.error.message"]
+    assert value is not None
+    assert len(value) <= 4096
+    value.decode()
+
+
+def test_the_newest_failure_counts_when_it_fails_again() -> None:
+    first = headers_of((), ValueError("x"))
+    assert earlier_failure(first) == (1, 1_700_000_000_000)
+    assert earlier_failure(headers_of(first, ValueError("y"), attempt=2)) == (2, 1_700_000_000_000)
+
+
+def test_a_fresh_event_has_no_earlier_failure() -> None:
+    assert earlier_failure([("ce_id", b"a")]) is None
+    assert earlier_failure(None) is None
+    assert earlier_failure([("rft.error.attempt", b"x"), ("rft.error.first-failure", b"1")]) is None
