@@ -5,7 +5,8 @@ What a reader asks for and the log does not hold is a MissingRangeError, never a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import heapq
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -86,7 +87,8 @@ def open_log(config: Config, archive: str | None = None) -> LogView:
 
 def merge(partitions: list[Iterator[Event]]) -> Iterator[Event]:
     """Interleave partitions, each in its own order, by (timestamp, partition, offset) of what comes next in each."""
-    import heapq
+    return heapq.merge(*partitions, key=_moment)
 
-    key: Callable[[Event], tuple[int, int, int]] = lambda event: (event.timestamp_ms, event.partition, event.offset)  # noqa: E731
-    return heapq.merge(*partitions, key=key)
+
+def _moment(event: Event) -> tuple[int, int, int]:
+    return event.timestamp_ms, event.partition, event.offset

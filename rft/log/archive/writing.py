@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from fastavro.write import Writer
 
 from rft.errors import ArchiveError
@@ -60,6 +62,11 @@ class FileWriter:
             raise self._cannot(error) from error
         self._store.finish(self._path, done.path)
         return done
+
+    def abandon(self) -> None:
+        """Let go of it unfinished: what it holds is copied again."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def _cannot(self, error: OSError) -> ArchiveError:
         return ArchiveError(f"archive {self._store.url}: {self._path} cannot be written: {error}")

@@ -1,0 +1,11 @@
+"""The archiver: copies topics into an archive while they are written, each event exactly once.
+
+The archive itself says how far it is: a whole file's name holds the offset after its last event, and what is not in a
+whole file is copied again.
+"""
+
+from __future__ import annotations
+
+from consumers.archiver.role import run
+
+__all__ = ["run"]
