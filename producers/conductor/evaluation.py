@@ -38,10 +38,9 @@ class EvaluationPlan:
     """0: not between."""
 
     @classmethod
-    def of(cls, config: Config, held_out: int) -> EvaluationPlan:
-        """The configured plan with as many tasks as there are ``held_out``."""
-        tasks = min(config.eval.tasks, held_out)
-        return cls(tasks, min(config.eval.interim_tasks, tasks), config.eval.every_versions)
+    def of(cls, config: Config) -> EvaluationPlan:
+        evaluation = config.eval
+        return cls(evaluation.tasks, min(evaluation.interim_tasks, evaluation.tasks), evaluation.every_versions)
 
 
 @dataclass(slots=True)

@@ -41,5 +41,5 @@ def task_of(order: Order, item: TaskItem, config: Config, now_ms: int) -> Task:
         seed=seed_of(config.run.seed, group_id),
         min_version=min_version,
         issued_at=now_ms,
-        metadata=json.dumps(item.metadata, default=str),
+        metadata=json.dumps(item.metadata),
     )

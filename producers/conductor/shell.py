@@ -30,10 +30,7 @@ def run(config: Config, stop: threading.Event) -> None:
     Raises ConfigError for a task source that cannot be used, BrokerError when the log cannot be read or written.
     """
     splits = open_sources(config)
-    plan = EvaluationPlan.of(config, len(splits.held_out))
-    if plan.tasks < config.eval.tasks:
-        log.warning("eval.tasks is %d, but there are %d held-out tasks only", config.eval.tasks, plan.tasks)
-    core = Conductor(Pace.of(config), plan, config.trainer.model_key)
+    core = Conductor(Pace.of(config), EvaluationPlan.of(config), config.trainer.model_key)
     entities = ("tasks", "weights", "steps", "ready")
     with EventWriter(config, CLIENT_ID) as writer, EventReader(config, CLIENT_ID, entities) as reader:
         _Shell(config, core, splits, reader, writer).run(stop)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import AsyncConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 
 from producers.explorer.backlog import Delivery
@@ -29,11 +29,12 @@ POLL_MS = 100
 COMMIT_INTERVAL_S = 0.5
 """After a ``kill -9``, tasks finished within this time are done again, besides the unfinished ones."""
 LEAVE_TIMEOUT_MS = 5000
+NOT_COMMITTED = "offsets of %s are not committed yet: %s"
 
 log = logging.getLogger("rft")
 
 
-class TaskFeed(ConsumerRebalanceListener):
+class TaskFeed(AsyncConsumerRebalanceListener):
     """Takes tasks as a member of the group of explorers, on a thread of its own."""
 
     def __init__(
@@ -89,15 +90,23 @@ class TaskFeed(ConsumerRebalanceListener):
         self._open.clear()
         self._thread.join(timeout_s)
 
-    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+    # kafka-python calls these on its own thread, while the feed's thread waits in poll() or close(): a commit must
+    # be awaited there, and the ledger is never used by both at once.
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         log.info("has partitions %s of %s", sorted(p.partition for p in self._consumer.assignment()), self._topic)
 
-    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         self._settle()
-        self._commit()
+        offsets = self._ledger.committable()
+        try:
+            if offsets:
+                await self._consumer.commit_async(self._as_kafka(offsets), callback=lambda *_: None)
+        except KafkaError as error:
+            log.warning(NOT_COMMITTED, self._topic, error)
         self._ledger.lost(p.partition for p in revoked)
 
-    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+    async def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
         self._settle()
         self._ledger.lost(p.partition for p in lost)
 
@@ -130,14 +139,15 @@ class TaskFeed(ConsumerRebalanceListener):
         if not offsets:
             return
         try:
-            self._consumer.commit(
-                {TopicPartition(self._topic, p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}
-            )
+            self._consumer.commit(self._as_kafka(offsets))
         except KafkaError as error:
             # The group is being rebalanced or the broker is away: at worst the tasks are delivered again.
-            log.warning("cannot commit offsets of %s yet: %s", self._topic, error)
+            log.warning(NOT_COMMITTED, self._topic, error)
         else:
             self._ledger.committed(offsets)
+
+    def _as_kafka(self, offsets: dict[int, int]) -> dict[TopicPartition, OffsetAndMetadata]:
+        return {TopicPartition(self._topic, p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}
 
     def _pause_or_resume(self) -> None:
         assigned, paused = self._consumer.assignment(), self._consumer.paused()
