@@ -12,10 +12,15 @@ from typing import Any
 
 import pytest
 from brokers import ConfigMaker, require_kafka_home
+from hypothesis import settings
 
 from infra.broker import open_broker
 from rft.config import Config
 from rft.log.topics import ensure_topics
+
+# An example that is slow on a busy machine is not wrong.
+settings.register_profile("busy", deadline=None)
+settings.load_profile("busy")
 
 
 def _run_broker(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-from rft.errors import ConfigError
-
 
 def matches_format(response: str, answer: str | None, *, pattern: str) -> float:
     """1 if the whole response matches the regular expression ``pattern`` (``.`` takes newlines too), else 0."""
@@ -20,5 +18,5 @@ def length_penalty(response: str, answer: str | None, *, written_tokens: int, fr
     """
     del response, answer
     if not 0 <= free < limit:
-        raise ConfigError(f"length_penalty: needs 0 <= free < limit, found free = {free}, limit = {limit}")
+        raise ValueError("needs 0 <= free < limit")
     return -min(max((written_tokens - free) / (limit - free), 0.0), 1.0)

@@ -25,6 +25,8 @@ def math_verify(response: str, answer: str | None, *, timeout_s: float = 5.0) ->
     The answer may be LaTeX or plain. A response that takes longer than ``timeout_s`` seconds of CPU time counts as
     wrong. May be called from any thread. Raises RewardError if the answer cannot be parsed.
     """
+    if timeout_s <= 0:
+        raise ValueError("timeout_s must be above 0")
     verdict = _worker.ask({"response": response, "answer": reference(answer, "math_verify"), "timeout_s": timeout_s})
     if verdict is None:
         log.warning("math_verify: gave up on a response; it would take more than %g s of CPU time", timeout_s)

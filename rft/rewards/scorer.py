@@ -63,6 +63,8 @@ def _prepare(term: RewardTerm) -> Callable[[Experience, dict[str, Any]], float]:
     name, options = term.function, term.options
     function = _find(name)
     wanted = _wanted(name, function, options)
+    if name in NAMED:
+        _try_out(name, function, wanted, options)
 
     def call(experience: Experience, metadata: dict[str, Any]) -> float:
         context = {
@@ -115,6 +117,16 @@ def _wanted(name: str, function: RewardFunction, options: dict[str, Any]) -> tup
             f"processor.rewards: {name}: {error}; its options are {', '.join(known) or 'none'}"
         ) from error
     return wanted
+
+
+def _try_out(name: str, function: RewardFunction, wanted: tuple[str, ...], options: dict[str, Any]) -> None:
+    """Score an answer of 1, so that values which an option cannot have are found before the run."""
+    context = {"prompt": "", "metadata": {}, "written_tokens": 1}
+    try:
+        function("1", "1", **{key: context[key] for key in wanted}, **options)
+    except Exception as error:
+        given = ", ".join(f"{key} = {value!r}" for key, value in options.items())
+        raise ConfigError(f"processor.rewards: {name} cannot work with {given or 'no options'}: {error}") from error
 
 
 def _metadata(experience: Experience) -> dict[str, Any]:

@@ -41,7 +41,9 @@ def open_sources(config: Config) -> TaskSplits:
     excluded = frozenset(item.prompt for item in kept_back)
     held_out_tasks = FiniteTasks(kept_back, "sequential", 0)
     if isinstance(source, Gym):
-        return TaskSplits(EndlessTasks(source, config.run.seed, excluded), held_out_tasks)
+        endless = EndlessTasks(source, config.run.seed, excluded)
+        endless[0]  # a template that does not fit, or a space held out as a whole, is found now and not in the run
+        return TaskSplits(endless, held_out_tasks)
     train = [item for item in source if item.prompt not in excluded]
     if not train:
         raise ConfigError(

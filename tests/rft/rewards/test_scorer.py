@@ -1,0 +1,134 @@
+"""The configured terms become one score; whatever a function of one's own does wrong is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rft.config import RewardTerm
+from rft.errors import ConfigError, RewardError
+from rft.rewards import make_scorer
+from schemas.events import Experience
+
+
+def experience(response: str = "cba", answer: str | None = "cba", metadata: str = "{}", written: int = 3) -> Experience:
+    return Experience(
+        experience_id="g/0",
+        group_id="g",
+        number=0,
+        sample=0,
+        split="train",
+        group_size=1,
+        prompt="abc>",
+        response=response,
+        answer=answer,
+        created_at=0,
+        source="test",
+        model="policy",
+        action_mask=np.array([0, 0] + [1] * written, np.uint8),
+        metadata=metadata,
+    )
+
+
+def score(*terms: dict[str, Any], of: Experience | None = None) -> tuple[float, dict[str, float]]:
+    return make_scorer([RewardTerm.model_validate(term) for term in terms])(of or experience())
+
+
+def mine(response: str, answer: str | None, *, prompt: str, metadata: dict[str, Any], **options: Any) -> float:
+    assert prompt == "abc>"
+    return len(response) + metadata.get("level", 0) + options.get("bonus", 0)
+
+
+def bare(response: str, answer: str | None) -> bool:
+    return response == answer
+
+
+def counting(response: str, answer: str | None, *, written_tokens: int) -> int:
+    return written_tokens
+
+
+def exploding(response: str, answer: str | None) -> float:
+    raise KeyError("oops")
+
+
+def endless(response: str, answer: str | None) -> float:
+    return float("inf")
+
+
+def wordy(response: str, answer: str | None) -> Any:
+    return "good"
+
+
+async def later(response: str, answer: str | None) -> float:
+    return 1.0
+
+
+def test_rewards_are_summed_with_their_weights_and_kept_apart() -> None:
+    terms = [
+        {"function": "exact_match", "weight": 2.0},
+        {"function": "format", "weight": 0.5, "options": {"pattern": "[a-z]+"}},
+        {"function": "format", "weight": 0.25, "options": {"pattern": "[0-9]+"}},
+        {"function": "length_penalty", "options": {"free": 1, "limit": 5}},
+    ]
+    total, rewards = score(*terms)
+    assert rewards == {"exact_match": 1.0, "format": 1.0, "format#2": 0.0, "length_penalty": -0.5}
+    assert total == 2.0 + 0.5 - 0.5
+
+
+def test_a_function_of_ones_own_gets_prompt_metadata_and_options() -> None:
+    term = {"function": f"{__name__}:mine", "options": {"bonus": 10}}
+    assert score(term, of=experience(metadata='{"level": 4}'))[0] == 17
+
+
+def test_a_function_need_not_take_what_it_does_not_use() -> None:
+    assert score({"function": f"{__name__}:bare"})[0] == 1.0
+    assert score({"function": f"{__name__}:counting"}, of=experience(written=7))[0] == 7
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ("exploding", "raised KeyError: 'oops'"),
+        ("endless", "returned inf, must be finite"),
+        ("wordy", "returned 'good', must be a number"),
+    ],
+)
+def test_a_failing_function_is_a_reward_error_that_names_it(function: str, says: str) -> None:
+    with pytest.raises(RewardError, match=says) as caught:
+        score({"function": f"{__name__}:{function}"})
+    assert function in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("term", "says"),
+    [
+        ({"function": "exact"}, "choose exact_match, numeric_match"),
+        ({"function": "exact_match", "options": {"case": True}}, "unexpected keyword argument 'case'.*ignore_case"),
+        ({"function": "format"}, "missing a required argument: 'pattern'; its options are pattern"),
+        ({"function": "length_penalty", "options": {"limit": 3}}, "'free'"),
+        ({"function": "length_penalty", "options": {"free": 9, "limit": 3}}, "free = 9, limit = 3: needs 0 <= free"),
+        ({"function": "format", "options": {"pattern": "("}}, r"cannot work with pattern = '\(': missing \)"),
+        ({"function": "numeric_match", "options": {"tolerance": "some"}}, "cannot work with tolerance = 'some'"),
+        ({"function": "math_verify", "options": {"timeout_s": 0}}, "timeout_s must be above 0"),
+        ({"function": f"{__name__}:mine", "options": {"prompt": "x"}}, "option 'prompt' would hide"),
+        ({"function": f"{__name__}:later"}, "must be a plain function"),
+        ({"function": f"{__name__}:nothing"}, "has no 'nothing'"),
+    ],
+)
+def test_wrong_terms_are_refused_before_anything_is_scored(term: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        make_scorer([RewardTerm.model_validate(term)])
+
+
+@pytest.mark.parametrize("metadata", ["", "[1]", "{", "[" * 100_000])
+def test_metadata_that_is_no_object_is_a_reward_error(metadata: str) -> None:
+    with pytest.raises(RewardError, match="metadata of g/0 is not"):
+        score({"function": "exact_match"}, of=experience(metadata=metadata))
+
+
+def test_a_task_without_an_answer_cannot_be_matched() -> None:
+    for function in ("exact_match", "numeric_match", "math_verify"):
+        with pytest.raises(RewardError, match=f"{function} needs the task's answer"):
+            score({"function": function}, of=experience(answer=None))
