@@ -14,6 +14,8 @@ BUFFERED_EVENTS = 512
 """Events that Faust reads ahead. It counts events, not bytes, so this bounds memory only together with
 ``log.max_message_bytes``; more did not make it faster."""
 
+NEVER_S = 1e9
+
 
 def make_app(config: Config, data_path: Path) -> faust.App:
     """An app that reads bytes, creates no topics, commits nothing by itself and serves no web pages.
@@ -36,6 +38,9 @@ def make_app(config: Config, data_path: Path) -> faust.App:
         broker_max_poll_records=BUFFERED_EVENTS,
         # Waiting for unacknowledged events in a rebalance would mean waiting for groups to be whole.
         stream_wait_empty=False,
+        # Faust's watchdogs go by acknowledgements, which we do not give to Faust.
+        stream_processing_timeout=NEVER_S,
+        broker_commit_livelock_soft_timeout=NEVER_S,
         broker_client_id=f"{config.log.namespace}.processor",
         producer_max_batch_size=256 * 1024,
         # Longer than a broker takes to restart: until then the producer tries again by itself.

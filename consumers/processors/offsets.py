@@ -19,7 +19,7 @@ from rft.log.watermark import OffsetWatermark
 
 logger = logging.getLogger(__name__)
 
-COMMIT_TIMEOUT_S = 5.0
+COMMIT_TIMEOUT_S = 3.0
 
 
 class Offsets:

@@ -16,6 +16,7 @@ import faust
 from consumers.processors.app import experiences_topic, make_app
 from consumers.processors.offsets import Offsets
 from consumers.processors.output import Output
+from consumers.processors.quiet import log_sparingly
 from consumers.processors.shell import Shell
 from consumers.processors.summary import summary_line
 from rft.config import Config
@@ -32,7 +33,7 @@ COMMIT_S = 1.0
 SUMMARY_S = 10.0
 SETTLE_S = 5.0
 """How long a stop or a rebalance waits for acknowledgements; what comes later is written twice and counted once."""
-STOP_S = 12.0
+STOP_S = 8.0
 """How long Faust may take to leave its group and close its connections."""
 
 
@@ -51,6 +52,7 @@ def run(config: Config, stop: threading.Event) -> None:
     )
     for line in ensure_topics(config):
         logger.info(line)
+    log_sparingly("aiokafka")
     with tempfile.TemporaryDirectory(prefix="rft-processor-") as scratch:
         asyncio.run(_serve(config, Pipeline(rules), stop, Path(scratch)))
 
@@ -75,10 +77,15 @@ async def _serve(config: Config, pipeline: Pipeline, stop: threading.Event, scra
     app.on_partitions_revoked.connect(revoked)
     app.on_partitions_assigned.connect(assigned)
     await app.start()
+    began = time.monotonic()
     try:
         await _keep_time(app, pipeline, offsets, shell, stop)
     finally:
         await _close(app, offsets, shell)
+        seconds = time.monotonic() - began
+        logger.info(
+            "in all: %s", summary_line(pipeline.counts, Counter(), seconds, len(pipeline.groups), offsets.unresolved)
+        )
 
 
 async def _keep_time(app: faust.App, pipeline: Pipeline, offsets: Offsets, shell: Shell, stop: threading.Event) -> None:
