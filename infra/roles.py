@@ -16,6 +16,8 @@ from types import FrameType
 
 from rft.config import Config
 from rft.errors import BrokerError, RftError
+from rft.log.clients import bootstrap_servers
+from rft.log.probe import probe
 
 RunFunction = Callable[[Config, threading.Event], None]
 
@@ -64,8 +66,11 @@ def run_role(role: str, config: Config, run: RunFunction | None = None) -> int:
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, ask_to_stop)
     try:
-        function = run or importlib.import_module(ROLES[role].module).run
         log.info("%s %d", _STARTS, os.getpid())
+        if run is None:
+            # Before the imports, which take longer than finding out that there is no broker.
+            probe(config.broker, bootstrap_servers(config))
+        function = run or importlib.import_module(ROLES[role].module).run
         function(config, stop)
     except RftError as error:
         log.error("%s: %s", type(error).__name__, " ".join(str(error).split()))

@@ -19,7 +19,7 @@ from infra.launcher.progress import Facts, RoleFacts
 REFRESH_S = 0.5
 PLAIN_EVERY_S = 5.0
 SPARK = "▁▂▃▄▅▆▇█"
-SPARK_WIDTH = 40
+SPARK_WIDTH = 24
 _STATE_STYLE = {"running": "green", "waiting": "yellow", "done": "cyan", "ended": "dim", "stopping": "yellow"}
 
 
@@ -120,9 +120,9 @@ def screen(title: str, facts: Facts, roles: Sequence[RoleFacts], elapsed_s: floa
     eta = f"eta {clock(facts.eta_s)}" if facts.eta_s is not None else "eta --:--"
     bar = ProgressBar(total=facts.steps, completed=facts.step, complete_style="cyan", finished_style="green")
     head.add_row(Text(f"step {facts.step}/{facts.steps}", style="bold"), bar, f"{clock(elapsed_s)}  {eta}")
-    body = Table.grid(padding=(0, 3), expand=True)
-    body.add_column(ratio=3)
-    body.add_column(ratio=2)
+    body = Table.grid(padding=(0, 2), expand=True)
+    body.add_column(ratio=1)
+    body.add_column()
     body.add_row(_learning(facts), _roles(roles))
     return Panel(
         Group(head, Text(), body),
@@ -136,14 +136,14 @@ def screen(title: str, facts: Facts, roles: Sequence[RoleFacts], elapsed_s: floa
 
 
 def _learning(facts: Facts) -> Table:
-    table = Table.grid(padding=(0, 2))
+    table = Table.grid(padding=(0, 1))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
     reward = Text("-")
     if facts.rewards:
         reward = Text.assemble((f"{recent_mean(facts.rewards):.3f} ", "bold"), (sparkline(facts.rewards), "green"))
     table.add_row("reward", reward)
-    table.add_row("held-out accuracy", _accuracy(facts.accuracies))
+    table.add_row("held-out", _accuracy(facts.accuracies))
     table.add_row("weights", f"v{facts.version}" if facts.version >= 0 else "-")
     table.add_row("staleness", f"mean {facts.staleness_mean:.2f}, max {facts.staleness_max:.0f}")
     table.add_row("experiences", f"{facts.experiences:,} ({facts.experiences_per_s:,.0f}/s)")
@@ -160,7 +160,7 @@ def _accuracy(accuracies: Sequence[tuple[int, float]]) -> Text:
     text = Text(f"{last[1]:.1%} ", style="bold")
     text.append(f"at v{last[0]}", style="dim")
     if last is not first:
-        text.append(f"  ({first[1]:.1%} at v{first[0]})  ", style="dim")
+        text.append(f", first {first[1]:.1%} ", style="dim")
         text.append(sparkline([share for _, share in accuracies]), style="cyan")
     return text
 

@@ -1,0 +1,171 @@
+"""``rft`` as people call it: exit codes, and one clear message within ten seconds when something is wrong."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+RFT = str(Path(sys.executable).with_name("rft"))
+COMMANDS = ("run", "conductor", "explorer", "processor", "trainer", "doctor", "topics", "report")
+
+
+def rft(*words: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [RFT, *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | {"COLUMNS": "200"} | (env or {}),
+    )
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration that is right, with a folder that passes for a model at first sight."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").touch()
+    (model / "model.safetensors").touch()
+    path = tmp_path / "run.toml"
+    path.write_text(f'[run]\nfolder = "{tmp_path}/runs"\n[policy]\nmodel = "{model}"\n')
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_purpose_and_an_example(command):
+    answer = rft(command, "--help")
+    assert answer.returncode == 0
+    assert f"Example: rft {command} " in answer.stdout
+
+
+def test_help_comes_at_once_and_names_every_command():
+    started = time.monotonic()
+    answer = rft("--help")
+    assert time.monotonic() - started < 3  # 0.2 s where nothing else runs; importing torch alone takes longer
+    assert all(f" {command} " in answer.stdout for command in COMMANDS)
+    assert "Exit codes: 0 done, 1 failed, 2 bad configuration, 130 interrupted" in answer.stdout
+
+
+def test_help_imports_none_of_the_heavy_libraries():
+    code = "import sys, infra.cli; print({'torch', 'transformers', 'faust', 'kafka', 'pydantic'} & sys.modules.keys())"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "set()"
+
+
+def test_dry_run_prints_the_resolved_tree_with_secrets_masked(config):
+    answer = rft(
+        "run", config, "--dry-run", "--trainer.steps", "7", "--broker.kind=external",
+        "--broker.bootstrap_servers", "kafka:9092", "--broker.security_protocol", "SASL_SSL",
+        "--broker.sasl_username", "me", env={"RFT_BROKER__SASL_PASSWORD": "hunter2", "RFT_TRAINER__STEPS": "9"},
+    )  # fmt: skip
+    assert answer.returncode == 0
+    tree = tomllib.loads(answer.stdout)
+    assert tree["trainer"]["steps"] == 7
+    assert tree["broker"]["sasl_password"] == "**********"
+    assert "hunter2" not in answer.stdout + answer.stderr
+    assert not (config.parent / "runs").exists()
+
+
+def check_refusal(answer: subprocess.CompletedProcess[str], code: int, *said: str) -> None:
+    """One message, no traceback, the right exit code."""
+    assert answer.returncode == code, answer.stderr
+    assert "Traceback" not in answer.stdout + answer.stderr
+    assert answer.stderr.count("rft: ") == 1
+    for text in said:
+        assert text in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("[trainer]\nstepz = 5", ("unknown key 'trainer.stepz'", "Did you mean 'steps'")),
+        ("[trainer]\nsteps = 0", ("trainer.steps", "found 0")),
+        ("[trainer", ("not valid TOML",)),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_key(config, line, said):
+    config.write_text(line)
+    check_refusal(rft("run", config), 2, str(config), *said)
+
+
+def test_a_missing_file_and_settings_before_it_are_explained(config):
+    check_refusal(rft("run", config.with_name("no.toml")), 2, "no.toml: no such file")
+    check_refusal(rft("trainer", "--trainer.steps", "3", config), 2, "CONFIG comes before settings")
+    check_refusal(rft("run", config, "--trainer.steps"), 2, "--trainer.steps has no value")
+
+
+def quickly(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    started = time.monotonic()
+    answer = rft(*words)
+    assert time.monotonic() - started < 10
+    return answer
+
+
+def test_a_missing_model_is_refused_before_anything_starts(config):
+    answer = quickly("run", config, "--policy.model", config.parent / "nothing")
+    check_refusal(answer, 1, "no model at", "Hugging Face layout")
+    assert not list((config.parent / "runs").rglob("*.log"))
+
+
+def test_a_port_in_use_is_named(config):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        check_refusal(quickly("run", config, "--broker.port", str(port)), 1, f"port {port} is in use", "broker.port")
+
+
+def test_an_unreachable_broker_is_named_with_the_cause(config):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        servers = f"127.0.0.1:{closed.getsockname()[1]}"
+    external = ("--broker.kind", "external", "--broker.bootstrap_servers", servers)
+    check_refusal(quickly("run", config, *external), 1, servers, "refused")
+    soon = (*external, "--broker.connect_timeout_s", "1")
+    for command in ("topics", "report"):
+        check_refusal(quickly(command, config, *soon), 1, servers, "refused")
+    for role in ("conductor", "explorer", "processor", "trainer"):
+        answer = quickly(role, config, *soon)
+        assert answer.returncode == 1
+        assert "Traceback" not in answer.stderr
+        (error,) = [line for line in answer.stderr.splitlines() if " ERROR " in line]
+        assert f"ERROR {role}: BrokerError: broker {servers}: connection refused" in error
+
+
+def test_doctor_says_what_to_do_and_fails_if_anything_does(config):
+    answer = rft("doctor", config, "--policy.model", config.parent / "nothing")
+    assert answer.returncode == 1
+    assert "fail model" in answer.stdout
+    assert "set policy.model" in answer.stdout
+    assert "Traceback" not in answer.stderr
+
+
+def test_topics_lists_every_topic_with_its_size(config, log_config):
+    servers, namespace = log_config.broker.bootstrap_servers, log_config.log.namespace
+    answer = rft(
+        "topics", config, "--broker.kind", "external", "--broker.bootstrap_servers", servers,
+        "--log.namespace", namespace,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    for entity in ("tasks", "experiences", "rewards", "ready", "weights", "members", "steps", "dlq"):
+        assert f"{namespace}.{entity}.v1" in answer.stdout
+
+
+def test_report_can_be_written_from_the_log_alone(config, log_config):
+    servers, namespace = log_config.broker.bootstrap_servers, log_config.log.namespace
+    answer = rft(
+        "report", config, "--broker.kind", "external", "--broker.bootstrap_servers", servers,
+        "--log.namespace", namespace,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    assert (config.parent / "runs" / "run" / "report.html").exists()
