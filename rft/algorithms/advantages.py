@@ -17,7 +17,7 @@ EPSILON = 1e-6
 
 def group_centered(rewards: Floats, groups: Groups) -> Floats:
     """``r - mean(group)``: Dr. GRPO (https://arxiv.org/abs/2503.20783), without bias towards easy or hard tasks."""
-    means = np.bincount(groups, weights=rewards) / np.bincount(groups)
+    means = np.bincount(groups, weights=rewards) / np.maximum(np.bincount(groups), 1)
     centered: Floats = rewards - means[groups]
     return centered
 

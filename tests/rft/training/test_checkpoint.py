@@ -1,0 +1,132 @@
+"""Checkpoints are whole or absent, whatever happens while one is written."""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+
+from rft.errors import CheckpointError
+from rft.training import checkpoint as module
+from rft.training.checkpoint import (
+    CheckpointState,
+    newest_checkpoint,
+    read_checkpoint,
+    restore_rng,
+    rng_states,
+    write_checkpoint,
+)
+from rft.weights.folders import remove_leftovers
+
+
+def state(step):
+    return CheckpointState("policy", step, step, step, f"digest {step}", "initial", (0, 3 * step), {"step": step})
+
+
+def write(path, step, *, kilobytes=4, keep=2):
+    return write_checkpoint(
+        path,
+        state(step),
+        weights=bytes([step % 256]) * (kilobytes * 1024),
+        companions={"config.json": b"{}"},
+        optimizer={"layer/exp_avg": torch.full((kilobytes * 256,), float(step))},
+        keep=keep,
+    )
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path):
+    folder = write(tmp_path, 5)
+    found = newest_checkpoint(tmp_path)
+    assert found.folder == folder
+    assert found.state.last_record == [0, 15]
+    assert found.state.progress == {"step": 5}
+    assert torch.equal(found.optimizer["layer/exp_avg"], torch.full((1024,), 5.0))
+    assert (folder / "config.json").read_bytes() == b"{}"
+
+
+def test_random_numbers_go_on_where_they_were(tmp_path):
+    write(tmp_path, 1)
+    expected = torch.rand(4)
+    restore_rng(newest_checkpoint(tmp_path).rng)
+    assert torch.equal(torch.rand(4), expected)
+    assert "cpu" in rng_states()
+
+
+def test_the_newest_is_found_and_only_so_many_are_kept(tmp_path):
+    for step in (1, 9, 10, 100):
+        write(tmp_path, step, keep=2)
+    assert newest_checkpoint(tmp_path).state.step == 100
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["step-00000010", "step-00000100"]
+
+
+def test_no_checkpoint_is_no_error(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "state"])
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "trainer/optimizer.safetensors"])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, file, damage, caplog):
+    write(tmp_path, 1)
+    path = write(tmp_path, 2) / file
+    if damage == "flip":
+        path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    elif damage == "truncate":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif damage == "delete":
+        path.unlink()
+    else:
+        (path.parents[len(file.split("/")) - 1] / "trainer" / "state.json").write_text("{")
+    assert newest_checkpoint(tmp_path).state.step == 1
+    assert "step-00000002" in caplog.text
+    shutil.rmtree(tmp_path / "checkpoints" / "step-00000001")
+    with pytest.raises(CheckpointError, match="no checkpoint can be read"):
+        newest_checkpoint(tmp_path)
+
+
+def test_killed_at_any_point_of_writing_a_checkpoint_is_whole_or_absent(tmp_path):
+    random.seed(0)
+    root = tmp_path / "checkpoints"
+    newest = 0
+    for _ in range(25):
+        child = os.fork()
+        if child == 0:
+            step = newest
+            while True:
+                step += 1
+                write(tmp_path, step, kilobytes=256, keep=3)
+        time.sleep(random.uniform(0.001, 0.08))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        steps = [read_checkpoint(folder).state.step for folder in root.glob("step-*")]
+        assert max(steps, default=0) >= newest
+        newest = max(steps, default=0)
+    assert newest > 5
+    remove_leftovers(root)
+    assert all(name.startswith("step-") for name in os.listdir(root))
+
+
+def test_a_disk_that_fills_up_leaves_nothing_and_is_named(tmp_path):
+    write(tmp_path, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"checkpoint of step 2 .*disk / .*MiB free.*needed"):
+            write(tmp_path, 2, kilobytes=128)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path / "checkpoints") == ["step-00000001"]
+    assert newest_checkpoint(tmp_path).state.step == 1
+    write(tmp_path, 2, kilobytes=128)
+    assert newest_checkpoint(tmp_path).state.step == 2
+
+
+def test_a_format_from_the_future_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "FORMAT", 2)
+    folder = write(tmp_path, 1)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="format 2"):
+        read_checkpoint(folder)
