@@ -1,0 +1,81 @@
+"""The conductor as a process on a real log: killed at any moment, it goes on where the log stands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from rft.config import Config
+from rft.log.events import EventWriter
+from schemas.events import Experience, ScoredExperience, Task, TrainingStep
+from tests.producers.roles import Log, RoleProcess, announce
+
+RoleConfig = Callable[..., Config]
+STEPS, GROUPS, EVALS = 6, 4, 10
+
+
+def result(done: Task) -> ScoredExperience:
+    experience = Experience(
+        f"{done.group_id}/0", done.group_id, done.number, 0, done.split, 1, done.prompt, "", None, 0, "test", "policy"
+    )
+    return ScoredExperience(experience, 0, 0, "train", None, 1.0, {}, 0.0, "", 1, 0)
+
+
+def test_a_killed_conductor_goes_on_where_the_log_stands(role_config: RoleConfig, model: Path) -> None:
+    """The test plays everyone else. Each task is issued once, the bound holds, and the final weights are evaluated."""
+    config = role_config(
+        tasks={"source": "reasoning_gym:spell_backward", "prompt_template": "{word}>"},
+        rollout={"samples": 2, "max_tokens": 8},
+        trainer={"steps": STEPS, "groups_per_step": GROUPS, "max_staleness": 1},
+        eval={"tasks": EVALS},
+    )
+    bound = config.pacing_bound
+    with ExitStack() as roles, EventWriter(config, "test") as writer, Log(config, "tasks") as log:
+
+        def issued(split: str) -> list[Task]:
+            return [t for t in log.read("tasks") if t.split == split]
+
+        def evaluate(version: int) -> None:
+            tasks = log.wait("tasks", lambda _: len([t for t in issued("eval") if t.min_version == version]) == EVALS)
+            for done in [t for t in tasks if t.split == "eval" and t.min_version == version]:
+                writer.send("ready", result(done))
+            writer.flush()
+
+        conductor = roles.enter_context(RoleProcess("conductor", config, name="conductor-0"))
+        announce(config, writer, model, 0)
+        evaluate(0)
+        log.wait("tasks", lambda _: len(issued("train")) == bound)
+        for step in range(1, STEPS + 1):
+            if step % 3 == 1:  # the one before was killed while the step was taken
+                conductor.kill()
+                conductor = roles.enter_context(RoleProcess("conductor", config, name=f"conductor-{step}"))
+            retired = tuple(range((step - 1) * GROUPS, step * GROUPS))
+            writer.send("steps", TrainingStep("policy", "step", step, step - 1, step, (), (), retired, "", {}, 0))
+            writer.flush()
+            announce(config, writer, model, step, final=step == STEPS)
+            expected = min(step * GROUPS + bound, STEPS * GROUPS)
+            log.wait("tasks", lambda _, n=expected: len(issued("train")) == n)
+        evaluate(STEPS)
+        assert conductor.process.wait(30) == 0
+        output = conductor.log_path.read_text()
+        everything = log.read("tasks", wait_s=1.0)
+    assert f"held-out accuracy at weight version {STEPS}: 1.000 ({EVALS} tasks)" in output
+    assert sorted(t.number for t in everything if t.split == "train") == list(range(STEPS * GROUPS))
+    assert len({t.group_id for t in everything}) == len(everything)
+    train = {t.prompt for t in everything if t.split == "train"}
+    held_out = {t.prompt for t in everything if t.split == "eval"}
+    assert len(held_out) == EVALS
+    assert not train & held_out
+    assert all(t.temperature == 0 and t.samples == 1 for t in everything if t.split == "eval")
+
+
+def test_a_stopped_conductor_ends_at_once(role_config: RoleConfig) -> None:
+    config = role_config(eval={"tasks": 0}, tasks={"source": "reasoning_gym:spell_backward"})
+    with RoleProcess("conductor", config) as conductor, Log(config, "tasks"):
+        while "train tasks are issued" not in conductor.log_path.read_text():
+            assert conductor.process.poll() is None
+            time.sleep(0.1)
+        code, seconds = conductor.terminate()
+    assert (code, seconds < 5) == (0, True)
