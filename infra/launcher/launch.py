@@ -271,7 +271,7 @@ class _Run:
             )
 
     def _say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def _with_servers(config: Config, servers: str) -> Config:

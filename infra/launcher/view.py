@@ -59,7 +59,7 @@ class PlainView:
         return None
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def update(self, facts: Facts, roles: Sequence[RoleFacts], elapsed_s: float) -> None:
         self.say(plain_line(facts, roles, elapsed_s))
@@ -85,7 +85,7 @@ class LiveView:
         self._live.stop()
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def update(self, facts: Facts, roles: Sequence[RoleFacts], elapsed_s: float) -> None:
         self._live.update(screen(self._title, facts, roles, elapsed_s), refresh=True)
@@ -107,7 +107,7 @@ def plain_line(facts: Facts, roles: Sequence[RoleFacts], elapsed_s: float) -> st
     parts.append(f"trainer idle {facts.idle_share:.0%}")
     if facts.dead_letters:
         parts.append(f"dead letters {facts.dead_letters}")
-    parts.append(" ".join(_role_word(role) for role in roles))
+    parts.append(", ".join(_role_word(role) for role in roles))
     return " | ".join(parts)
 
 
@@ -180,7 +180,7 @@ def _roles(roles: Sequence[RoleFacts]) -> Table:
 
 def _role_word(role: RoleFacts) -> str:
     restarts = f"+{role.restarts}" if role.restarts else ""
-    return f"{role.name}{restarts}:{role.state}:{role.memory_bytes / 2**20:.0f}MiB"
+    return f"{role.name}{restarts} {role.state} {role.memory_bytes / 2**20:.0f} MiB"
 
 
 def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:

@@ -33,15 +33,32 @@ class EndOffsets:
                 self._config, self._client_id, fetch_max_wait_ms=20, max_partition_fetch_bytes=1
             )
         try:
+            # All of them, the empty ones too: kafka-python refreshes its metadata for what is assigned, and fails over
+            # partitions whose leader it has forgotten.
+            self._consumer.assign(list(partitions))
             latest: dict[TopicPartition, int] = self._consumer.end_offsets(list(partitions))
+            self._consumer.pause(*(partition for partition, offset in latest.items() if offset == 0))
             return latest | self._high_watermarks(self._consumer, {p: o for p, o in latest.items() if o > 0}, timeout_s)
         except KafkaError as error:
             raise BrokerError(f"cannot read end offsets: {error}") from error
 
+    def _latest(
+        self, consumer: KafkaConsumer, partitions: list[TopicPartition], timeout_s: float
+    ) -> dict[TopicPartition, int]:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                offsets: dict[TopicPartition, int] = consumer.end_offsets(partitions)
+                return offsets
+            except KeyError as error:
+                # kafka-python leaves out partitions whose leader it has not learned yet, then looks for them.
+                if time.monotonic() > deadline:
+                    raise BrokerError(f"no leader is known for {error}") from None
+                time.sleep(0.05)
+
     def _high_watermarks(
         self, consumer: KafkaConsumer, latest: dict[TopicPartition, int], timeout_s: float
     ) -> dict[TopicPartition, int]:
-        consumer.assign(list(latest))
         for partition, offset in latest.items():
             consumer.seek(partition, offset)
         deadline = time.monotonic() + timeout_s
