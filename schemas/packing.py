@@ -31,7 +31,7 @@ def pack(tokens: TokenArray, action_mask: MaskArray, logprobs: LogprobArray, ver
     if versions.size != tokens.size:
         raise EncodeError(f"has {versions.size} elements, tokens has {tokens.size}", "versions")
     runs = _runs(versions)
-    if runs.size and int(runs[:, 0].min()) < NOT_WRITTEN:
+    if min(runs[:, 0].tolist(), default=NOT_WRITTEN) < NOT_WRITTEN:
         raise EncodeError(f"holds a version below {NOT_WRITTEN}", "versions")
     return tokens.tobytes(), action_mask.tobytes(), logprobs.tobytes(), runs.tobytes()
 
@@ -59,11 +59,9 @@ def _check(
         raise error(f"has {action_mask.size} elements, tokens has {size}", at + "action_mask")
     if logprobs.size != size:
         raise error(f"has {logprobs.size} elements, tokens has {size}", at + "logprobs")
-    if not size:
-        return
-    if tokens.min() < 0:
+    if size and tokens.min() < 0:
         raise error("holds a negative token id", at + "tokens")
-    if action_mask.max() > 1:
+    if action_mask.tobytes().translate(None, b"\x00\x01"):
         raise error("holds something other than 0 and 1", at + "action_mask")
     if not np.isfinite(logprobs).all():
         raise error("holds NaN or infinity", at + "logprobs")
@@ -93,25 +91,29 @@ def _runs(versions: TokenArray) -> npt.NDArray[np.int32]:
     """Shape [runs, 2]: version and count."""
     if not versions.size:
         return np.zeros((0, 2), _I4)
-    starts = np.concatenate(([0], np.flatnonzero(versions[1:] != versions[:-1]) + 1, [versions.size]))
-    runs = np.empty((starts.size - 1, 2), _I4)
-    runs[:, 0] = versions[starts[:-1]]
-    runs[:, 1] = starts[1:] - starts[:-1]
+    changes = (versions[1:] != versions[:-1]).nonzero()[0]
+    runs = np.empty((changes.size + 1, 2), _I4)
+    runs[:-1, 0] = versions[changes]
+    runs[-1, 0] = versions[-1]
+    runs[:-1, 1] = changes + 1
+    runs[-1, 1] = versions.size
+    runs[1:, 1] -= runs[:-1, 1].copy()
     return runs
 
 
 def _expand(data: bytes, size: int, name: str) -> TokenArray:
     if len(data) % 8:
         raise DecodeError(f"{len(data)} bytes are no whole number of (version, count) pairs", name)
-    runs = np.frombuffer(data, _I4).reshape(-1, 2)
+    runs = np.frombuffer(data, _I4)
+    numbers = runs.tolist()
+    counts = numbers[1::2]
     # Before anything is expanded: a count may claim 2**31 tokens.
-    total = int(runs[:, 1].sum(dtype=np.int64))
-    if runs.size and int(runs[:, 1].min()) < 1:
+    if min(counts, default=1) < 1:
         raise DecodeError("a run-length is below 1", name)
-    if total != size:
-        raise DecodeError(f"run-lengths sum to {total}, tokens has {size}", name)
-    if runs.size and int(runs[:, 0].min()) < NOT_WRITTEN:
+    if sum(counts) != size:
+        raise DecodeError(f"run-lengths sum to {sum(counts)}, tokens has {size}", name)
+    if min(numbers[::2], default=NOT_WRITTEN) < NOT_WRITTEN:
         raise DecodeError(f"holds a version below {NOT_WRITTEN}", name)
-    versions = np.repeat(runs[:, 0], runs[:, 1])
+    versions = np.repeat(runs[::2], runs[1::2])
     versions.flags.writeable = False
     return versions

@@ -1,8 +1,8 @@
 """Reads Avro binary by the letter of the specification, without building values.
 
-fastavro is fast but forgiving (overlong integers, negative union branches) and its errors don't name a field.
-This walk is the judge where fastavro failed or disagreed with its own encoding, and before it is trusted with
-a schema that is not ours: it always ends, in time linear in the data, and names the field at fault.
+fastavro is fast, but its errors don't name a field, and a schema that is not ours may make it recurse or count
+without end. This walk tells where fastavro failed, and goes first when the schema is someone else's: it always
+ends, in time linear in the data, and names the field at fault.
 """
 
 from __future__ import annotations

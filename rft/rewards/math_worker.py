@@ -1,7 +1,7 @@
-"""The process behind :mod:`rft.rewards.mathematics`: one JSON request a line on stdin, one JSON reply a line on stdout.
+"""The process behind :mod:`rft.rewards.mathematics`: a JSON request a line on stdin, a JSON reply a line on stdout.
 
-It ends when stdin does. A request that uses more CPU time than it may kills it, by a signal that it does not handle
-and that therefore works inside C code too.
+It imports nothing of ours and ends when stdin does. A request that uses more CPU time than it may kills it, by a
+signal that it does not handle and that therefore works inside C code too.
 """
 
 from __future__ import annotations

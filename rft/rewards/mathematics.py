@@ -12,6 +12,7 @@ import logging
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 from rft.errors import RewardError
 from rft.rewards.matching import reference
@@ -62,7 +63,8 @@ class _Worker:
 
     def _start(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "rft.rewards.math_worker"],
+            # By its path and with -P: no file of the working directory may stand in for math_verify.
+            [sys.executable, "-P", str(Path(__file__).with_name("math_worker.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
