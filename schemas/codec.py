@@ -71,7 +71,7 @@ def decode(
         raise DecodeError(f"{len(data)} bytes; at most {max_bytes} are accepted (log.max_message_bytes)")
     writer, start = _frame(data, writer_schemas)
     if expect is not None and writer.name != expect.__name__:
-        raise DecodeError(f"is a {writer.name}, expected {expect.__name__}")
+        raise DecodeError(f"holds {writer.name}, expected {expect.__name__}")
     reader = current(writer.name)
     read = _read_own if writer.fingerprint == reader.fingerprint else _read_foreign
     return from_wire(_KINDS[writer.name], read(data, start, writer, reader))

@@ -105,7 +105,7 @@ def test_an_unknown_fingerprint_is_refused() -> None:
 
 
 def test_the_wrong_record_for_a_topic_is_refused() -> None:
-    with pytest.raises(DecodeError, match="is a Experience, expected Task"):
+    with pytest.raises(DecodeError, match="holds Experience, expected Task"):
         decode(encode(experience()), Task)
 
 
