@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -29,7 +31,10 @@ class Interrupts:
         return True
 
     def __enter__(self) -> Self:
-        self._former = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        for number in _SIGNALS:
+            # nohup ignores SIGHUP for us, and means it.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._former[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -39,6 +44,17 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _forget_terminal()
         if not self.patient:
             raise KeyboardInterrupt
         self._pending += 1
+
+
+def _forget_terminal() -> None:
+    """Once the terminal is gone, writing to it would be an error in the middle of stopping."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        if os.isatty(stream.fileno()):
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -36,9 +36,11 @@ class EndOffsets:
             # All of them, the empty ones too: kafka-python refreshes its metadata for what is assigned, and fails over
             # partitions whose leader it has forgotten.
             self._consumer.assign(list(partitions))
-            latest: dict[TopicPartition, int] = self._consumer.end_offsets(list(partitions))
-            self._consumer.pause(*(partition for partition, offset in latest.items() if offset == 0))
-            return latest | self._high_watermarks(self._consumer, {p: o for p, o in latest.items() if o > 0}, timeout_s)
+            latest = self._latest(self._consumer, list(partitions), timeout_s)
+            written = {partition: offset for partition, offset in latest.items() if offset > 0}
+            self._consumer.pause(*(latest.keys() - written.keys()))
+            self._consumer.resume(*written)
+            return latest | self._high_watermarks(self._consumer, written, timeout_s)
         except KafkaError as error:
             raise BrokerError(f"cannot read end offsets: {error}") from error
 
