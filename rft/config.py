@@ -223,7 +223,8 @@ class TrainerConfig(Section):
     keep_versions: int = Field(default=4, ge=2)
     """Published weight versions kept on disk; explorers need the newest only."""
     buffer_mb: float = Field(default=256.0, gt=0)
-    """Bound of the experience buffer in MiB; when it is full, reading pauses."""
+    """Bound of the experience buffer in MiB; when it is full, reading pauses as soon as a step is possible, and what
+    is read until then is remembered by its place in the log."""
 
 
 class EvalConfig(Section):

@@ -15,6 +15,7 @@
 | learning_rate, tokens, groups, experiences | as used; tokens with prompts |
 | action_tokens | tokens that were learned from |
 | idle_s | waiting for data since the step before |
+| read_s | reading and decoding events since the step before |
 | step_s | forward, backward, optimiser |
 | publish_s | of the step before: digest, weight files, acknowledgements of its events |
 | checkpoint_s | writing a checkpoint since the step before |

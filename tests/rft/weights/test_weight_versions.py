@@ -37,7 +37,7 @@ def test_an_absolute_uri_is_taken_as_it_is(tmp_path):
 def test_weights_that_are_not_what_was_announced_are_refused(tmp_path):
     announcement = put(tmp_path, 1)
     (version_folder(tmp_path, 1) / "model.safetensors").write_bytes(b"weightz")
-    with pytest.raises(WeightsError, match="version 1 of policy .* was announced"):
+    with pytest.raises(WeightsError, match=r"version 1 of policy .* was announced"):
         fetch(announcement, tmp_path)
 
 

@@ -1,0 +1,162 @@
+"""A trainer killed anywhere goes on as if nothing had happened: same weights, nothing published or trained twice."""
+
+import random
+import shutil
+import signal
+
+import pytest
+from synthetic import make_tiny_model, publish, scored
+from trainer_runs import (
+    KILL_POINTS,
+    settings,
+    start_trainer,
+    steps_of,
+    train,
+    trained_ids,
+    versions_of,
+)
+
+from rft.errors import BrokerError, CheckpointError
+from rft.weights.checkpoint import fetch
+
+GROUPS, SIZE, STEPS = 36, 4, 12
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def events():
+    members = [scored(number, sample, SIZE) for number in range(GROUPS) for sample in range(SIZE)]
+    random.Random(0).shuffle(members)
+    return members + members[::5]
+
+
+@pytest.fixture
+def new_run(make_config, tmp_path, model, events):
+    def make(broker, name, **trainer):
+        config = make_config(broker, **settings(tmp_path, name, model, **trainer))
+        publish(config, events)
+        return config
+
+    return make
+
+
+def assert_same_run(config, undisturbed):
+    """Each step and version is on the log once, and the weights are those of the undisturbed run."""
+    steps, expected = steps_of(config), steps_of(undisturbed)
+    assert [s.step for s in steps] == [s.step for s in expected] == list(range(1, STEPS + 1))
+    assert [s.digest for s in steps] == [s.digest for s in expected]
+    assert [s.trained for s in steps] == [s.trained for s in expected]
+    versions = versions_of(config)
+    assert [v.version for v in versions] == [v.version for v in versions_of(undisturbed)]
+    assert [v.sha256 for v in versions] == [v.sha256 for v in versions_of(undisturbed)]
+    assert [v.final for v in versions] == [False] * STEPS + [True]
+    assert set(trained_ids(steps).values()) == {1}
+    fetch(versions[-1], config.run.path)
+
+
+@pytest.mark.timeout(240)
+def test_killed_at_every_point_the_run_is_the_one_that_would_have_been(embedded_broker, new_run):
+    undisturbed = new_run(embedded_broker, "undisturbed")
+    train(undisturbed)
+    config = new_run(embedded_broker, "killed")
+    for point in KILL_POINTS:
+        process = start_trainer(config, kill=point)
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL, point
+    process = start_trainer(config)
+    process.join(60)
+    assert process.exitcode == 0
+    assert_same_run(config, undisturbed)
+
+
+@pytest.mark.timeout(240)
+def test_killed_at_random_moments_the_run_is_the_one_that_would_have_been(embedded_broker, new_run):
+    undisturbed = new_run(embedded_broker, "undisturbed", sync_interval=1)
+    train(undisturbed)
+    config = new_run(embedded_broker, "killed")
+    moments = random.Random(1)
+    killed = 0
+    for _ in range(30):
+        process = start_trainer(config)
+        process.join(moments.uniform(0.15, 0.6))
+        if process.exitcode is not None:
+            break
+        process.kill()
+        process.join()
+        killed += 1
+    process.join(60)
+    train(config)
+    assert killed > 0
+    assert_same_run(config, undisturbed)
+
+
+def test_without_a_checkpoint_all_steps_are_redone_and_nothing_is_published(embedded_broker, new_run):
+    config = new_run(embedded_broker, "run", sync_interval=3)
+    train(config)
+    before = steps_of(config), versions_of(config)
+    assert [v.step for v in before[1]] == [0, 3, 6, 9, 12]
+    shutil.rmtree(config.run.path)
+    train(config)
+    assert (steps_of(config), versions_of(config)) == before
+    fetch(before[1][-1], config.run.path)
+
+
+def test_a_finished_run_only_says_so_again(embedded_broker, new_run):
+    config = new_run(embedded_broker, "run")
+    train(config)
+    before = steps_of(config), versions_of(config)
+    train(config)
+    assert (steps_of(config), versions_of(config)) == before
+
+
+def test_more_steps_continue_a_finished_run(embedded_broker, new_run):
+    config = new_run(embedded_broker, "run", steps=5)
+    train(config)
+    longer = config.model_copy(update={"trainer": config.trainer.model_copy(update={"steps": STEPS})})
+    train(longer)
+    assert [s.step for s in steps_of(config)] == list(range(1, STEPS + 1))
+    assert [v.final for v in versions_of(config)] == [False] * 5 + [True] + [False] * 6 + [True]
+
+
+def test_redoing_with_changed_hyperparameters_stops_and_names_them(embedded_broker, new_run):
+    config = new_run(embedded_broker, "run", checkpoint_interval=5)
+    train(config)
+    shutil.rmtree(config.run.path / "checkpoints" / f"step-{STEPS:08d}")
+    changed = config.model_copy(update={"trainer": config.trainer.model_copy(update={"learning_rate": 0.02})})
+    with pytest.raises(CheckpointError, match=r"redoing step 11 led to .*learning_rate was 0.01, is 0.02"):
+        train(changed)
+
+
+def test_another_logs_checkpoint_is_refused(embedded_broker, new_run):
+    config = new_run(embedded_broker, "run")
+    train(config)
+    other = new_run(embedded_broker, "run")
+    with pytest.raises((CheckpointError, BrokerError), match=r"log"):
+        train(other)
+    assert steps_of(other) == []
+
+
+def test_a_log_that_started_from_another_model_is_refused(embedded_broker, new_run, tmp_path):
+    config = new_run(embedded_broker, "run")
+    train(config)
+    other = make_tiny_model(tmp_path / "other", seed=3)
+    changed = config.model_copy(
+        update={
+            "policy": config.policy.model_copy(update={"model": str(other)}),
+            "run": config.run.model_copy(update={"name": "fresh"}),
+        }
+    )
+    with pytest.raises(CheckpointError, match=r"redoing step 1 led to|another model"):
+        train(changed)
+
+
+def test_another_trainers_checkpoint_is_refused(embedded_broker, new_run):
+    config = new_run(embedded_broker, "run")
+    train(config)
+    changed = config.model_copy(update={"trainer": config.trainer.model_copy(update={"model_key": "other"})})
+    with pytest.raises(CheckpointError, match=r"model_key = 'policy'"):
+        train(changed)
