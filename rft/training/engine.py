@@ -188,5 +188,5 @@ def prepare_torch(threads: int, seed: int) -> None:
     # On a GPU a few operations have no deterministic twin: there we warn, and the promise is for CPUs.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     # Only helps to find reads of uninitialised memory, and costs 2 % of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set by its class
     torch.manual_seed(seed)

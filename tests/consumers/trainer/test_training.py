@@ -124,7 +124,7 @@ def test_nothing_staler_than_allowed_is_trained_and_its_tasks_are_retired_at_onc
 
 def test_filtered_members_are_named_but_not_trained(embedded_broker, new_run):
     config = new_run(embedded_broker, steps=1)
-    some = group(0)[:3] + [scored(0, 3, SIZE, verdict="filtered", cause="too_long")]
+    some = [*group(0)[:3], scored(0, 3, SIZE, verdict="filtered", cause="too_long")]
     publish(config, some + group(1, verdict="filtered", cause="uniform") + group(2))
     train(config)
     (step,) = steps_of(config)
@@ -239,11 +239,11 @@ def test_every_promised_metric_is_reported(embedded_broker, new_run):
     config = new_run(embedded_broker, steps=2)
     publish(config, groups(*range(4)))
     train(config)
-    promised = set(
-        "loss grad_norm reward_mean reward_std advantage_abs_mean ratio_mean clip_share kl entropy staleness_max "
-        "staleness_mean learning_rate tokens action_tokens groups experiences idle_s read_s step_s publish_s "
-        "checkpoint_s buffer_bytes duplicates skipped".split()
-    )
+    optimisation = {"loss", "grad_norm", "skipped", "learning_rate", "ratio_mean", "clip_share", "kl", "entropy"}
+    data = {"reward_mean", "reward_std", "advantage_abs_mean", "staleness_max", "staleness_mean", "duplicates"}
+    amounts = {"tokens", "action_tokens", "groups", "experiences", "buffer_bytes"}
+    times = {"idle_s", "read_s", "step_s", "publish_s", "checkpoint_s"}
+    promised = optimisation | data | amounts | times
     for step in steps_of(config):
         assert promised <= step.metrics.keys()
     assert len(read_all(config, "steps")) == 2
