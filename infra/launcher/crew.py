@@ -13,6 +13,7 @@ from infra.launcher.supervisor import Limits, OnSuccess, Role
 from rft.config import Config
 
 BROKER = "broker"
+ARCHIVER = "archiver"
 _ON_SUCCESS: dict[str, OnSuccess] = {"conductor": "end_run", "trainer": "leave"}
 MakeCommands = Callable[[Config, Path], dict[str, Command]]
 
@@ -31,12 +32,13 @@ def crew(config: Config) -> dict[str, str]:
     """Kind of each role process, by its name."""
     explorers = {f"explorer-{index}": "explorer" for index in range(config.launcher.explorers)}
     processors = {f"processor-{index}": "processor" for index in range(config.launcher.processors)}
-    return {"trainer": "trainer", **explorers, **processors, "conductor": "conductor"}
+    archiver = {ARCHIVER: "archiver"} if config.archiving else {}
+    return {**archiver, "trainer": "trainer", **explorers, **processors, "conductor": "conductor"}
 
 
 def supervised(config: Config, names: list[str], *, own_broker: bool) -> list[Role]:
     """The roles for the supervisor: the conductor's success is the run's; a trainer that has finished may rest."""
-    roles = [Role(name, on_success=_ON_SUCCESS.get(name, "restart")) for name in names]
+    roles = [Role(name, on_success=_ON_SUCCESS.get(name, "restart"), stops_last=name == ARCHIVER) for name in names]
     if own_broker:
         # The embedded broker's log dies with it; a Kafka node comes back with its data.
         roles.insert(0, Role(BROKER, restartable=config.broker.kind == "kafka", outlives_roles=True, state="running"))

@@ -68,6 +68,8 @@ class Role:
     restartable: bool = True
     outlives_roles: bool = False
     """True for the broker: it is not stopped with the roles but after them, by others."""
+    stops_last: bool = False
+    """True for the archiver: it is asked to stop when the other roles have, for it copies their last events too."""
     state: State = "new"
     deaths: list[float] = field(default_factory=list)
     """Times of the restarts that still count."""
@@ -95,6 +97,8 @@ class Supervisor:
         """How the run will have ended once all roles have stopped."""
         self._deadline = 0.0
         self._killed = False
+        self._last_asked = False
+        """Whether those that stop last were asked to."""
 
     def start(self, now: float) -> list[Action]:
         """Start everything that does not run yet."""
@@ -105,7 +109,7 @@ class Supervisor:
         role = self.roles[name]
         if self.ending is not None:
             role.state = "ended"
-            return self._end_if_all_stopped()
+            return self._stop_next(now)
         if code == DONE and role.on_success != "restart":
             role.state = "done"
             return self._finish(End(DONE, "done"), now) if role.on_success == "end_run" else []
@@ -124,7 +128,7 @@ class Supervisor:
         if self.ending is None:
             return [self._spawn(role) for role in self.roles.values() if role.state == "waiting" and role.due <= now]
         if now >= self._deadline and not self._killed:
-            late = self._alive()
+            late = self._asked()
             self._killed = True
             names = ", ".join(role.name for role in late)
             text = f"{names} did not stop within {self.limits.stop_timeout_s:g} s and will be killed"
@@ -137,7 +141,7 @@ class Supervisor:
             say = Say("stopping; Ctrl-C again kills at once")
             return [say, *self._finish(End(INTERRUPTED, "interrupted"), now)]
         self.ending = End(INTERRUPTED, "interrupted")
-        self._killed = True
+        self._killed = self._last_asked = True
         return [Kill(role.name) for role in self._alive()]
 
     def _restart_or_give_up(self, role: Role, code: int, now: float) -> list[Action]:
@@ -167,13 +171,25 @@ class Supervisor:
         for role in self.roles.values():
             if role.state == "waiting":
                 role.state = "ended"
-        return [Terminate(role.name) for role in self._alive()] or self._end_if_all_stopped()
+        return [Terminate(role.name) for role in self._asked()] or self._stop_next(now)
+
+    def _stop_next(self, now: float) -> list[Action]:
+        """When the first have stopped, ask the last; when these have too, it is over."""
+        if self._asked():
+            return []
+        if not self._last_asked:
+            self._last_asked, self._killed = True, False
+            self._deadline = now + self.limits.stop_timeout_s
+            if last := self._asked():
+                return [Terminate(role.name) for role in last]
+        return [] if self.ending is None else [self.ending]
+
+    def _asked(self) -> list[Role]:
+        """Those that were asked to stop and still run."""
+        return [role for role in self._alive() if self._last_asked or not role.stops_last]
 
     def _alive(self) -> list[Role]:
         return [role for role in self.roles.values() if role.state == "running" and not role.outlives_roles]
-
-    def _end_if_all_stopped(self) -> list[Action]:
-        return [] if self._alive() or self.ending is None else [self.ending]
 
 
 def how_it_ended(code: int) -> str:

@@ -147,3 +147,44 @@ def test_the_broker_s_end_after_the_roles_changes_nothing():
     assert supervisor.exited("broker", -9, None, 2) == []
     supervisor.exited("trainer", 0, None, 3)
     assert supervisor.exited("explorer-0", 0, None, 3) == [End(DONE, "done")]
+
+
+def with_archiver() -> Supervisor:
+    roles = [Role("archiver", stops_last=True), Role("conductor", on_success="end_run"), Role("explorer-0")]
+    supervisor = Supervisor(roles, Limits(3, restart_window_s=100, backoff_s=1, stop_timeout_s=30))
+    supervisor.start(0)
+    return supervisor
+
+
+def test_the_archiver_is_asked_to_stop_when_all_others_have():
+    supervisor = with_archiver()
+    assert supervisor.exited("conductor", 0, None, 10) == [Terminate("explorer-0")]
+    assert supervisor.exited("explorer-0", 0, None, 15) == [Terminate("archiver")]
+    assert supervisor.tick(44) == []
+    assert supervisor.exited("archiver", 0, None, 44) == [End(DONE, "done")]
+
+
+def test_the_archiver_has_time_of_its_own_even_after_others_were_killed():
+    supervisor = with_archiver()
+    supervisor.interrupt(0)
+    assert quiet(supervisor.tick(30)) == [Kill("explorer-0"), Kill("conductor")][::-1]
+    supervisor.exited("conductor", -9, None, 30)
+    assert supervisor.exited("explorer-0", -9, None, 30) == [Terminate("archiver")]
+    assert supervisor.tick(59) == []
+    assert quiet(supervisor.tick(60)) == [Kill("archiver")]
+    assert supervisor.exited("archiver", -9, None, 60) == [End(INTERRUPTED, "interrupted")]
+
+
+def test_a_second_interrupt_kills_the_archiver_with_the_others():
+    supervisor = with_archiver()
+    supervisor.interrupt(0)
+    assert supervisor.interrupt(1) == [Kill("archiver"), Kill("conductor"), Kill("explorer-0")]
+    for name in ("conductor", "explorer-0"):
+        assert supervisor.exited(name, -9, None, 1) == []
+    assert supervisor.exited("archiver", -9, None, 1) == [End(INTERRUPTED, "interrupted")]
+
+
+def test_without_others_left_the_archiver_is_asked_at_once():
+    supervisor = with_archiver()
+    supervisor.exited("explorer-0", 1, None, 0)
+    assert supervisor.exited("conductor", 0, None, 0) == [Terminate("archiver")]
