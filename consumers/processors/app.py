@@ -52,8 +52,8 @@ def make_app(config: Config, data_path: Path) -> faust.App:
 def experiences_topic(app: faust.App, config: Config) -> faust.types.TopicT:
     """The topic to read, as bytes: an event that cannot be decoded must reach our code, not end the agent.
 
-    ``acks=False`` keeps Faust from committing: it takes an event for done when the agent raised, when it skipped it in
-    a rebalance, and when the event just before it is not done yet (``Consumer._new_offset``). See
+    ``acks=False`` keeps Faust from committing. Told that offset 11 is done, it commits 12 though 10, the next one to
+    commit, is not; and on a partition where nothing is committed yet, any offset (``Consumer._new_offset``). See
     :mod:`consumers.processors.offsets`.
     """
     return app.topic(

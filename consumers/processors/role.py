@@ -36,6 +36,10 @@ SETTLE_S = 5.0
 STOP_S = 8.0
 """How long Faust may take to leave its group and close its connections."""
 
+VERDICT_BYTES = 2048
+"""Room for what a release adds to an experience (rewards by function, verdict, ids): what we accept, the trainer must
+be able to accept as a scored experience."""
+
 
 def run(config: Config, stop: threading.Event) -> None:
     """Process experiences until ``stop`` is set. Call it in the main thread of a process of its own.
@@ -48,7 +52,7 @@ def run(config: Config, stop: threading.Event) -> None:
         config.processor,
         make_scorer(config.processor.rewards),
         make_prioritiser(config.processor.priority),
-        config.log.max_message_bytes,
+        config.log.max_message_bytes - min(VERDICT_BYTES, config.log.max_message_bytes // 4),
     )
     for line in ensure_topics(config):
         logger.info(line)

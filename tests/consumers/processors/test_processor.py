@@ -9,6 +9,7 @@ from collections import Counter
 from processor_worker import committed, experience, read_until, wait_for
 
 from rft.log.events import EventReader, EventWriter
+from schemas.codec import encode
 from schemas.events import ScoredExperience
 
 
@@ -117,3 +118,21 @@ def test_an_open_group_holds_back_the_position_though_later_events_are_done_with
         read_until(reader, lambda seen: len(seen) >= 12, 20, lambda: worker.log)
     assert worker.stop() == 0
     assert committed(config) == 1
+
+
+def test_an_experience_at_the_size_limit_is_either_refused_or_readable_when_scored(
+    embedded_broker, make_config, start_worker
+):
+    config = make_config(embedded_broker, log={"max_message_bytes": 64 * 1024}, processor={"min_group_size": 1})
+    worker = start_worker(config)
+    bare = len(encode(experience(0, 0, size=1, prompt="")))
+    sizes = [64 * 1024 - left for left in (0, 10, 2000, 4000)]
+    with EventWriter(config, "test") as writer:
+        for number, size in enumerate(sizes):
+            writer.send("experiences", experience(number, 0, size=1, prompt="x" * (size - bare - 2)))
+    with EventReader(config, "test", ["ready", "dlq"]) as reader:
+        events = read_until(reader, lambda seen: len(seen) >= len(sizes), 20, lambda: worker.log)
+    assert {event.entity for event in events} == {"ready", "dlq"}
+    for event in events:
+        if event.entity == "ready":
+            assert event.record(ScoredExperience).verdict == "train"
