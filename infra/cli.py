@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.commands.archiver import archiver
+
 if TYPE_CHECKING:
     from rft.config import Config
 
@@ -131,6 +133,9 @@ def trainer(context: typer.Context, config: ConfigPath) -> None:
     Example: rft trainer run.toml --broker.bootstrap_servers kafka:9092 --trainer.threads 4
     """
     _role("trainer", config, context)
+
+
+app.command(context_settings=_ANY_SETTING)(archiver)
 
 
 @app.command(context_settings=_ANY_SETTING)

@@ -1,0 +1,36 @@
+"""``rft archiver``: the role, or one copy of what is there."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from infra.commands.common import ConfigPath, load
+
+if TYPE_CHECKING:
+    from rft.config import Config
+
+
+def archiver(
+    context: typer.Context,
+    config: ConfigPath,
+    once: Annotated[bool, typer.Option("--once", help="Copy up to the log's present end and exit.")] = False,
+) -> None:
+    """Copy the topics into Avro files, each event exactly once, until stopped. One for each archive.
+
+    Started again it goes on after the last whole file. The section archive of the configuration says where to, which topics, and how big the files are.
+
+    Example: rft archiver run.toml --broker.bootstrap_servers kafka:9092 --archive.url s3://bucket/run-7
+    """
+    loaded = load(config, context)
+    from infra.roles import RunFunction, run_role
+
+    def copy_once(config: Config, stop: threading.Event) -> None:
+        from consumers.archiver import run
+
+        run(config, stop, once=True)
+
+    function: RunFunction | None = copy_once if once else None
+    raise typer.Exit(run_role("archiver", loaded, function))
