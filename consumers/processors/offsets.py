@@ -1,7 +1,7 @@
 """How far each partition is done with, and telling the broker.
 
-Faust's own book-keeping commits past events whose neighbours finish first, so offsets are counted here: what is committed is
-the position before which every event's outcome is acknowledged.
+Faust's own book-keeping commits past events whose neighbours finish first, so offsets are counted here: what is
+committed is the position before which every event's outcome is acknowledged.
 """
 
 from __future__ import annotations
