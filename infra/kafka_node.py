@@ -37,11 +37,14 @@ class KafkaNode:
 
     def prepare(self, port: int) -> tuple[list[str], Mapping[str, str]]:
         """Command and environment for a node on ``port``; formats its data folder if it is new."""
-        self._data.mkdir(parents=True, exist_ok=True)
         properties = self._data / "server.properties"
-        properties.write_text("".join(f"{k}={v}\n" for k, v in self._settings(port).items()))
         logging = self._data / "log4j2.properties"
-        logging.write_text(_LOG4J)
+        try:
+            self._data.mkdir(parents=True, exist_ok=True)
+            properties.write_text("".join(f"{k}={v}\n" for k, v in self._settings(port).items()))
+            logging.write_text(_LOG4J)
+        except OSError as error:
+            raise BrokerError(f"cannot prepare {self._data} for Apache Kafka: {error.strerror}") from error
         if not (self._data / "log" / "meta.properties").exists():
             self._format(properties)
         # Modest, but what is set for Kafka elsewhere holds here too.

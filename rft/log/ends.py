@@ -8,7 +8,7 @@ fetch is right on every broker, so that is what we ask for.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
@@ -16,6 +16,24 @@ from kafka.errors import KafkaError
 from rft.config import Config
 from rft.errors import BrokerError
 from rft.log.clients import make_consumer
+
+
+def ask_offsets(
+    ask: Callable[..., dict[TopicPartition, int]], partitions: Collection[TopicPartition], timeout_s: float = 10.0
+) -> dict[TopicPartition, int]:
+    """``ask`` is a consumer's ``beginning_offsets`` or ``end_offsets``. BrokerError if there is no answer in time."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        remaining = max(deadline - time.monotonic(), 0.1)
+        try:
+            return ask(list(partitions), timeout_ms=int(remaining * 1000))
+        except KeyError as error:
+            # kafka-python leaves out partitions whose leader it has not learned yet, then looks for them.
+            if time.monotonic() > deadline:
+                raise BrokerError(f"no leader is known for {error}") from None
+            time.sleep(0.05)
+        except KafkaError as error:
+            raise BrokerError(f"cannot read offsets: {error}") from error
 
 
 class EndOffsets:
@@ -36,27 +54,13 @@ class EndOffsets:
             # All of them, the empty ones too: kafka-python refreshes its metadata for what is assigned, and fails over
             # partitions whose leader it has forgotten.
             self._consumer.assign(list(partitions))
-            latest = self._latest(self._consumer, list(partitions), timeout_s)
+            latest = ask_offsets(self._consumer.end_offsets, partitions, timeout_s)
             written = {partition: offset for partition, offset in latest.items() if offset > 0}
             self._consumer.pause(*(latest.keys() - written.keys()))
             self._consumer.resume(*written)
             return latest | self._high_watermarks(self._consumer, written, timeout_s)
         except KafkaError as error:
             raise BrokerError(f"cannot read end offsets: {error}") from error
-
-    def _latest(
-        self, consumer: KafkaConsumer, partitions: list[TopicPartition], timeout_s: float
-    ) -> dict[TopicPartition, int]:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                offsets: dict[TopicPartition, int] = consumer.end_offsets(partitions)
-                return offsets
-            except KeyError as error:
-                # kafka-python leaves out partitions whose leader it has not learned yet, then looks for them.
-                if time.monotonic() > deadline:
-                    raise BrokerError(f"no leader is known for {error}") from None
-                time.sleep(0.05)
 
     def _high_watermarks(
         self, consumer: KafkaConsumer, latest: dict[TopicPartition, int], timeout_s: float

@@ -12,7 +12,7 @@ from kafka.errors import IncompatibleBrokerVersion, KafkaError
 from rft.config import Config
 from rft.errors import BrokerError
 from rft.log.clients import make_admin, make_consumer
-from rft.log.ends import EndOffsets
+from rft.log.ends import EndOffsets, ask_offsets
 from rft.log.topics import ENTITIES, topic_name
 
 
@@ -52,7 +52,7 @@ def topic_table(config: Config) -> list[TopicRow]:
             for name in names
             for partition in described.get(name, {}).get("partitions", [])
         ]
-        begin: dict[TopicPartition, int] = consumer.beginning_offsets(partitions) if partitions else {}
+        begin = ask_offsets(consumer.beginning_offsets, partitions) if partitions else {}
         end = ends.ask(partitions) if partitions else {}
         sizes = _sizes(admin)
         groups = _committed(admin, set(partitions))

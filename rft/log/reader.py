@@ -14,7 +14,7 @@ from kafka.errors import KafkaError
 from rft.config import Config
 from rft.errors import BrokerError, DecodeError, TopicError
 from rft.log.clients import make_consumer
-from rft.log.ends import EndOffsets
+from rft.log.ends import EndOffsets, ask_offsets
 from rft.log.topics import topic_name
 from schemas.codec import DEFAULT_MAX_BYTES, decode
 from schemas.events import Record
@@ -122,10 +122,7 @@ class EventReader:
 
     def begin_offsets(self) -> dict[Position, int]:
         """The first offset that is still kept of each (entity, partition)."""
-        try:
-            return self._by_position(self._consumer.beginning_offsets(list(self._partitions.values())))
-        except KafkaError as error:
-            raise BrokerError(f"cannot read the offsets of {', '.join(self._entities)}: {error}") from error
+        return self._by_position(ask_offsets(self._consumer.beginning_offsets, self._partitions.values()))
 
     def caught_up(self, ends: Mapping[Position, int]) -> bool:
         """Whether everything before ``ends`` has been returned by ``poll``."""
