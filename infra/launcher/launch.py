@@ -205,7 +205,7 @@ class _Run:
         elapsed = time.monotonic() - self._started
         report = self._report(end, elapsed)
         if end.code == INTERRUPTED:
-            self._say(f"interrupted after {clock(elapsed)}; no process is left")
+            self._say(f"interrupted after {clock(elapsed)}")
             if self._config.broker.kind != "embedded":
                 self._say("the same command resumes the run")
             return end.code
