@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infra.commands.archiver import archiver
+from infra.commands.audit import audit
 
 if TYPE_CHECKING:
     from rft.config import Config
@@ -136,6 +137,7 @@ def trainer(context: typer.Context, config: ConfigPath) -> None:
 
 
 app.command(context_settings=_ANY_SETTING)(archiver)
+app.command(context_settings=_ANY_SETTING)(audit)
 
 
 @app.command(context_settings=_ANY_SETTING)

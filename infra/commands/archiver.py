@@ -20,7 +20,8 @@ def archiver(
 ) -> None:
     """Copy the topics into Avro files, each event exactly once, until stopped. One for each archive.
 
-    Started again it goes on after the last whole file. The section archive of the configuration says where to, which topics, and how big the files are.
+    Started again it goes on after the last whole file. Where to, which topics and how big the files: the
+    configuration's section archive.
 
     Example: rft archiver run.toml --broker.bootstrap_servers kafka:9092 --archive.url s3://bucket/run-7
     """

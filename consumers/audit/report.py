@@ -1,0 +1,158 @@
+"""What an audit says: two balances, what is wrong, and by name what is merely worth knowing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that must not be. ``kind`` is one of the keys of :data:`KINDS`."""
+
+    kind: str
+    experience_id: str | None
+    text: str
+    entity: str | None = None
+    partition: int | None = None
+    offset: int | None = None
+    model: str | None = None
+    step: int | None = None
+
+
+KINDS: Mapping[str, str] = {
+    "lost": "published and read, but neither scored nor a dead letter",
+    "never_published": "scored, but not (any more) in `experiences` where it is said to come from",
+    "letter_of_nothing": "a dead letter of an event that is not in `experiences`",
+    "foreign_event": "a step names an event that is not in `ready`, or another than the one that stands there",
+    "not_for_training": "trained, although filtered or held out",
+    "trained_twice": "trained more than once in the surviving lineage",
+    "step_missing": "the lineage of the weights has a gap",
+    "step_contradicted": "one step recorded twice, and differently",
+    "unreadable": "an event of `steps` that cannot be decoded",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An event of ``experiences`` by place and id."""
+
+    experience_id: str | None
+    partition: int
+    offset: int
+
+
+@dataclass(slots=True)
+class PublishedBalance:
+    """published (+ deleted) = scored + filtered + dead-lettered + waiting + duplicates."""
+
+    published: int = 0
+    """Events of ``experiences``."""
+    deleted: int = 0
+    """Ids that were scored, and whose events retention has deleted since."""
+    scored: int = 0
+    """Distinct ids in ``ready`` that are for training or evaluation."""
+    filtered: Counter[str] = field(default_factory=Counter)
+    """Distinct ids by cause; ``late``: came when their group had been released."""
+    dead_lettered: Counter[str] = field(default_factory=Counter)
+    """Events by the error's class."""
+    waiting: list[Named] = field(default_factory=list)
+    """Their group is not released yet."""
+    duplicates: list[Named] = field(default_factory=list)
+    """Further events of an id."""
+
+    @property
+    def accounted(self) -> int:
+        """What published (+ deleted) must equal."""
+        resolved = self.scored + self.filtered.total() + self.dead_lettered.total()
+        return resolved + len(self.waiting) + len(self.duplicates)
+
+    @property
+    def balanced(self) -> bool:
+        return self.published + self.deleted == self.accounted
+
+
+@dataclass(slots=True)
+class TrainedBalance:
+    """scored (+ deleted) = trained + dropped + evaluated + buffered, for one model."""
+
+    model: str
+    steps: int = 0
+    scored: int = 0
+    deleted: int = 0
+    """Ids that steps name and whose events retention has deleted from ``ready`` since."""
+    trained: int = 0
+    """Times that the surviving lineage trained an event."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Distinct ids that were never trained, by cause."""
+    evaluated: int = 0
+    """Held-out ids: the trainer passes them over."""
+    buffered: int = 0
+    """Named by no step yet."""
+
+    @property
+    def accounted(self) -> int:
+        """What scored (+ deleted) must equal."""
+        return self.trained + self.dropped.total() + self.evaluated + self.buffered
+
+    @property
+    def balanced(self) -> bool:
+        return self.scored + self.deleted == self.accounted
+
+
+@dataclass(slots=True)
+class AuditReport:
+    """The outcome. ``ok`` decides the exit code."""
+
+    source: str
+    """Where the events were read from."""
+    published: PublishedBalance
+    trained: list[TrainedBalance]
+    problems: list[Problem]
+    unchecked: int = 0
+    """Events that steps and scores name and that retention has deleted, so that nothing can be said about them."""
+    unreadable_ready: int = 0
+    """Events of ``ready`` that cannot be decoded: garbage that trainers bury."""
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems and self.published.balanced and all(balance.balanced for balance in self.trained)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for ``--json``."""
+        published = self.published
+        return {
+            "ok": self.ok,
+            "source": self.source,
+            "published": {
+                "published": published.published,
+                "deleted_by_retention": published.deleted,
+                "scored": published.scored,
+                "filtered": dict(sorted(published.filtered.items())),
+                "dead_lettered": dict(sorted(published.dead_lettered.items())),
+                "waiting": len(published.waiting),
+                "duplicates": len(published.duplicates),
+                "balanced": published.balanced,
+            },
+            "trained": [
+                {
+                    "model": balance.model,
+                    "steps": balance.steps,
+                    "scored": balance.scored,
+                    "deleted_by_retention": balance.deleted,
+                    "trained": balance.trained,
+                    "dropped": dict(sorted(balance.dropped.items())),
+                    "evaluated": balance.evaluated,
+                    "buffered": balance.buffered,
+                    "balanced": balance.balanced,
+                }
+                for balance in self.trained
+            ],
+            "problems": [{k: v for k, v in asdict(problem).items() if v is not None} for problem in self.problems],
+            "duplicates": [asdict(named) for named in published.duplicates],
+            "waiting": [asdict(named) for named in published.waiting],
+            "unchecked": self.unchecked,
+            "unreadable_ready": self.unreadable_ready,
+        }
