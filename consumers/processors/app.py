@@ -6,8 +6,9 @@ from pathlib import Path
 
 import faust
 
+from consumers.processors.transport import PromptTransport
 from rft.config import Config
-from rft.log.clients import faust_broker_options
+from rft.log.clients import faust_broker_options, fetch_wait_ms
 from rft.log.topics import topic_name
 
 BUFFERED_EVENTS = 512
@@ -26,7 +27,7 @@ def make_app(config: Config, data_path: Path) -> faust.App:
     Raises:
         BrokerError: The broker cannot be reached.
     """
-    return faust.App(
+    app = faust.App(
         f"{config.log.namespace}.processors",
         autodiscover=False,
         datadir=str(data_path),
@@ -47,6 +48,8 @@ def make_app(config: Config, data_path: Path) -> faust.App:
         producer_request_timeout=120.0,
         **faust_broker_options(config),
     )
+    app.transport = PromptTransport(app.conf.broker_consumer, app, fetch_wait_ms=fetch_wait_ms(config))
+    return app
 
 
 def experiences_topic(app: faust.App, config: Config) -> faust.types.TopicT:
