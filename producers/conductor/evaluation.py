@@ -119,6 +119,11 @@ class Evaluator:
         """Whether all results of ``version`` have come; True when it has nothing to evaluate."""
         return self._of(version).results.first_missing() >= self._wanted.get(version, 0)
 
+    @property
+    def awaits_results(self) -> bool:
+        """Whether an evaluation is under way."""
+        return any(not self.complete(version) for version in self._wanted)
+
     def news(self) -> list[Accuracy]:
         """Evaluations that became complete since the last call."""
         fresh = [v for v in self._wanted if v not in self._reported and self.complete(v)]

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable
 
-from producers.conductor.core import Conductor, Order, Seen, TrainOrder
+from producers.conductor.core import Conductor, EvalOrder, Order, Seen, TrainOrder
 from producers.conductor.evaluation import PREFIX, EvaluationPlan
 from producers.conductor.orders import task_of
 from producers.conductor.pacing import Pace
@@ -46,6 +46,7 @@ class _Shell:
         self._reader = reader
         self._writer = writer
         self._progress_at = time.monotonic() + PROGRESS_S
+        self._reads_results = True
 
     def run(self, stop: threading.Event) -> None:
         ends = self._reader.end_offsets()
@@ -57,6 +58,7 @@ class _Shell:
         log.info("%d train tasks are issued, %d of them retired", pacer.issued, pacer.retired)
         self._issue(self._core.caught_up())
         while not stop.is_set() and not self._core.done:
+            self._read_results_when_awaited()
             self._issue(self._feed(self._reader.poll(POLL_S)))
             self._tell()
         self._tell()
@@ -69,8 +71,21 @@ class _Shell:
                 orders += self._core.step(seen)
         return orders
 
-    def _issue(self, orders: Iterable[Order]) -> None:
+    def _read_results_when_awaited(self) -> None:
+        """``ready`` carries all experiences; nobody reads them for nothing while no evaluation is under way."""
+        if self._reads_results and not self._core.evaluator.awaits_results:
+            self._reader.pause("ready")
+            self._reads_results = False
+
+    def _issue(self, orders: list[Order]) -> None:
         now_ms, issued = int(time.time() * 1000), 0
+        if not self._reads_results and any(isinstance(order, EvalOrder) for order in orders):
+            # Results of tasks that are not issued yet can only stand beyond the present end.
+            for (entity, partition), end in self._reader.end_offsets().items():
+                if entity == "ready":
+                    self._reader.seek(entity, partition, end)
+            self._reader.resume("ready")
+            self._reads_results = True
         for order in orders:
             source = self._splits.train if isinstance(order, TrainOrder) else self._splits.held_out
             self._writer.send("tasks", task_of(order, source[order.number], self._config, now_ms))
