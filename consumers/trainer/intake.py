@@ -52,7 +52,7 @@ class Intake:
 
     def poll(self, timeout_s: float) -> list[Event]:
         """New events, of any kind."""
-        return self._reader.poll(timeout_s, max_events=1000)
+        return self._reader.poll(timeout_s, max_events=256)
 
     def take_in(self, events: Iterable[Event]) -> None:
         """Put what is for training into the buffer."""

@@ -59,10 +59,10 @@ def assert_same_run(config, undisturbed):
 
 
 @pytest.mark.timeout(240)
-def test_killed_at_every_point_the_run_is_the_one_that_would_have_been(embedded_broker, new_run):
-    undisturbed = new_run(embedded_broker, "undisturbed")
+def test_killed_at_every_point_the_run_is_the_one_that_would_have_been(any_broker, new_run):
+    undisturbed = new_run(any_broker, "undisturbed")
     train(undisturbed)
-    config = new_run(embedded_broker, "killed")
+    config = new_run(any_broker, "killed")
     for point in KILL_POINTS:
         process = start_trainer(config, kill=point)
         process.join(60)
