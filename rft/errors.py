@@ -6,6 +6,9 @@ RftError                 exit code 1
 │   └── TopicError       a topic is missing or contradicts the design
 ├── DecodeError          an event is malformed (goes to the dead letter queue)
 ├── EncodeError          a record cannot be written as an event
+├── RegistryError        the schema registry refuses us
+│   ├── RegistryUnreachableError   it does not answer; trying again may help
+│   └── IncompatibleSchemaError    a schema would break readers or writers of another version
 ├── RolloutError         a rollout failed after its retries
 ├── RewardError          a reward function failed
 ├── PolicyError          a model cannot be loaded or cannot generate
@@ -19,7 +22,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from schemas.errors import DecodeError, EncodeError, RftError
+from schemas.errors import (
+    DecodeError,
+    EncodeError,
+    IncompatibleSchemaError,
+    RegistryError,
+    RegistryUnreachableError,
+    RftError,
+)
 
 __all__ = [
     "ArchiveError",
@@ -28,8 +38,11 @@ __all__ = [
     "ConfigError",
     "DecodeError",
     "EncodeError",
+    "IncompatibleSchemaError",
     "MissingRangeError",
     "PolicyError",
+    "RegistryError",
+    "RegistryUnreachableError",
     "RewardError",
     "RftError",
     "RolloutError",

@@ -30,3 +30,15 @@ class EncodeError(RftError, ValueError):
     def __init__(self, message: str, field: str) -> None:
         super().__init__(f"{field}: {message}")
         self.field = field
+
+
+class RegistryError(RftError):
+    """A schema registry refuses us or answers what makes no sense; the message holds its own words."""
+
+
+class RegistryUnreachableError(RegistryError):
+    """The registry does not answer, or answers that it cannot now. Trying again later may help."""
+
+
+class IncompatibleSchemaError(RegistryError):
+    """A schema breaks readers or writers of another version; the message names each place and what to do."""

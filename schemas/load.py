@@ -1,4 +1,4 @@
-"""The schemas of ``avsc/``, parsed once, with their fingerprints."""
+"""The schemas of ``avsc/``, parsed once, with their fingerprints; ``avsc/history/`` has every version ever written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import fastavro
@@ -17,6 +17,11 @@ from schemas.errors import DecodeError
 NAMESPACE = "stream_rft"
 NAMES = ("Task", "Experience", "Reward", "ScoredExperience", "WeightVersion", "Member", "TrainingStep")
 """Unqualified names of the records that travel on topics."""
+STORED = "ArchivedEvent"
+"""The record of archive files."""
+FOLDER = Path(__file__).with_name("avsc")
+HISTORY = FOLDER / "history"
+"""``<Record>.v<number>.avsc``, nested records written out. Written once (`rft schemas freeze`), never changed."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +36,39 @@ class Schema:
     """The same as fastavro wants it, with full names."""
     named: Mapping[str, Any]
     """Definitions of all named types in it, by full name."""
+    canonical: str
+    """Its parsing canonical form: all that a reader needs to know of a writer's schema, in little space."""
     fingerprint: bytes
-    """CRC-64-AVRO of the parsing canonical form, 8 bytes little-endian. Docs and defaults don't change it."""
+    """CRC-64-AVRO of ``canonical``, 8 bytes little-endian. Docs and defaults don't change it."""
 
 
 @cache
 def current(name: str) -> Schema:
     """The schema that this release writes for record ``name``, one of :data:`NAMES` or a record nested in them."""
-    return _build(_expand(_read(name), set()))
+    return build(_read(name))
+
+
+@cache
+def history(name: str) -> Mapping[int, Schema]:
+    """Every version of record ``name`` that was ever written, by number from 1, the oldest first."""
+    prefix = f"{name}.v"
+    paths = {int(path.stem.removeprefix(prefix)): path for path in HISTORY.glob(f"{prefix}*.avsc")}
+    return {number: build(json.loads(paths[number].read_text(encoding="utf-8"))) for number in sorted(paths)}
 
 
 @cache
 def by_fingerprint() -> dict[bytes, Schema]:
-    """All schemas that can be read without being told, by fingerprint."""
-    return {schema.fingerprint: schema for schema in map(current, NAMES)}
+    """All schemas that can be read without being told, by fingerprint: those of the history and the current ones."""
+    known = [schema for name in NAMES for schema in (*history(name).values(), current(name))]
+    return {schema.fingerprint: schema for schema in known}
+
+
+def build(raw: Any) -> Schema:
+    """A schema from its JSON; records of ours that it names without defining them are the current ones.
+
+    Raises fastavro's SchemaParseException, KeyError or TypeError when it is none.
+    """
+    return _build(_expand(raw, set()))
 
 
 @lru_cache(maxsize=256)
@@ -74,19 +98,20 @@ def _build(raw: Any) -> Schema:
         text=json.dumps(raw),
         parsed=parsed,
         named=named,
+        canonical=canonical,
         fingerprint=bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO")),
     )
 
 
 def _read(name: str) -> Any:
-    return json.loads(files("schemas").joinpath("avsc", f"{name}.avsc").read_text(encoding="utf-8"))
+    return json.loads((FOLDER / f"{name}.avsc").read_text(encoding="utf-8"))
 
 
 def _expand(node: Any, seen: set[str]) -> Any:
     """Replace the first mention of each nested record by its definition."""
     if isinstance(node, str):
         prefix, _, short = node.rpartition(".")
-        if prefix != NAMESPACE or short in seen:
+        if prefix != NAMESPACE or short in seen or not (FOLDER / f"{short}.avsc").is_file():
             return node
         return _expand(_read(short), seen)
     if isinstance(node, list):

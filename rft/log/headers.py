@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from schemas.events import Experience, Member, Record, Reward, ScoredExperience, Task, TrainingStep, WeightVersion
+from schemas.framing import schema_headers
 
 Headers = Sequence[tuple[str, bytes | None]]
 CONTENT_TYPE = b"application/avro"
@@ -32,7 +33,7 @@ def event_id(record: Record) -> str:
 
 
 def cloud_event_headers(record: Record, source: str, now_ms: int) -> list[tuple[str, bytes | None]]:
-    """``ce_*`` and ``content-type``; ``now_ms`` is Unix time in ms."""
+    """``ce_*`` and ``content-type``, and the schema where earlier releases don't know it; ``now_ms`` is Unix time in ms."""
     time = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return [
         ("ce_specversion", b"1.0"),
@@ -41,4 +42,5 @@ def cloud_event_headers(record: Record, source: str, now_ms: int) -> list[tuple[
         ("ce_type", f"stream_rft.{type(record).__name__}".encode()),
         ("ce_time", time.encode()),
         ("content-type", CONTENT_TYPE),
+        *schema_headers(type(record).__name__),
     ]

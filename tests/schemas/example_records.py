@@ -1,0 +1,99 @@
+"""One fixed record of each kind, and their bytes on disk as each version of its schema encoded them.
+
+``python tests/schemas/example_records.py`` writes the bytes of versions that have none yet; those that are there stay as
+they are for ever.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from schemas.codec import encode
+from schemas.events import (
+    EventRef,
+    Experience,
+    Member,
+    Record,
+    Reward,
+    ScoredExperience,
+    Task,
+    TrainingStep,
+    WeightVersion,
+)
+from schemas.load import NAMES, history
+
+FIXTURES = Path(__file__).with_name("fixtures")
+_TIME = 1_700_000_000_000
+
+_EXPERIENCE = Experience(
+    experience_id="train-00000012/3",
+    group_id="train-00000012",
+    number=12,
+    sample=3,
+    split="train",
+    group_size=8,
+    prompt="löwe>",
+    response="ewöl",
+    answer="ewöl",
+    created_at=_TIME,
+    source="explorer-a-1",
+    model="policy",
+    tokens=np.array([5, 6, 7, 70_000, 6, 5], np.int32),
+    action_mask=np.array([0, 0, 0, 1, 1, 1], np.uint8),
+    logprobs=np.array([0, 0, 0, -0.5, -1.25, -3], np.float32),
+    versions=np.array([-1, -1, -1, 2, 2, 3], np.int32),
+    temperature=0.7,
+    finish_reason="length",
+    reward=0.25,
+    duration_ms=41,
+    metadata='{"word": "löwe"}',
+)
+
+EXAMPLES: dict[str, Record] = {
+    "Task": Task("train-00000012", 12, "train", "s", "löwe>", None, 8, 64, 0.7, 1.0, 99, 2, _TIME, '{"a": 1}'),
+    "Experience": _EXPERIENCE,
+    "Reward": Reward("train-00000012/3", "train-00000012", "human", -0.5, _TIME, 2, '{"by": "me"}'),
+    "ScoredExperience": ScoredExperience(
+        experience=_EXPERIENCE,
+        origin_partition=1,
+        origin_offset=2**40,
+        verdict="filtered",
+        cause="truncated",
+        reward=0.0,
+        rewards={"exact_match": 1.0},
+        priority=0.5,
+        release_id="abcd",
+        release_size=8,
+        scored_at=_TIME,
+    ),
+    "WeightVersion": WeightVersion("policy", 3, 6, "checkpoint", "weights/v3", "ab" * 32, 1_234_567, True, _TIME),
+    "Member": Member("explorer-a-1", "explorer", "transformers", "here", 3, "ab", "a:1", _TIME, {"tokens": 12.0}),
+    "TrainingStep": TrainingStep(
+        model="policy",
+        kind="step",
+        step=6,
+        version=2,
+        next_version=3,
+        trained=(EventRef(1, 17, "train-00000012/3", 12, 1),),
+        dropped=(EventRef(0, 4, "train-00000011/0", 11, 4, "stale"),),
+        retired=(11, 12),
+        digest="cd" * 32,
+        metrics={"loss": 0.125},
+        created_at=_TIME,
+    ),
+}
+
+
+def fixture(name: str, number: int) -> Path:
+    """Bytes of the example as version ``number`` encodes it."""
+    return FIXTURES / f"{name}.v{number}.bin"
+
+
+if __name__ == "__main__":
+    for name in NAMES:
+        path = fixture(name, max(history(name)))
+        if not path.exists():
+            path.write_bytes(encode(EXAMPLES[name]))
+            print(path)
