@@ -86,11 +86,14 @@ class TorchEngine:
         """
         started = time.perf_counter()
         advantages = self.algorithm.advantages(rewards, np.asarray(groups, dtype=np.int64))
+        weights = self.algorithm.token_weights(action_counts(payloads))
+        # Without a KL term a sample of no advantage has no gradient: most of a step, once groups become uniform.
+        learns = [i for i in range(len(payloads)) if self.algorithm.kl is not None or advantages[i] != 0]
         batches = micro_batches(
-            payloads,
-            advantages=advantages,
-            weights=self.algorithm.token_weights(action_counts(payloads)),
-            temperatures=temperatures,
+            [payloads[i] for i in learns],
+            advantages=advantages[learns],
+            weights=weights[learns],
+            temperatures=[temperatures[i] for i in learns],
             max_tokens=self.config.micro_batch_tokens,
         )
         learning_rate = self._set_learning_rate(number)

@@ -6,14 +6,14 @@
 | grad_norm | before clipping; 0 when ``skipped`` |
 | skipped | 1: the gradient was not finite, the weights stayed |
 | reward_mean, reward_std, advantage_abs_mean | over the step's samples |
-| ratio_mean | probability now over probability when sampled, over tokens |
+| ratio_mean | probability now over probability when sampled, over ``action_tokens`` |
 | clip_share | share of tokens whose gradient the clip took away |
 | kl | mean estimate against the initial weights; 0 without a KL term |
 | entropy | of the policy at the tokens, in nats |
 | logprob_gap_mean, logprob_gap_max | trainer's minus sampler's log-probability, absolute, over tokens sampled by the very weights that the step started from; absent when there are none |
 | staleness_max, staleness_mean | versions between the step's and each sample's oldest token |
 | learning_rate, tokens, groups, experiences | as used; tokens with prompts |
-| action_tokens | tokens that were learned from |
+| action_tokens | tokens that were learned from: without a KL term, those with an advantage other than 0 |
 | idle_s | waiting for data since the step before |
 | read_s | reading and decoding events since the step before |
 | step_s | forward, backward, optimiser |

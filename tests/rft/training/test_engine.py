@@ -201,3 +201,20 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_weights_in_float32(model, sampl
     assert loss == pytest.approx(exact_loss, abs=0.05)
     assert loss != exact_loss
     assert all(p.dtype == torch.float32 for p in rounded.model.parameters())
+
+
+def test_uniform_groups_cost_no_computation_and_change_no_gradient(model, samples):
+    """A KL term of coefficient 0 has the same gradient, and computes every sample."""
+    for sample in samples:
+        if sample.number == 1:
+            sample.reward = 1.0
+    skipping, complete = make_engine(model), make_engine(model, algorithm={"kl": "k3", "kl_coef": 0.0})
+    complete.set_reference(model)
+    counted, everything = take_step(skipping, samples), take_step(complete, samples)
+    assert 0 < counted["action_tokens"] < everything["action_tokens"]
+    assert counted["loss"] == pytest.approx(everything["loss"], rel=1e-5)
+    assert counted["grad_norm"] == pytest.approx(everything["grad_norm"], rel=1e-4)
+    all_uniform = [s for s in samples if s.number == 1]
+    before = weights_of(skipping)
+    assert take_step(skipping, all_uniform, number=2)["action_tokens"] == 0
+    assert torch.equal(weights_of(skipping), before)
