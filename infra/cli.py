@@ -11,6 +11,7 @@ import typer
 
 from infra.commands.archiver import archiver
 from infra.commands.audit import audit
+from infra.commands.lineage import lineage
 
 if TYPE_CHECKING:
     from rft.config import Config
@@ -138,6 +139,7 @@ def trainer(context: typer.Context, config: ConfigPath) -> None:
 
 app.command(context_settings=_ANY_SETTING)(archiver)
 app.command(context_settings=_ANY_SETTING)(audit)
+app.command(context_settings=_ANY_SETTING)(lineage)
 
 
 @app.command(context_settings=_ANY_SETTING)

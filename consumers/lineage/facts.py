@@ -1,0 +1,193 @@
+"""The answers of lineage, as plain records. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from schemas.events import NOT_WRITTEN, Experience, ScoredExperience, TrainingStep, WeightVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Consecutive tokens that one weight version wrote: ``start`` to ``end`` (exclusive)."""
+
+    version: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One event of an experience: where it stands, and when it was written (Unix ms)."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What one TrainingStep did with an experience."""
+
+    model: str
+    kind: str
+    step: int
+    cause: str
+    """Empty when it was trained, else why it was dropped."""
+    partition: int
+    """Its place in ``ready``."""
+    offset: int
+    staleness: int
+    from_version: int
+    """Weights that the step started from."""
+    to_version: int
+    """Weights to use after the step."""
+
+    @property
+    def trained(self) -> bool:
+        return not self.cause
+
+
+@dataclass(slots=True)
+class ExperienceLineage:
+    """One experience from its task to the weights it changed."""
+
+    experience_id: str
+    group_id: str
+    split: str
+    kind: str = ""
+    source: str = ""
+    model: str = ""
+    prompt: str = ""
+    response: str = ""
+    tokens: int = 0
+    spans: list[Span] = field(default_factory=list)
+    """Which versions wrote which tokens."""
+    published: list[Copy] = field(default_factory=list)
+    ready: list[Copy] = field(default_factory=list)
+    dead_letters: list[str] = field(default_factory=list)
+    """Error of each dead letter of its events."""
+    verdict: str | None = None
+    cause: str | None = None
+    reward: float | None = None
+    rewards: dict[str, float] = field(default_factory=dict)
+    uses: list[Use] = field(default_factory=list)
+
+    @property
+    def outcome(self) -> str:
+        """In a word or two."""
+        trained = [use for use in self.uses if use.trained]
+        if trained:
+            return ", ".join(f"trained by {use.model} in step {use.step}" for use in trained)
+        if self.verdict == "filtered":
+            return f"filtered: {self.cause}"
+        if self.split == "eval" and self.ready:
+            return "evaluated"
+        if self.uses:
+            return f"dropped: {self.uses[0].cause}"
+        if self.ready:
+            return "buffered"
+        if self.dead_letters:
+            return f"dead letter: {self.dead_letters[-1]}"
+        return "waiting" if self.published else "unknown"
+
+    def describe(self, experience: Experience) -> None:
+        """Take over what the event itself says."""
+        self.kind, self.source, self.model = experience.kind, experience.source, experience.model
+        self.prompt, self.response = experience.prompt, experience.response
+        self.tokens = int(experience.tokens.size)
+        self.spans = spans(experience)
+
+    def judge(self, scored: ScoredExperience) -> None:
+        """Take over the processor's verdict; that of a release for training says most."""
+        if self.verdict != "train":
+            self.verdict, self.cause, self.reward = scored.verdict, scored.cause, scored.reward
+            self.rewards = dict(scored.rewards)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "outcome": self.outcome}
+
+
+@dataclass(slots=True)
+class StepLineage:
+    """One gradient step: from which weights, by which events, to which weights."""
+
+    model: str
+    step: int
+    from_version: int
+    to_version: int
+    digest: str
+    created_at: int
+    metrics: dict[str, float]
+    experiences: list[ExperienceLineage] = field(default_factory=list)
+    """What it trained, in batch order."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Events that it dropped, by cause."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "experiences": [experience.to_json() for experience in self.experiences]}
+
+
+@dataclass(slots=True)
+class WeightsLineage:
+    """One weight version: the steps since the version before, and all that they trained."""
+
+    weights: WeightVersion
+    previous: int | None
+    """The version before; None for the weights that training started from."""
+    steps: list[StepLineage]
+    steps_in_all: int
+    """Steps from the initial weights to these."""
+    experiences_in_all: int
+    """Distinct experiences that those steps trained."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "weights": asdict(self.weights),
+            "previous": self.previous,
+            "steps_in_all": self.steps_in_all,
+            "experiences_in_all": self.experiences_in_all,
+            "steps": [step.to_json() for step in self.steps],
+        }
+
+
+@dataclass(slots=True)
+class TaskLineage:
+    """One task and all that was made of it."""
+
+    group_id: str
+    number: int | None
+    split: str | None
+    prompt: str | None
+    answer: str | None
+    issued_at: int | None
+    min_version: int | None
+    experiences: list[ExperienceLineage]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "experiences": [experience.to_json() for experience in self.experiences]}
+
+
+def spans(experience: Experience) -> list[Span]:
+    """Runs of tokens by the version that wrote them; tokens that no policy wrote are left out."""
+    versions = np.where(experience.action_mask == 1, experience.versions, NOT_WRITTEN)
+    if not versions.size:
+        return []
+    starts = [0, *(np.flatnonzero(np.diff(versions)) + 1).tolist()]
+    ends = [*starts[1:], int(versions.size)]
+    runs = (Span(int(versions[start]), start, end) for start, end in zip(starts, ends, strict=True))
+    return [span for span in runs if span.version != NOT_WRITTEN]
+
+
+def surviving(steps: Iterable[TrainingStep], model: str) -> list[TrainingStep]:
+    """The gradient steps that the model's newest weights went through, in order: the last word on each."""
+    by_number = {step.step: step for step in steps if step.model == model and step.kind == "step"}
+    return [by_number[number] for number in sorted(by_number)]

@@ -1,0 +1,61 @@
+"""``rft lineage``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from infra.commands.common import ArchivePath, AsJson, ConfigPath, load
+
+
+def lineage(
+    context: typer.Context,
+    config: ConfigPath,
+    weights: Annotated[int | None, typer.Option(metavar="VERSION", help="Which events made this version?")] = None,
+    step: Annotated[int | None, typer.Option(metavar="N", help="Which events was this step made of?")] = None,
+    experience: Annotated[
+        str | None, typer.Option(metavar="ID", help="Which weights wrote it, and what became of it?")
+    ] = None,
+    task: Annotated[str | None, typer.Option(metavar="ID", help="What was made of this task (group)?")] = None,
+    archive: ArchivePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Follow weights back to the events that made them, or an event on to the weights that it changed.
+
+    Give one of --weights, --step, --experience, --task. Weights and steps are those of trainer.model_key.
+    Reads the live log; with an embedded broker that has ended, the run's archive.
+
+    Example: rft lineage examples/quickstart/quickstart.toml --weights 12
+    """
+    asked: list[tuple[str, Any]] = [
+        (name, value)
+        for name, value in (("weights", weights), ("step", step), ("experience", experience), ("task", task))
+        if value is not None
+    ]
+    if len(asked) != 1:
+        raise typer.BadParameter("give one of --weights, --step, --experience, --task")
+    loaded = load(config, context)
+    from rich.console import Console
+
+    from consumers.lineage import of_experience, of_step, of_task, of_weights, table
+    from infra.launcher.folder import with_running_broker
+    from rft.log.views import open_log
+
+    (what, value) = asked[0]
+    queries: dict[str, Any] = {
+        "weights": (of_weights, table.show_weights),
+        "step": (of_step, table.show_step),
+        "experience": (of_experience, table.show_experience),
+        "task": (of_task, table.show_task),
+    }
+    query, show = queries[what]
+    loaded = with_running_broker(loaded)
+    with open_log(loaded, archive) as view:
+        answer = query(loaded, view, value)
+    if as_json:
+        print(json.dumps(answer.to_json(), indent=1))
+    else:
+        console = Console()
+        show(answer, console if console.is_terminal else Console(width=160))
