@@ -80,6 +80,11 @@ class BrokerProcess:
         """Process id; 0 before the first start."""
         return self._proc.pid if self._proc else 0
 
+    @property
+    def exit_code(self) -> int | None:
+        """Of its last process, negative for a signal; None while it runs or before the first start."""
+        return self._proc.poll() if self._proc else None
+
     def last_lines(self, count: int = 20) -> list[str]:
         """The last lines of its log."""
         return last_lines(self.log_path, count)

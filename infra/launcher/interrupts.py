@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -55,6 +56,7 @@ def _forget_terminal() -> None:
     """Once the terminal is gone, writing to it would be an error in the middle of stopping."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
-        if os.isatty(stream.fileno()):
+        # isatty() says no once the terminal is gone; a file or pipe is to be written on.
+        if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
             os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -35,6 +35,7 @@ from infra.launcher.view import LiveView, PlainView, View, clock
 from infra.launcher.watch import Watcher
 from rft.config import Config
 from rft.errors import RftError
+from rft.log.registry import writer_ids
 from rft.log.topics import ensure_topics
 
 TICK_S = 0.1
@@ -126,6 +127,8 @@ class _Run:
             config_file = write_config(self._path, self._config)
             created = ensure_topics(self._config)
             self._say(f"topics: {len(created)} created, namespace {self._config.log.namespace}")
+            if writer_ids(self._config):
+                self._say(f"schema registry: {self._config.registry.url} takes our schemas")
             commands = self._make_commands(self._config, config_file)
             self._fleet = Fleet(commands, self._path / "logs")
             self._supervisor = Supervisor(
@@ -189,7 +192,8 @@ class _Run:
         broker = self._broker
         if broker is None or self._supervisor.roles[BROKER].state != "running" or broker.alive():
             return []
-        return self._supervisor.exited(BROKER, 1, None, now)
+        # An end that nobody asked for is a failure, also with exit code 0.
+        return self._supervisor.exited(BROKER, broker.exit_code or 1, None, now)
 
     def _restart_broker(self) -> None:
         """A failed start leaves the broker dead, which the next look notices and counts."""

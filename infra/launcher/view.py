@@ -148,7 +148,7 @@ def _learning(facts: Facts) -> Table:
     table.add_row("staleness", f"mean {facts.staleness_mean:.2f}, max {facts.staleness_max:.0f}")
     table.add_row("experiences", f"{facts.experiences:,} ({facts.experiences_per_s:,.0f}/s)")
     table.add_row("trainer idle", f"{facts.idle_share:.0%}")
-    table.add_row("lag", "  ".join(f"{topic} {count:,}" for topic, count in facts.lag.items()) or "-")
+    table.add_row("lag", "\n".join(f"{topic} {count:,}" for topic, count in facts.lag.items()) or "-")
     table.add_row("dead letters", Text(str(facts.dead_letters), style="red" if facts.dead_letters else ""))
     return table
 

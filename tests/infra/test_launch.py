@@ -2,41 +2,61 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from brokers import require_kafka_home
 
 DRIVER = Path(__file__).with_name("drive_launch.py")
 FOREVER = "import time\nwhile True: time.sleep(1)"
 STUBBORN = f"import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('deaf', flush=True)\n{FOREVER}"
+PUBLISH = """
+import sys
+from pathlib import Path
+from rft.config_sources import load_config
+from rft.log.events import EventWriter
+from schemas.events import Task, WeightVersion
+def publish(entity, record):
+    with EventWriter(load_config(Path(sys.argv[1])), "test") as writer:
+        writer.send(entity, record)
+        writer.flush(10)
+"""
+FINAL_VERSION = f"{PUBLISH}\npublish('weights', WeightVersion('policy', 1, 1, 'checkpoint', 'w', '0', 1, True, 0))"
+A_TASK = f"{PUBLISH}\npublish('tasks', Task('g', 0, 'train', 's', 'p', None, 1, 1, 1.0, 1.0, 0, 0, 0))"
 DONE_SOON = "import time; time.sleep(2)"
 
 
 class Launched:
     """A launcher with its output and all processes that it ever had."""
 
-    def __init__(self, folder: Path, programs: dict[str, str], settings: str, *words: str) -> None:
+    def __init__(
+        self, folder: Path, programs: dict[str, str], settings: str = "", *words: str, terminal: int | None = None
+    ) -> None:
         (folder / "model").mkdir(exist_ok=True)
         (folder / "model" / "config.json").touch()
         (folder / "model" / "model.safetensors").touch()
         self.config = folder / "run.toml"
         self.config.write_text(
             f'run.folder = "{folder}/runs"\nrun.name = "test"\npolicy.model = "{folder}/model"\n'
-            f"launcher.backoff_s = 0.1\n{settings}"
+            f"launcher.backoff_s = 0.1\nlog.partitions = 1\n{settings}"
         )
         self.path = folder / "runs" / "test"
         self.output = folder / "output.txt"
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, str(DRIVER), str(self.config), json.dumps(programs), *words],
-                stdout=output,
+                stdout=output if terminal is None else terminal,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
             )
@@ -71,8 +91,8 @@ class Launched:
 def launched(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
     started: list[Launched] = []
 
-    def start(programs: dict[str, str], settings: str = "", *words: str) -> Launched:
-        run = Launched(tmp_path, programs, settings, *words)
+    def start(*arguments: Any, **options: Any) -> Launched:
+        run = Launched(tmp_path, *arguments, **options)
         started.append(run)
         return run
 
@@ -190,6 +210,42 @@ def test_no_process_outlives_a_launcher_that_is_killed(launched):
     assert_gone(children)
 
 
+@pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.4, 0.8, 1.5])
+def test_an_interrupt_while_everything_starts_leaves_no_process(launched, delay_s):
+    run = launched({"conductor": FOREVER, "explorer-0": FOREVER})
+    run.wait_for("starting the embedded broker")
+    seen: dict[int, psutil.Process] = {}
+    deadline = time.monotonic() + delay_s
+    while time.monotonic() < deadline:
+        seen |= {child.pid: child for child in run.children()}
+        time.sleep(0.02)
+    run.process.send_signal(signal.SIGINT)
+    while run.process.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            seen |= {child.pid: child for child in run.children()}
+        time.sleep(0.02)
+    assert run.end() == 130
+    assert_gone(list(seen.values()))
+    assert "Traceback" not in run.text
+
+
+def test_a_closed_terminal_stops_the_run_cleanly(launched, tmp_path):
+    polite = (
+        "import signal, sys\n"
+        "def stop(*_): print('clean', flush=True); sys.exit(0)\n"
+        f"signal.signal(signal.SIGTERM, stop)\n{FOREVER}"
+    )
+    ours, theirs = os.openpty()
+    run = launched({"conductor": polite}, terminal=theirs)
+    os.close(theirs)
+    children = run.wait_for_children(2)
+    os.close(ours)
+    run.process.send_signal(signal.SIGHUP)
+    assert run.end() == 130
+    assert_gone(children)
+    assert "clean" in (run.path / "logs" / "conductor.log").read_text()
+
+
 def test_an_embedded_broker_that_dies_ends_the_run_and_says_why(launched):
     run = launched({"conductor": FOREVER, "explorer-0": FOREVER})
     children = run.wait_for_children(3)
@@ -206,6 +262,49 @@ def test_two_launchers_do_not_share_a_run_folder(launched):
     second = launched({"conductor": FOREVER})
     assert second.end() == 1
     assert f"another rft run (process {first.process.pid}) works in" in second.text
+
+
+@pytest.mark.kafka
+def test_a_run_on_a_kafka_node_survives_its_broker_and_its_launcher_and_ends_once(launched):
+    """The node is started again after a kill, the run is resumed after the launcher's; a finished run is left alone."""
+    settings = f'broker.kind = "kafka"\nbroker.kafka_home = "{require_kafka_home()}"\neval.tasks = 0\n'
+    first = launched({"conductor": FOREVER, "explorer-0": FOREVER}, settings)
+    first.wait_for("roles: ", timeout_s=60)
+    children = first.wait_for_children(3)
+    (broker,) = [child for child in children if "while True" not in " ".join(child.cmdline())]
+    broker.kill()
+    first.wait_for("broker was killed by SIGKILL; restart 1 of at most 5")
+    first.until(lambda: len(first.children()) == 3, 20, "new broker")
+    children = first.children()
+    first.process.kill()
+    assert_gone(children)
+
+    second = launched({"conductor": FINAL_VERSION}, settings)
+    assert second.end(timeout_s=60) == 0, second.text
+    assert "resuming the run" in second.text
+    assert json.loads((second.path / "report.json").read_text())["finished"] is True
+
+    third = launched({"conductor": FOREVER}, settings)
+    assert third.end() == 0
+    assert "finished already" in third.text
+    fourth = launched({"conductor": "pass"}, settings, "--fresh")
+    assert fourth.end(timeout_s=60) == 0, fourth.text
+    assert "an earlier run was moved to" in fourth.text
+    assert json.loads((fourth.path / "report.json").read_text())["finished"] is False
+
+
+def test_a_run_does_not_start_on_topics_that_hold_another_s(launched, embedded_broker):
+    namespace = f"test-{uuid.uuid4().hex[:8]}"
+    settings = (
+        f'broker.kind = "external"\nbroker.bootstrap_servers = "{embedded_broker}"\nlog.namespace = "{namespace}"\n'
+    )
+    first = launched({"conductor": A_TASK}, settings)
+    assert first.end() == 0, first.text
+    first.path.rename(first.path.with_name("elsewhere"))
+    second = launched({"conductor": FOREVER}, settings)
+    assert second.end() == 1
+    assert f"the topics {namespace}.* hold 1 tasks of another run" in second.text
+    assert "log.namespace" in second.text
 
 
 def test_a_second_run_on_the_embedded_broker_moves_the_first_aside(launched):

@@ -1,0 +1,160 @@
+"""What the live view says, from events as they come and without a terminal."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from log_events import MadeUpLog, experience, scored, step, weights
+from rich.console import Console
+
+from infra.launcher.progress import Facts, Progress, RoleFacts
+from infra.launcher.view import LiveView, PlainView, clock, plain_line, screen, sparkline
+from rft.config import Config
+
+CONFIG = Config.model_validate({"trainer": {"steps": 10}, "eval": {"tasks": 2, "interim_tasks": 1}})
+
+
+def facts_of(log: MadeUpLog) -> Facts:
+    progress = Progress(CONFIG)
+    for event in log.events:
+        progress.feed(event)
+    return progress.facts()
+
+
+def evaluate(log: MadeUpLog, version: int, *rewards: float) -> None:
+    for index, reward in enumerate(rewards):
+        one = experience(f"eval-{version:08d}-{index:08d}/0")
+        log.add("ready", scored(one, reward), key=one.group_id)
+
+
+def test_the_phase_follows_the_run():
+    log = MadeUpLog()
+    phases = [facts_of(log).phase]
+    log.add("weights", weights(0))
+    evaluate(log, 0, 1.0)
+    phases.append(facts_of(log).phase)
+    evaluate(log, 0, 1.0, 0.0)
+    phases.append(facts_of(log).phase)
+    log.add("steps", step(1, {"a/0": 0}))
+    phases.append(facts_of(log).phase)
+    log.add("weights", weights(10, final=True))
+    phases.append(facts_of(log).phase)
+    evaluate(log, 10, 1.0, 1.0)
+    phases.append(facts_of(log).phase)
+    assert phases == [
+        "starting",
+        "evaluation before training, 1 of 2 tasks",
+        "training",
+        "training",
+        "final evaluation, 0 of 2 tasks",
+        "finishing",
+    ]
+
+
+def test_steps_give_reward_staleness_idle_share_and_time_left():
+    log = MadeUpLog()
+    for number in (1, 2, 3):
+        metrics = {
+            "reward_mean": number / 10,
+            "staleness_mean": 0.5,
+            "staleness_max": 1.0,
+            "step_s": 3.0,
+            "idle_s": 1.0,
+        }
+        log.add("steps", step(number, {f"a/{number}": 0}, **metrics))
+    facts = facts_of(log)
+    assert (facts.step, facts.steps) == (3, 10)
+    assert facts.rewards == (0.1, 0.2, 0.3)
+    assert (facts.staleness_mean, facts.staleness_max) == (0.5, 1.0)
+    assert facts.idle_share == 0.25
+    assert facts.eta_s == 7.0
+
+
+def test_only_complete_evaluations_are_shown_and_repeats_count_once():
+    log = MadeUpLog()
+    log.add("weights", weights(0))
+    evaluate(log, 0, 1.0)
+    evaluate(log, 0, 1.0)
+    assert facts_of(log).accuracies == ()
+    evaluate(log, 0, 1.0, 0.0)
+    evaluate(log, 4, 1.0)
+    assert facts_of(log).accuracies == ((0, 0.5), (4, 1.0))
+
+
+def test_training_groups_are_passed_over_without_decoding_them():
+    log = MadeUpLog()
+    log.add("ready", b"this cannot be decoded", key="train-00000001")
+    assert facts_of(log).phase == "starting"
+
+
+def test_rates_and_lags_come_from_offsets():
+    progress = Progress(CONFIG)
+    log = MadeUpLog()
+    log.add("steps", step(1, {"a/0": 0, "a/1": 0}, {"b/0": "stale"}))
+    evaluate(log, 0, 1.0)
+    for event in log.events:
+        progress.feed(event)
+    for second in range(21):
+        progress.measure(float(second), {"experiences": 50 * second, "ready": 10, "dlq": 2}, {"tasks": 3})
+    facts = progress.facts()
+    assert facts.experiences == 1000
+    assert facts.experiences_per_s == 50
+    # Of 10 ready, the trainer used 2, dropped 1 and passes over 1 evaluation.
+    assert facts.lag == {"tasks": 3, "ready": 6}
+    assert facts.dead_letters == 2
+
+
+FACTS = Facts(
+    phase="training", step=350, steps=700, version=350, eta_s=61.0, rewards=(0.25, 0.75),
+    accuracies=((0, 0.35), (300, 0.8)), staleness_mean=0.5, staleness_max=1, experiences=1234,
+    experiences_per_s=600.4, idle_share=0.125, lag={"tasks": 1, "experiences": 22, "ready": 333}, dead_letters=4,
+)  # fmt: skip
+ROLES = [RoleFacts("trainer", "running", 0, 400 << 20), RoleFacts("explorer-0", "waiting", 2, 0)]
+TOLD = (
+    "350/700",
+    "01:01",
+    "0.500",
+    "80.0%",
+    "12%",
+    "tasks 1",
+    "experiences 22",
+    "ready 333",
+    "trainer",
+    "explorer-0",
+    "waiting",
+)
+
+
+def test_the_plain_line_tells_all_and_is_one_line():
+    line = plain_line(FACTS, ROLES, 65)
+    assert "\n" not in line
+    for text in (*TOLD, "01:05", "600 experiences/s", "staleness 0.50 max 1", "400 MiB", "dead letters 4"):
+        assert text in line
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_screen_tells_the_same_at_any_width(width):
+    output = StringIO()
+    Console(file=output, width=width, force_terminal=True, color_system=None).print(screen("run", FACTS, ROLES, 65))
+    text = " ".join(output.getvalue().split())
+    for told in (*TOLD, "01:05", "600/s", "400 MiB"):
+        assert told in text
+    assert len(output.getvalue().splitlines()) < 24
+
+
+@pytest.mark.parametrize("view", [PlainView, LiveView])
+def test_what_is_said_is_printed_as_it_is(view):
+    output = StringIO()
+    with view(Console(file=output, width=40, force_terminal=view is LiveView), "run") as shown:
+        shown.say("[bold]:running: " + "x" * 60)
+        shown.update(FACTS, ROLES, 1)
+    assert "[bold]:running: " + "x" * 60 in output.getvalue()
+
+
+def test_sparkline_and_clock():
+    assert sparkline([]) == ""
+    assert sparkline([1, 1, 1]) == "▁▁▁"
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
+    assert len(sparkline(list(range(1000)), width=40)) == 40
+    assert [clock(s) for s in (0, 61.9, 3723)] == ["00:00", "01:01", "1:02:03"]
