@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from producers.conductor.evaluation import Accuracy, EvaluationPlan, Evaluator
+from producers.conductor.evaluation import EvaluationPlan, Evaluator, Outcome
 from producers.conductor.pacing import Pace, Pacer
 from schemas.events import ScoredExperience, Task, TrainingStep, WeightVersion
 
@@ -101,7 +101,7 @@ class Conductor:
         """Whether the final weights are known and evaluated."""
         return self._caught_up and self._final is not None and self.evaluator.complete(self._final)
 
-    def news(self) -> list[Accuracy]:
+    def news(self) -> list[Outcome]:
         """Evaluations that became complete since the last call."""
         return self.evaluator.news()
 

@@ -55,7 +55,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class Accuracy:
+class Outcome:
     """An evaluation that is complete."""
 
     version: int
@@ -124,12 +124,12 @@ class Evaluator:
         """Whether an evaluation is under way."""
         return any(not self.complete(version) for version in self._wanted)
 
-    def news(self) -> list[Accuracy]:
+    def news(self) -> list[Outcome]:
         """Evaluations that became complete since the last call."""
         fresh = [v for v in self._wanted if v not in self._reported and self.complete(v)]
         self._reported.update(fresh)
         return [
-            Accuracy(v, len(self._of(v).results), self._of(v).reward / max(1, len(self._of(v).results))) for v in fresh
+            Outcome(v, len(self._of(v).results), self._of(v).reward / max(1, len(self._of(v).results))) for v in fresh
         ]
 
     def _of(self, version: int) -> Evaluation:

@@ -96,7 +96,10 @@ class _Shell:
     def _tell(self) -> None:
         for result in self._core.news():
             log.info(
-                "held-out accuracy at weight version %d: %.3f (%d tasks)", result.version, result.reward, result.tasks
+                "evaluated weight version %d: mean reward %.3f on %d held-out tasks",
+                result.version,
+                result.reward,
+                result.tasks,
             )
         if time.monotonic() >= self._progress_at:
             self._progress_at = time.monotonic() + PROGRESS_S

@@ -21,6 +21,7 @@ from producers.explorer.ledger import TaskLedger
 from rft.config import Config
 from rft.errors import BrokerError, DecodeError
 from rft.log.clients import make_consumer
+from rft.log.registry import open_registry
 from rft.log.topics import topic_name
 from schemas.codec import decode
 from schemas.events import Task
@@ -56,6 +57,8 @@ class TaskFeed(AsyncConsumerRebalanceListener):
         """
         self._topic = topic_name(config, "tasks")
         self._max_bytes = config.log.max_message_bytes
+        registry = open_registry(config)
+        self._writer_schemas = None if registry is None else registry.find
         self._deliver = deliver
         self._saturated = saturated
         self._refuse = refuse
@@ -162,7 +165,13 @@ class TaskFeed(AsyncConsumerRebalanceListener):
         for place, messages in batches.items():
             for message in messages:
                 try:
-                    task = decode(message.value or b"", Task, max_bytes=self._max_bytes)
+                    task = decode(
+                        message.value or b"",
+                        Task,
+                        max_bytes=self._max_bytes,
+                        writer_schemas=self._writer_schemas,
+                        headers=message.headers or (),
+                    )
                 except DecodeError as error:
                     self._ledger.delivered(place.partition, message.offset, experiences=0)
                     self._refuse(message, error)

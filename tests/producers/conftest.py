@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ import pytest
 
 from rft.config import Config
 from rft.log.topics import ensure_topics
-from tests.conftest import ConfigMaker
 from tests.rft.policy.tiny_policy import make_model
 
 
@@ -19,14 +19,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("model"), 0)
 
 
-@pytest.fixture
-def role_config(embedded_broker: str, make_config: ConfigMaker, model: Path, tmp_path: Path) -> Callable[..., Config]:
+@pytest.fixture(scope="session")
+def role_config(embedded_broker: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
     """``role_config(**sections)``: a run of its own on the embedded broker, its topics made."""
 
     def make(**sections: Any) -> Config:
-        sections["run"] = {"folder": str(tmp_path), "name": "test"}
-        sections["policy"] = {"model": str(model), "device": "cpu", **sections.get("policy", {})}
-        config = make_config(embedded_broker, **sections)
+        sections["run"] = {"folder": str(tmp_path_factory.mktemp("run")), "name": "test"}
+        sections["broker"] = {"kind": "external", "bootstrap_servers": embedded_broker}
+        sections["log"] = {"namespace": f"test-{uuid.uuid4().hex[:12]}"}
+        sections["policy"] = {"model": str(model), "device": "cpu"}
+        config = Config.model_validate(sections)
         ensure_topics(config)
         return config
 
