@@ -1,0 +1,32 @@
+"""A Faust worker that copies `experiences` to `dlq`. Run by test_faust.py: faust_echo.py CONFIG_JSON DATA_DIR"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import faust
+from mode import Worker
+
+from rft.config import Config
+from rft.log.clients import faust_broker_options
+from rft.log.topics import topic_name
+
+settings = json.loads(Path(sys.argv[1]).read_text())
+settings["broker"]["sasl_password"] = os.environ["PASSWORD"]
+config = Config.model_validate(settings)
+app = faust.App("echo", datadir=sys.argv[2], store="memory://", value_serializer="raw", **faust_broker_options(config))
+source = app.topic(topic_name(config, "experiences"), value_type=bytes, value_serializer="raw", key_serializer="raw")
+sink = app.topic(topic_name(config, "dlq"), value_type=bytes, value_serializer="raw", key_serializer="raw")
+
+
+@app.agent(source)
+async def echo(stream: faust.types.StreamT) -> None:
+    async for event in stream.events():
+        await sink.send(key=event.key, value=event.value)
+
+
+if __name__ == "__main__":
+    Worker(app, loglevel="WARN").execute_from_commandline()
