@@ -24,7 +24,7 @@ quickstart: $(STAMP)  ## Train a small model through a real log and write a repo
 	@echo "==> Running examples/quickstart/quickstart.toml: broker, conductor, explorer, processor, trainer"
 	@$(BIN)/rft run examples/quickstart/quickstart.toml
 
-test: $(STAMP)  ## Run all tests (set KAFKA_HOME to include those on Apache Kafka)
+test: $(STAMP)  ## Run all tests (set KAFKA_HOME and REGISTRY_HOME to include those on Apache Kafka and a schema registry)
 	@echo "==> Running the tests"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 

@@ -16,9 +16,10 @@ from kafka.errors import KafkaError
 from infra.broker import open_broker
 from infra.ports import is_free
 from rft.config import Config
-from rft.errors import BrokerError, ConfigError, RftError
+from rft.errors import BrokerError, ConfigError, RegistryError, RftError
 from rft.log.clients import bootstrap_servers, make_admin
 from rft.log.probe import probe
+from rft.log.registry import open_registry
 from rft.log.topics import contradictions, topic_name
 from rft.policy.loading import load_model, load_tokenizer
 
@@ -43,6 +44,7 @@ class Finding:
 def diagnose(config: Config) -> Iterator[Finding]:
     """Look at everything, one finding at a time, as it is found. Starts nothing and changes nothing."""
     yield from _broker(config)
+    yield from _registry(config)
     yield _disk(config)
     yield _memory(config)
     yield from _model(config)
@@ -66,6 +68,18 @@ def _broker(config: Config) -> Iterator[Finding]:
         yield Finding("fail", "topics cannot be read", str(error))
 
 
+def _registry(config: Config) -> Iterator[Finding]:
+    registry = open_registry(config)
+    if registry is None:
+        return
+    try:
+        registry.look_up(0)
+    except RegistryError as error:
+        yield Finding("fail", "schema registry", str(error))
+    else:
+        yield Finding("ok", f"schema registry {config.registry.url} answers")
+
+
 def _own_broker(config: Config) -> Finding:
     """A broker that `rft run` starts is not there yet; what it needs must be."""
     port = config.broker.port
@@ -81,7 +95,6 @@ def _own_broker(config: Config) -> Finding:
 def _cluster(config: Config) -> Iterator[Finding]:
     admin = make_admin(config, "doctor")
     try:
-        yield from _advertised(config, admin.describe_cluster()["brokers"])
         existing = set(admin.list_topics())
         problems = contradictions(admin, config)
     finally:
@@ -94,16 +107,6 @@ def _cluster(config: Config) -> Iterator[Finding]:
             yield Finding("fail", what, advice)
     else:
         yield Finding("ok", f"topics {config.log.namespace}.* are as expected")
-
-
-def _advertised(config: Config, brokers: list[dict[str, object]]) -> Iterator[Finding]:
-    """Clients talk to the addresses that brokers advertise, not to those they started from."""
-    quick = config.broker.model_copy(update={"connect_timeout_s": min(3.0, config.broker.connect_timeout_s)})
-    for server in [f"{broker['host']}:{broker['port']}" for broker in brokers]:
-        try:
-            probe(quick, [server])
-        except BrokerError as error:
-            yield Finding("fail", f"the broker advertises {server}, which does not answer from here", str(error))
 
 
 def _disk(config: Config) -> Finding:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from rft.config import Config
-from rft.errors import BrokerError, RftError
+from rft.errors import BrokerError, RegistryUnreachableError, RftError
 from rft.log.clients import bootstrap_servers
 from rft.log.probe import probe
 
@@ -41,6 +41,7 @@ ROLES = {
 # Their notices of every reconnection bury our own lines.
 _QUIET = ("kafka", "aiokafka", "faust", "mode", "transformers", "urllib3", "asyncio", "filelock")
 _STARTS = "starts as process"
+_PASSING = (BrokerError.__name__, RegistryUnreachableError.__name__)
 _ERROR_LINE = re.compile(r" ERROR \S+: ([A-Za-z]+Error: .*)$")
 
 
@@ -97,12 +98,12 @@ def configure_logging(name: str) -> None:
 def lasting_error(lines: Sequence[str]) -> str | None:
     """The fault that a role named since its last start, if trying again is unlikely to cure it.
 
-    A broker that cannot be reached may come back, so that is none.
+    A broker or registry that cannot be reached may come back, so that is none.
     """
     for line in reversed(lines):
         found = _ERROR_LINE.search(line)
         if found:
-            return None if found[1].startswith(f"{BrokerError.__name__}:") else found[1]
+            return None if found[1].partition(":")[0] in _PASSING else found[1]
         if _STARTS in line:
             return None
     return None

@@ -89,6 +89,37 @@ class LogConfig(Section):
     """Consumer group session: how soon a dead member's partitions move."""
 
 
+class RegistryConfig(Section):
+    url: str | None = None
+    """Base URL of a schema registry that speaks Confluent's API (Confluent, Karapace, Apicurio's ``/apis/ccompat/v7``,
+    Redpanda). Events are then framed as Confluent's; without one they name their schema by fingerprint. Set for good:
+    readers of events that were framed so need the registry."""
+    username: str | None = None
+    """For basic authentication; at Confluent Cloud the API key."""
+    password: SecretStr | None = None
+    """Better given as RFT_REGISTRY__PASSWORD than in a file."""
+    ssl_cafile: Path | None = None
+    """PEM file of the CA that signed the registry's certificate; the system's CAs if not set."""
+    auto_register: bool = True
+    """Register our schemas as ``<topic>-value``, with compatibility FULL_TRANSITIVE. If not, they must be there
+    (`rft schemas register`)."""
+    timeout_s: float = Field(default=5.0, gt=0, le=60)
+    """For one request."""
+    patience_s: float = Field(default=20.0, ge=0)
+    """How long a role waits for a registry that does not answer before it ends and is restarted. Processors wait as
+    long as it takes: no good event becomes a dead letter."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> RegistryConfig:
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
+            raise ValueError("url must begin with http:// or https://")
+        if self.url is not None and "@" in self.url.partition("//")[2].partition("/")[0]:
+            raise ValueError("url must not hold a user; set username and password")
+        if self.password is not None and self.username is None:
+            raise ValueError("password needs username")
+        return self
+
+
 class TasksConfig(Section):
     source: str = "reasoning_gym:spell_backward"
     """``reasoning_gym:<dataset>``, ``jsonl:<file>`` or ``package.module:function`` of your own."""
@@ -280,6 +311,7 @@ class Config(Section):
     run: RunConfig = RunConfig()
     broker: BrokerConfig = BrokerConfig()
     log: LogConfig = LogConfig()
+    registry: RegistryConfig = RegistryConfig()
     tasks: TasksConfig = TasksConfig()
     rollout: RolloutConfig = RolloutConfig()
     policy: PolicyConfig = PolicyConfig()

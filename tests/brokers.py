@@ -19,11 +19,19 @@ def required(name: str) -> bool:
 
 
 def require_kafka_home() -> str:
-    home = os.environ.get("KAFKA_HOME")
+    return _require_home("kafka", "KAFKA_HOME", "Apache Kafka")
+
+
+def require_registry_home() -> str:
+    return _require_home("registry", "REGISTRY_HOME", "schema registry")
+
+
+def _require_home(name: str, variable: str, what: str) -> str:
+    home = os.environ.get(variable)
     if home:
         return home
-    reason = "KAFKA_HOME is not set: no Apache Kafka to test on"
-    if required("kafka"):
+    reason = f"{variable} is not set: no {what} to test on"
+    if required(name):
         pytest.fail(f"{reason}, and RFT_REQUIRE asks for it")
     pytest.skip(reason)
 

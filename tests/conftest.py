@@ -1,7 +1,8 @@
 """Brokers for tests: real ones, shared by a whole session; each test gets topics of its own by its namespace.
 
-`embedded_broker` is the in-memory one, `kafka_broker` Apache Kafka from KAFKA_HOME. Without KAFKA_HOME the tests
-that need it are skipped, unless the environment's RFT_REQUIRE names `kafka`: then they fail.
+`embedded_broker` is the in-memory one, `kafka_broker` Apache Kafka from KAFKA_HOME, `registry` a schema registry from
+REGISTRY_HOME. Without these variables the tests that need them are skipped, unless the environment's RFT_REQUIRE names
+`kafka` or `registry`: then they fail.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from brokers import ConfigMaker, require_kafka_home
+from brokers import ConfigMaker, require_kafka_home, require_registry_home
 from hypothesis import settings
+from registry_process import RegistryProcess
 
 from infra.broker import open_broker
 from rft.config import Config
@@ -42,6 +44,15 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Bootstrap servers of an Apache Kafka node. Mark tests that use it with ``pytest.mark.kafka``."""
     require_kafka_home()
     yield from _run_broker("kafka", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
+    """A real schema registry. Mark tests that use it with ``pytest.mark.registry``."""
+    process = RegistryProcess(require_registry_home(), tmp_path_factory.mktemp("registry"))
+    process.start()
+    yield process
+    process.stop()
 
 
 @pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])

@@ -16,6 +16,7 @@ from faust.exceptions import ProducerSendError
 from rft.config import Config
 from rft.log.dead_letters import dead_letter_headers, earlier_failure
 from rft.log.headers import cloud_event_headers
+from rft.log.registry import writer_ids
 from rft.log.topics import topic_name
 from rft.stream.actions import DeadLetter
 from schemas.codec import encode
@@ -34,6 +35,7 @@ class Output:
         self._experiences = topic_name(config, "experiences")
         self._ready = topic_name(config, "ready")
         self._dead = topic_name(config, "dlq")
+        self._schema_id = writer_ids(config).get("ready")
         self._source = f"processor/{socket.gethostname()}:{os.getpid()}"
 
     async def publish(self, group_id: str, members: Sequence[ScoredExperience]) -> None:
@@ -41,7 +43,9 @@ class Output:
         now = int(time.time() * 1000)
         key = group_id.encode()
         sent = [
-            await self._send(self._ready, key, encode(member), cloud_event_headers(member, self._source, now))
+            await self._send(
+                self._ready, key, encode(member, self._schema_id), cloud_event_headers(member, self._source, now)
+            )
             for member in members
         ]
         await asyncio.gather(*sent)

@@ -17,10 +17,12 @@ from consumers.processors.app import experiences_topic, make_app
 from consumers.processors.offsets import Offsets
 from consumers.processors.output import Output
 from consumers.processors.quiet import log_sparingly
+from consumers.processors.schemas_known import KnownSchemas
 from consumers.processors.shell import Shell
 from consumers.processors.summary import summary_line
 from rft.config import Config
-from rft.errors import BrokerError
+from rft.errors import BrokerError, RegistryError
+from rft.log.registry import open_registry
 from rft.log.topics import ensure_topics, topic_name
 from rft.rewards import make_scorer
 from rft.stream.pipeline import Pipeline, Rules
@@ -47,12 +49,15 @@ def run(config: Config, stop: threading.Event) -> None:
     Raises:
         ConfigError: A reward or priority function cannot be found.
         BrokerError: The broker cannot be reached, or gave up on us.
+        RegistryError: The schema registry refuses us or our schemas.
     """
+    registry = open_registry(config)
     rules = Rules(
         config.processor,
         make_scorer(config.processor.rewards),
         make_prioritiser(config.processor.priority),
         config.log.max_message_bytes - min(VERDICT_BYTES, config.log.max_message_bytes // 4),
+        None if registry is None else registry.known,
     )
     for line in ensure_topics(config):
         logger.info(line)
@@ -64,7 +69,7 @@ def run(config: Config, stop: threading.Event) -> None:
 async def _serve(config: Config, pipeline: Pipeline, stop: threading.Event, scratch: Path) -> None:
     app = make_app(config, scratch)
     offsets = Offsets(topic_name(config, "experiences"))
-    shell = Shell(pipeline, offsets, Output(app, config))
+    shell = Shell(pipeline, offsets, Output(app, config), KnownSchemas(open_registry(config)))
     app.agent(experiences_topic(app, config), name="experiences", concurrency=1)(shell.consume)
 
     async def revoked(_app: faust.App, _partitions: set[faust.types.TP], **_: Any) -> None:
@@ -99,7 +104,10 @@ async def _keep_time(app: faust.App, pipeline: Pipeline, offsets: Offsets, shell
     while not stop.is_set():
         await asyncio.sleep(TICK_S)
         if shell.failure.done():
-            raise BrokerError(f"an outcome could not be written: {shell.failure.exception()}")
+            error = shell.failure.exception()
+            raise (
+                error if isinstance(error, RegistryError) else BrokerError(f"an outcome could not be written: {error}")
+            )
         if app.should_stop:
             raise BrokerError(f"the Faust worker ended: {app.crash_reason or 'unknown cause, see the lines above'}")
         shell.tick()

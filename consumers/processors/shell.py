@@ -12,6 +12,8 @@ import faust
 
 from consumers.processors.offsets import Offsets
 from consumers.processors.output import Output
+from consumers.processors.schemas_known import KnownSchemas
+from rft.errors import RegistryError
 from rft.log.watermark import OffsetWatermark
 from rft.stream.actions import Action, DeadLetter, Publish, Received, Resolve
 from rft.stream.pipeline import Pipeline
@@ -29,10 +31,11 @@ class Shell:
     might hang has to bound its own time, as math_verify does.
     """
 
-    def __init__(self, pipeline: Pipeline, offsets: Offsets, output: Output) -> None:
+    def __init__(self, pipeline: Pipeline, offsets: Offsets, output: Output, schemas: KnownSchemas) -> None:
         self._pipeline = pipeline
         self._offsets = offsets
         self._output = output
+        self._schemas = schemas
         self._writes: set[asyncio.Task[None]] = set()
         self._writing_bytes = 0
         self._room = asyncio.Event()
@@ -44,17 +47,33 @@ class Shell:
     async def consume(self, stream: faust.types.StreamT) -> None:
         """The agent: takes events one by one, in order, without waiting for what is written."""
         async for event in stream.noack().events():
-            self.receive(event.message)
+            if await self._readable(event.message):
+                self.receive(event.message)
             while self._writing_bytes > MAX_WRITING_BYTES or len(self._writes) > MAX_WRITES:
                 self._room.clear()
                 await self._room.wait()
+
+    async def _readable(self, message: faust.types.tuples.Message) -> bool:
+        """True when the event's schema is known; False when its partition was taken away while we waited."""
+        if not self._offsets.owns(message.partition):
+            return False
+        mark = self._offsets.mark(message.partition)
+        try:
+            await self._schemas.wait_for(message)
+        except RegistryError as error:
+            if not self.failure.done():
+                self.failure.set_exception(error)
+            # The worker ends now. Nothing more may be taken: later events must not be done with before this one.
+            await asyncio.Event().wait()
+        return self._offsets.owns(message.partition) and self._offsets.mark(message.partition) is mark
 
     def receive(self, message: faust.types.tuples.Message) -> None:
         """Decide about one event and set its writes going."""
         if not self._offsets.owns(message.partition):
             return  # read before its partition was taken away
         self._offsets.mark(message.partition).started(message.offset)
-        event = Received(message.partition, message.offset, message.key, message.value)
+        headers = tuple(message.headers or ())
+        event = Received(message.partition, message.offset, message.key, message.value, headers)
         try:
             actions = self._pipeline.receive(event, _now_ms())
         except Exception as error:  # a fault of ours with one event must not stop the others

@@ -33,7 +33,7 @@ def event_id(record: Record) -> str:
 
 
 def cloud_event_headers(record: Record, source: str, now_ms: int) -> list[tuple[str, bytes | None]]:
-    """``ce_*`` and ``content-type``, and the schema where earlier releases don't know it; ``now_ms`` is Unix time in ms."""
+    """``ce_*``, ``content-type`` and, for earlier releases, a later schema; ``now_ms`` is Unix time in ms."""
     time = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return [
         ("ce_specversion", b"1.0"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
@@ -15,9 +15,11 @@ from rft.config import Config
 from rft.errors import BrokerError, DecodeError, TopicError
 from rft.log.clients import make_consumer
 from rft.log.ends import EndOffsets, ask_offsets
+from rft.log.registry import open_registry
 from rft.log.topics import topic_name
 from schemas.codec import DEFAULT_MAX_BYTES, decode
 from schemas.events import Record
+from schemas.framing import SchemaLookup
 
 Position = tuple[str, int]
 """(entity, partition)"""
@@ -38,16 +40,23 @@ class Event:
     headers: tuple[tuple[str, bytes | None], ...]
     max_bytes: int = DEFAULT_MAX_BYTES
     """A larger value is no valid record."""
+    writer_schemas: SchemaLookup | None = field(default=None, repr=False, compare=False)
+    """Finds schemas that the value names by a registry's id."""
 
     @overload
     def record(self) -> Any: ...
     @overload
     def record(self, expect: type[R]) -> R: ...
     def record(self, expect: type[Record] | None = None) -> Any:
-        """The decoded value, checked to be an ``expect`` if given. DecodeError if it is malformed."""
+        """The decoded value, checked to be an ``expect`` if given.
+
+        Raises DecodeError if it is malformed, RegistryError if its schema is in a registry that cannot be asked now.
+        """
         if self.value is None:
             raise DecodeError("the message is a tombstone (no value)")
-        return decode(self.value, expect, max_bytes=self.max_bytes)
+        return decode(
+            self.value, expect, max_bytes=self.max_bytes, writer_schemas=self.writer_schemas, headers=self.headers
+        )
 
 
 class EventReader:
@@ -70,6 +79,8 @@ class EventReader:
         self._entities = {topic_name(config, entity): entity for entity in entities}
         self._ends = EndOffsets(config, client_id)
         self._max_bytes = config.log.max_message_bytes
+        registry = open_registry(config)
+        self._writer_schemas = None if registry is None else registry.find
         self._consumer = make_consumer(config, client_id, **consumer_options)
         try:
             self._partitions = self._find_partitions()
@@ -141,7 +152,7 @@ class EventReader:
 
     def _event(self, where: Position, m: Any) -> Event:
         headers = tuple(m.headers or ())
-        return Event(*where, m.offset, m.timestamp, m.key, m.value, headers, self._max_bytes)
+        return Event(*where, m.offset, m.timestamp, m.key, m.value, headers, self._max_bytes, self._writer_schemas)
 
     def _of(self, entity: str, number: int | None = None) -> list[TopicPartition]:
         return [

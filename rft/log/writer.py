@@ -13,6 +13,7 @@ from rft.config import Config
 from rft.errors import BrokerError
 from rft.log.clients import make_producer
 from rft.log.headers import Headers, cloud_event_headers
+from rft.log.registry import writer_ids
 from rft.log.topics import ENTITIES, topic_name
 from schemas.codec import encode
 from schemas.events import Record
@@ -26,9 +27,12 @@ class EventWriter:
     """Publishes records. Thread-safe. ``flush`` tells whether all that was sent is on the log."""
 
     def __init__(self, config: Config, client_id: str, **producer_options: Any) -> None:
-        """Connects. BrokerError with the cause if the broker cannot be reached."""
+        """Connects. BrokerError with the cause if the broker cannot be reached, RegistryError if a registry is
+        configured that cannot be, or that refuses our schemas.
+        """
         self._config = config
         self._source = client_id
+        self._schema_ids = writer_ids(config)
         self._producer = make_producer(config, client_id, **producer_options)
         self._room = threading.Condition()
         self._in_flight_bytes = 0
@@ -44,7 +48,7 @@ class EventWriter:
         if spec.record is None or not isinstance(record, spec.record):
             raise TypeError(f"the topic of {entity} does not take {type(record).__name__}")
         assert spec.key is not None
-        value = encode(record)
+        value = encode(record, self._schema_ids.get(entity))
         if len(value) > self._config.log.max_message_bytes:
             raise BrokerError(
                 f"a {type(record).__name__} of {len(value)} bytes is larger than log.max_message_bytes "
@@ -53,14 +57,26 @@ class EventWriter:
         own = cloud_event_headers(record, self._source, int(time.time() * 1000))
         return self.send_bytes(entity, value, key=(key or spec.key(record)).encode(), headers=[*own, *headers])
 
-    def send_bytes(self, entity: str, value: bytes | None, *, key: bytes | None, headers: Headers = ()) -> Any:
-        """Publish bytes as they are: dead letters, or events that were encoded elsewhere."""
+    def send_bytes(
+        self,
+        entity: str,
+        value: bytes | None,
+        *,
+        key: bytes | None,
+        headers: Headers = (),
+        partition: int | None = None,
+    ) -> Any:
+        """Publish bytes as they are: dead letters, or events that were encoded elsewhere. The key decides the
+        partition unless one is given.
+        """
         size = len(value or b"") + len(key or b"")
         self._wait_for_room(size)
         try:
             # Checked and refused by the producer itself; what the broker refuses as too large would end the
             # producer (an idempotent one allows no gap in its sequence).
-            future = self._producer.send(topic_name(self._config, entity), value=value, key=key, headers=list(headers))
+            future = self._producer.send(
+                topic_name(self._config, entity), value=value, key=key, headers=list(headers), partition=partition
+            )
         except KafkaError as error:
             self._settle(size)
             raise BrokerError(f"cannot publish to {topic_name(self._config, entity)}: {error}") from error

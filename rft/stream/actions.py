@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from schemas.events import ScoredExperience
+from schemas.framing import Headers
 
 Stage = Literal["decode", "validate", "score", "process"]
 """Where an event failed; travels as ``rft.error.stage``. ``process`` is a fault of ours, found in no other stage."""
@@ -19,6 +20,7 @@ class Received:
     offset: int
     key: bytes | None
     value: bytes | None
+    headers: Headers = ()
 
 
 @dataclass(frozen=True, slots=True)

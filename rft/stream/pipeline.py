@@ -24,6 +24,7 @@ from rft.stream.score import Scorer, score
 from rft.stream.validate import validate
 from schemas.codec import decode
 from schemas.events import Experience
+from schemas.framing import SchemaLookup
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ class Rules:
     prioritiser: Prioritiser
     max_event_bytes: int
     """Larger events are malformed."""
+    writer_schemas: SchemaLookup | None = None
+    """Finds schemas that events name by a registry's id, among those known already: the pipeline asks nobody."""
 
 
 class Pipeline:
@@ -60,7 +63,13 @@ class Pipeline:
         """
         self.counts["in"] += 1
         try:
-            experience = decode(event.value or b"", Experience, max_bytes=self._rules.max_event_bytes)
+            experience = decode(
+                event.value or b"",
+                Experience,
+                max_bytes=self._rules.max_event_bytes,
+                writer_schemas=self._rules.writer_schemas,
+                headers=event.headers,
+            )
         except Exception as error:  # whatever bytes may do to a decoder, it is the event that is at fault
             return [self._dead_letter(event, "decode", error)]
         try:

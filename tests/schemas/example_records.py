@@ -1,7 +1,7 @@
 """One fixed record of each kind, and their bytes on disk as each version of its schema encoded them.
 
-``python tests/schemas/example_records.py`` writes the bytes of versions that have none yet; those that are there stay as
-they are for ever.
+``python tests/schemas/example_records.py`` writes the bytes of versions that have none yet; those that are there stay
+as they are for ever.
 """
 
 from __future__ import annotations

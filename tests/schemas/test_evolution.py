@@ -47,9 +47,7 @@ def test_current_schemas_and_all_their_versions_read_each_other(name: str) -> No
 
 
 def test_every_schema_that_is_written_is_kept_as_a_version() -> None:
-    assert unfrozen() == [], (
-        "the schemas changed: run `rft schemas freeze` and `python tests/schemas/example_records.py`"
-    )
+    assert unfrozen() == [], "schemas changed: run `rft schemas freeze`, then `python tests/schemas/example_records.py`"
 
 
 @pytest.mark.parametrize(("name", "number"), VERSIONS)

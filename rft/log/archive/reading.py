@@ -12,6 +12,7 @@ from rft.errors import ArchiveError
 from rft.log.archive.files import ArchiveFile
 from rft.log.archive.store import ArchiveStore
 from rft.log.reader import Event
+from schemas.framing import SchemaLookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +25,26 @@ class Block:
     entity: str
     max_bytes: int
     _block: Any
+    _writer_schemas: SchemaLookup | None = None
 
     def events(self) -> Iterator[Event]:
         """Its events; may be asked for again."""
         self._block.bytes_.seek(0)
         for r in self._block:
             headers = tuple((header["name"], header["value"]) for header in r["headers"])
-            yield Event(
-                self.entity, r["partition"], r["offset"], r["timestamp"], r["key"], r["value"], headers, self.max_bytes
-            )
+            place = (self.entity, r["partition"], r["offset"])
+            yield Event(*place, r["timestamp"], r["key"], r["value"], headers, self.max_bytes, self._writer_schemas)
 
 
-def read_blocks(store: ArchiveStore, file: ArchiveFile, entity: str, max_bytes: int) -> Iterator[Block]:
+def read_blocks(
+    store: ArchiveStore, file: ArchiveFile, entity: str, max_bytes: int, writer_schemas: SchemaLookup | None = None
+) -> Iterator[Block]:
     """The blocks of a file in order. ArchiveError if it is damaged."""
     with store.open(file) as source:
         try:
             for block in fastavro.block_reader(source):
                 first = next(iter(block))["offset"]
-                yield Block(first, len(block.bytes_.getbuffer()), entity, max_bytes, block)
+                yield Block(first, len(block.bytes_.getbuffer()), entity, max_bytes, block, writer_schemas)
         except (ValueError, EOFError, KeyError, IndexError, StopIteration) as error:
             raise ArchiveError(
                 f"archive {store.url}: {file.path} is damaged: {error or type(error).__name__}"

@@ -14,6 +14,7 @@ from rft.log.archive.files import ArchiveFile, next_offset, plan
 from rft.log.archive.reading import Block, read_blocks
 from rft.log.archive.store import ArchiveStore
 from rft.log.reader import Event
+from rft.log.registry import open_registry
 from rft.log.topics import ENTITIES, topic_name
 from rft.log.views import Offsets, merge
 
@@ -28,6 +29,8 @@ class ArchiveView:
         """ArchiveError if there is no archive, or none of this namespace's topics in it."""
         self._store = ArchiveStore(url)
         self._max_bytes = config.log.max_message_bytes
+        registry = open_registry(config)
+        self._writer_schemas = None if registry is None else registry.find
         self._topics = {entity: topic_name(config, entity) for entity in ENTITIES}
         self._counts = self._store.topics()
         self._files: dict[str, dict[int, list[ArchiveFile]]] = {}
@@ -120,7 +123,7 @@ class ArchiveView:
                         yield event
 
     def _open(self, entity: str, file: ArchiveFile) -> Iterator[Block]:
-        return read_blocks(self._store, file, entity, self._max_bytes)
+        return read_blocks(self._store, file, entity, self._max_bytes, self._writer_schemas)
 
     def _blocks(self, entity: str, file: ArchiveFile) -> list[Block]:
         if file not in self._cache:
