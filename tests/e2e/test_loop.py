@@ -3,7 +3,11 @@
 import math
 
 import pytest
-from pipeline import Log, read_log, settings
+from pipeline import Log, Pipeline, read_log, settings
+
+from consumers.audit import audit
+from consumers.lineage import of_weights
+from rft.log.views import open_log
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -40,6 +44,18 @@ def check_every_experience_went_through_the_log(log: Log) -> None:
     assert max(scored.experience.oldest_version for scored in log.ready.values()) == announced[-1]
 
 
+def check_the_archive_balances(run: Pipeline) -> None:
+    """The embedded broker is gone; what it held is in the archive to its end."""
+    with open_log(run.config) as view:
+        audited = audit(run.config, view)
+        weights = of_weights(run.config, view, run.report["steps"])
+    assert audited.ok, audited.problems
+    experiences = run.report["experiences"]
+    assert audited.published.published == experiences["published"]
+    assert audited.trained[0].trained == weights.experiences_in_all == experiences["trained"]
+    assert weights.weights.final
+
+
 def test_one_command_runs_the_loop_on_the_embedded_broker(pipeline, tmp_path, tiny_model):
     run = pipeline(settings(tmp_path, tiny_model))
     assert run.wait(180) == 0, run.tail()
@@ -48,6 +64,7 @@ def test_one_command_runs_the_loop_on_the_embedded_broker(pipeline, tmp_path, ti
     assert "<svg" in page
     assert "http://" not in page.replace("http://www.w3.org/", "")
     assert "https://" not in page
+    check_the_archive_balances(run)
 
 
 @pytest.mark.kafka

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from consumers.archiver import run
@@ -178,7 +179,9 @@ def delete_before(config: Config, entity: str, offset: int) -> None:
 
 
 PROGRAM = """
-import sys
+import resource, sys
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 from pathlib import Path
 from infra.roles import run_role
 from rft.config_sources import load_config
@@ -187,14 +190,16 @@ sys.exit(run_role("archiver", load_config(Path(sys.argv[1]))))
 
 
 @pytest.fixture
-def archiver(config: Config, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
-    """Starts an archiver in a process of its own."""
+def archiver(config: Config, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts an archiver in a process of its own, which may write no file larger than it is told."""
     path = tmp_path / "config.toml"
     path.write_text(to_toml(masked(config)))
     started: list[subprocess.Popen[bytes]] = []
 
-    def start() -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path)], env=os.environ)
+    def start(largest_file: int = -1) -> subprocess.Popen[bytes]:
+        with (tmp_path / "archiver.log").open("ab") as log:
+            command = [sys.executable, "-c", PROGRAM, str(path), str(largest_file)]
+            process = subprocess.Popen(command, env=os.environ, stderr=log)
         started.append(process)
         return process
 
@@ -216,7 +221,7 @@ def wait_until_it_writes(config: Config, since: float) -> None:
 
 
 def test_killed_at_any_moment_and_started_again_it_loses_and_repeats_nothing(
-    config: Config, archiver: Callable[[], subprocess.Popen[bytes]]
+    config: Config, archiver: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     rng = random.Random(7)
     writing = threading.Event()
@@ -245,4 +250,22 @@ def test_killed_at_any_moment_and_started_again_it_loses_and_repeats_nothing(
     wait_until_it_writes(config, started)
     last.terminate()
     assert last.wait(25) == 0
+    assert_same(config)
+
+
+def test_a_disk_that_is_full_is_waited_for_and_nothing_is_lost(
+    config: Config, tmp_path: Path, archiver: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    process = archiver(largest_file=4000)
+    publish(config, 200)
+    log, deadline = tmp_path / "archiver.log", time.monotonic() + 20
+    while "trying again every 5 s" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    assert "File too large" in log.read_text()
+    psutil.Process(process.pid).rlimit(psutil.RLIMIT_FSIZE, (-1, -1))
+    wait_until_it_writes(config, since=time.time())
+    process.terminate()
+    assert process.wait(25) == 0, log.read_text()
     assert_same(config)
