@@ -17,12 +17,12 @@ from kafka.net.sasl import get_sasl_mechanism
 
 from rft.config import BrokerConfig
 from rft.errors import BrokerError
+from rft.log import wire
 from rft.log.security import sasl_options, ssl_context
+from rft.log.wire import NotKafkaError
 
-_API_VERSIONS, _SASL_HANDSHAKE, _SASL_AUTHENTICATE = 18, 17, 36
 _UNSUPPORTED_MECHANISM, _ILLEGAL_SASL_STATE = 33, 34
 _RETRY_S = 0.25
-_MAX_ANSWER_BYTES = 1024 * 1024
 _HOSTNAME_MISMATCH = (62, 64)
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 
@@ -62,10 +62,27 @@ def _log_in(broker: BrokerConfig, context: ssl.SSLContext | None, server: str, t
     host, port = _split(server)
     with _connect(host, port, timeout) as plain:
         if context is None:
-            _speak_kafka(broker, server, plain)
+            advertised = _speak_kafka(broker, server, plain)
+        else:
+            with _handshake(context, plain, host, server) as secured:
+                advertised = _speak_kafka(broker, server, secured)
+    if advertised and (host, port) not in advertised:
+        _reach_any(server, advertised, timeout)
+
+
+def _reach_any(server: str, advertised: Sequence[tuple[str, int]], timeout: float) -> None:
+    """From here on, clients talk to the addresses that the brokers advertise, not to the one they started from."""
+    causes = []
+    for host, port in advertised:
+        try:
+            _connect(host, port, timeout / len(advertised)).close()
             return
-        with _handshake(context, plain, host, server) as secured:
-            _speak_kafka(broker, server, secured)
+        except _NotYetError as error:
+            causes.append(f"{host}:{port}: {error}")
+    raise _NotYetError(
+        "it answers, but tells clients to use other addresses, and none can be reached from here "
+        f"({'; '.join(causes)}). Set the broker's advertised.listeners to an address that its clients can reach"
+    )
 
 
 def _split(server: str) -> tuple[str, int]:
@@ -116,10 +133,13 @@ def _reason(error: OSError) -> str:
     return str(reason).replace("_", " ").lower()
 
 
-def _speak_kafka(broker: BrokerConfig, server: str, sock: socket.socket) -> None:
-    """ApiVersions, then SASL as far as being logged in (or as far as knowing that none is asked for)."""
+def _speak_kafka(broker: BrokerConfig, server: str, sock: socket.socket) -> list[tuple[str, int]]:
+    """ApiVersions, then SASL as far as being logged in (or knowing that none is asked for), then who is in the cluster.
+
+    Returns the (host, port) that each broker advertises.
+    """
     try:
-        _call(sock, _API_VERSIONS, 0, b"")
+        wire.api_versions(sock)
     except TimeoutError as error:
         raise _NotYetError("connected, but there is no answer to a Kafka request. Is it a Kafka broker?") from error
     except ssl.SSLError as error:
@@ -127,7 +147,7 @@ def _speak_kafka(broker: BrokerConfig, server: str, sock: socket.socket) -> None
             f"broker {server}: it ended the TLS session ({_reason(error)}). It may ask for a client certificate: "
             "set broker.ssl_certfile and broker.ssl_keyfile"
         ) from error
-    except (ConnectionError, _NotKafkaError) as error:
+    except (ConnectionError, NotKafkaError) as error:
         hint = _PERHAPS_TLS if "SSL" not in broker.security_protocol else "Is it a Kafka broker?"
         raise BrokerError(f"broker {server}: no Kafka answer ({_reason_of(error)}). {hint}") from error
     try:
@@ -135,19 +155,20 @@ def _speak_kafka(broker: BrokerConfig, server: str, sock: socket.socket) -> None
             _authenticate(broker, server, sock)
         else:
             _expect_no_sasl(broker, server, sock)
+        return wire.advertised_brokers(sock)
     except TimeoutError as error:
         raise _NotYetError("connected, but there is no answer to the login") from error
-    except (OSError, _NotKafkaError) as error:
-        raise BrokerError(f"broker {server}: it closed the connection during the login ({error})") from error
+    except (OSError, NotKafkaError, struct.error) as error:
+        raise BrokerError(f"broker {server}: the login did not work out ({error})") from error
 
 
 def _reason_of(error: Exception) -> str:
-    return str(error) if isinstance(error, _NotKafkaError) else "it closed the connection"
+    return str(error) if isinstance(error, NotKafkaError) else "it closed the connection"
 
 
 def _authenticate(broker: BrokerConfig, server: str, sock: socket.socket) -> None:
     name = broker.sasl_mechanism
-    code, offered = _sasl_handshake(sock, name)
+    code, offered = wire.sasl_handshake(sock, name)
     if code == _ILLEGAL_SASL_STATE:
         protocol = broker.security_protocol.removeprefix("SASL_")
         raise BrokerError(
@@ -160,22 +181,19 @@ def _authenticate(broker: BrokerConfig, server: str, sock: socket.socket) -> Non
         )
     mechanism = get_sasl_mechanism(name)(security_protocol="SASL_SSL", **sasl_options(broker))
     while not mechanism.is_done():
-        token = mechanism.auth_bytes()
-        answer = _call(sock, _SASL_AUTHENTICATE, 0, struct.pack(">i", len(token)) + token)
-        (code,) = struct.unpack_from(">h", answer)
-        message, rest = _string(answer[2:])
+        code, message, answer = wire.sasl_authenticate(sock, mechanism.auth_bytes())
         if code != 0:
             raise BrokerError(
                 f"broker {server}: login of user {broker.sasl_username!r} with {name} failed: wrong user or password"
                 f"{f' ({message})' if message else ''}. Check broker.sasl_username and RFT_BROKER__SASL_PASSWORD"
             )
-        mechanism.receive(rest[4:])
+        mechanism.receive(answer)
 
 
 def _expect_no_sasl(broker: BrokerConfig, server: str, sock: socket.socket) -> None:
     """A SASL listener answers ApiVersions to anyone and then hangs up: only the offer of a login tells it apart."""
     name = broker.sasl_mechanism
-    code, offered = _sasl_handshake(sock, name)
+    code, offered = wire.sasl_handshake(sock, name)
     # A PLAINTEXT listener of Apache Kafka answers ILLEGAL_SASL_STATE; Tansu "unsupported", echoing the name.
     if code == 0 or (code == _UNSUPPORTED_MECHANISM and offered and name not in offered):
         raise BrokerError(
@@ -183,47 +201,3 @@ def _expect_no_sasl(broker: BrokerConfig, server: str, sock: socket.socket) -> N
             f"'SASL_{broker.security_protocol}', broker.sasl_mechanism, sasl_username, "
             "sasl_password"
         )
-
-
-def _sasl_handshake(sock: socket.socket, mechanism: str) -> tuple[int, list[str]]:
-    answer = _call(sock, _SASL_HANDSHAKE, 1, struct.pack(">h", len(mechanism)) + mechanism.encode())
-    code, count = struct.unpack_from(">hi", answer)
-    offered, rest = [], answer[6:]
-    for _ in range(count):
-        name, rest = _string(rest)
-        offered.append(name)
-    return code, offered
-
-
-class _NotKafkaError(Exception):
-    """The other side answers, but not in Kafka's protocol."""
-
-
-def _call(sock: socket.socket, api_key: int, version: int, body: bytes) -> bytes:
-    """One request in Kafka's framing; the answer without its correlation id."""
-    request = struct.pack(">hhih3s", api_key, version, 1, 3, b"rft") + body
-    sock.sendall(struct.pack(">i", len(request)) + request)
-    head = _receive(sock, 4)
-    if head[0] == 0x15 and head[1] == 0x03:
-        raise _NotKafkaError("it answers with a TLS alert")
-    (size,) = struct.unpack(">i", head)
-    if not 4 <= size <= _MAX_ANSWER_BYTES:
-        raise _NotKafkaError(f"it answers with {head!r}")
-    return _receive(sock, size)[4:]
-
-
-def _receive(sock: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        part = sock.recv(size - len(data))
-        if not part:
-            raise ConnectionResetError("closed by the broker")
-        data += part
-    return data
-
-
-def _string(data: bytes) -> tuple[str, bytes]:
-    """A nullable string (2-byte length) and what follows it."""
-    (size,) = struct.unpack_from(">h", data)
-    end = 2 + max(size, 0)
-    return data[2:end].decode("utf-8", "replace"), data[end:]

