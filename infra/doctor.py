@@ -21,7 +21,6 @@ from rft.log.clients import bootstrap_servers, make_admin
 from rft.log.probe import probe
 from rft.log.registry import open_registry
 from rft.log.topics import contradictions, topic_name
-from rft.policy.loading import load_model, load_tokenizer
 
 GIB = 1024**3
 Level = Literal["ok", "warn", "fail"]
@@ -132,6 +131,9 @@ def _memory(config: Config) -> Finding:
 
 
 def _model(config: Config) -> Iterator[Finding]:
+    # Takes seconds to import; what is wrong with the broker should be on the screen by then.
+    from rft.policy.loading import load_model, load_tokenizer
+
     path = Path(config.policy.model)
     try:
         tokenizer = load_tokenizer(path)
