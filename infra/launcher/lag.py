@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from kafka import TopicPartition
+from kafka.errors import CoordinatorNotAvailableError
 
 from rft.config import Config
 from rft.log.clients import make_admin
@@ -46,13 +47,24 @@ class LagMeter:
 
         Raises BrokerError or KafkaError if the broker is gone.
         """
-        ends = self._ends.ask(self._partitions)
-        totals = Counter(dict.fromkeys(MEASURED, 0))
-        for partition, end in ends.items():
-            totals[self._entities[partition.topic]] += end
+        totals = self.totals()
         lags = {}
         for group, entity in self._groups.items():
-            committed = self._admin.list_group_offsets({group: None}).get(group, {})
-            done = sum(max(0, at.offset) for where, at in committed.items() if where in ends)
+            done = sum(max(0, at.offset) for where, at in self._committed(group).items() if where in self._partitions)
             lags[entity] = max(0, totals[entity] - done)
-        return dict(totals), lags
+        return totals, lags
+
+    def totals(self) -> dict[str, int]:
+        """Events of each topic, counted from offset 0. Raises BrokerError if the broker is gone."""
+        totals = Counter(dict.fromkeys(MEASURED, 0))
+        for partition, end in self._ends.ask(self._partitions).items():
+            totals[self._entities[partition.topic]] += end
+        return dict(totals)
+
+    def _committed(self, group: str) -> dict[TopicPartition, Any]:
+        try:
+            committed: dict[TopicPartition, Any] = self._admin.list_group_offsets({group: None}).get(group, {})
+            return committed
+        except CoordinatorNotAvailableError:
+            # A new cluster makes its topic of offsets when the first group joins; until then nothing is committed.
+            return {}

@@ -266,7 +266,7 @@ class _Run:
         """A run that starts from nothing must not read another run's tasks and steps."""
         ensure_topics(self._config)
         with LagMeter(self._config) as meter:
-            totals, _ = meter.measure()
+            totals = meter.totals()
         if totals["tasks"]:
             namespace = self._config.log.namespace
             raise RunFolderError(

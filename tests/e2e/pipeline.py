@@ -17,6 +17,7 @@ import psutil
 
 from rft.config import Config
 from rft.config_sources import load_config, to_toml
+from rft.errors import DecodeError
 from rft.log.events import Event, EventReader
 from schemas.events import Experience, ScoredExperience, Task, TrainingStep, WeightVersion
 
@@ -149,7 +150,7 @@ def read_log(config: Config) -> Log:
     events = {entity: list(_read(config, entity)) for entity in ("tasks", "experiences", "ready", "steps", "weights")}
     return Log(
         tasks=[event.record() for event in events["tasks"]],
-        experiences=[event.record() for event in events["experiences"] if _decodes(event)],
+        experiences=[event.record(Experience) for event in events["experiences"] if _is_experience(event)],
         ready={(event.partition, event.offset): event.record() for event in events["ready"]},
         steps=[event.record() for event in events["steps"]],
         weights=[event.record() for event in events["weights"]],
@@ -157,11 +158,9 @@ def read_log(config: Config) -> Log:
     )
 
 
-def _decodes(event: Event) -> bool:
-    from rft.errors import DecodeError
-
+def _is_experience(event: Event) -> bool:
     try:
-        event.record()
+        event.record(Experience)
     except DecodeError:
         return False
     return True
