@@ -21,11 +21,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def role_config(embedded_broker: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
-    """``role_config(**sections)``: a run of its own on the embedded broker, its topics made."""
+    """``role_config(**sections)``: a run of its own on the embedded broker or on ``servers``, its topics made."""
 
-    def make(**sections: Any) -> Config:
+    def make(servers: str = embedded_broker, **sections: Any) -> Config:
         sections["run"] = {"folder": str(tmp_path_factory.mktemp("run")), "name": "test"}
-        sections["broker"] = {"kind": "external", "bootstrap_servers": embedded_broker}
+        sections["broker"] = {"kind": "external", "bootstrap_servers": servers}
         sections["log"] = {"namespace": f"test-{uuid.uuid4().hex[:12]}"}
         sections["policy"] = {"model": str(model), "device": "cpu"}
         config = Config.model_validate(sections)

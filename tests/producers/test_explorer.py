@@ -85,9 +85,11 @@ def test_a_message_that_is_no_task_is_a_dead_letter(running: Running) -> None:
     assert headers["rft.error.class"] == b"DecodeError"
 
 
-def test_a_killed_explorers_tasks_are_rolled_out_by_the_others(role_config: RoleConfig, model: Path) -> None:
+def test_a_killed_explorers_tasks_are_rolled_out_by_the_others(
+    any_broker: str, role_config: RoleConfig, model: Path
+) -> None:
     """Two explorers share the tasks; after ``kill -9`` of one, every experience id is there."""
-    config = role_config(rollout={"workflow": MOODY, "max_in_flight": 8})
+    config = role_config(any_broker, rollout={"workflow": MOODY, "max_in_flight": 8})
     with (
         EventWriter(config, "test") as writer,
         Log(config, "experiences", "members") as log,
