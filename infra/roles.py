@@ -93,6 +93,8 @@ def configure_logging(name: str) -> None:
     root.setLevel(os.environ.get("RFT_LOG_LEVEL", "INFO"))
     for noisy in _QUIET:
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Warns of every 0.1 s that its thread did not get the processor.
+    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
 
 
 def lasting_error(lines: Sequence[str]) -> str | None:
