@@ -11,7 +11,9 @@ import typer
 
 from infra.commands.archiver import archiver
 from infra.commands.audit import audit
+from infra.commands.dlq import dlq
 from infra.commands.lineage import lineage
+from infra.commands.schemas import schemas
 
 if TYPE_CHECKING:
     from rft.config import Config
@@ -140,6 +142,8 @@ def trainer(context: typer.Context, config: ConfigPath) -> None:
 app.command(context_settings=_ANY_SETTING)(archiver)
 app.command(context_settings=_ANY_SETTING)(audit)
 app.command(context_settings=_ANY_SETTING)(lineage)
+app.add_typer(dlq, name="dlq")
+app.add_typer(schemas, name="schemas")
 
 
 @app.command(context_settings=_ANY_SETTING)

@@ -14,17 +14,13 @@ from aiokafka.errors import MessageSizeTooLargeError
 from faust.exceptions import ProducerSendError
 
 from rft.config import Config
-from rft.log.dead_letters import dead_letter_headers, earlier_failure
+from rft.log.dead_letters import VALUE_OMITTED, dead_letter_headers, earlier_failure
 from rft.log.headers import cloud_event_headers
 from rft.log.registry import writer_ids
 from rft.log.topics import topic_name
 from rft.stream.actions import DeadLetter
 from schemas.codec import encode
 from schemas.events import ScoredExperience
-
-VALUE_OMITTED = "rft.error.value-omitted"
-"""Header of a dead letter without its value: with the error's headers it was larger than the broker takes. Its origin
-is in the other headers."""
 
 
 class Output:

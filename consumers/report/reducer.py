@@ -17,6 +17,7 @@ from consumers.report.measures import TrainerSeconds, evaluated_version, is_corr
 from rft.config import Config
 from rft.errors import DecodeError
 from rft.log.events import Event
+from rft.log.letters import resolution
 from rft.log.topics import topic_name
 from schemas.events import Experience, Member, ScoredExperience, TrainingStep, WeightVersion
 
@@ -117,6 +118,8 @@ class StoryTeller:
             return
 
     def _dead_letter(self, event: Event) -> None:
+        if resolution(event.headers) is not None:
+            return
         headers = {name: value.decode("utf-8", "replace") for name, value in event.headers if value is not None}
         topic = headers.get("rft.error.topic", "")
         position = int(headers.get("rft.error.partition", -1)), int(headers.get("rft.error.offset", -1))

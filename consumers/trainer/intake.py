@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 
 from rft.config import Config
 from rft.errors import BrokerError, DecodeError
-from rft.log.dead_letters import dead_letter_headers
+from rft.log.dead_letters import dead_letter_headers, earlier_failure
 from rft.log.events import Event, EventReader, EventWriter
 from rft.log.topics import topic_name
 from rft.training.buffer import GroupBuffer
@@ -77,6 +77,7 @@ class Intake:
     def _bury(self, event: Event, error: DecodeError) -> None:
         topic = topic_name(self._config, ENTITY)
         logger.warning("dead letter: %s %d:%d: %s", topic, event.partition, event.offset, error)
+        attempt, first_failure_ms = earlier_failure(event.headers) or (0, int(time.time() * 1000))
         headers = dead_letter_headers(
             event.headers,
             stage="train",
@@ -84,7 +85,8 @@ class Intake:
             topic=topic,
             partition=event.partition,
             offset=event.offset,
-            first_failure_ms=int(time.time() * 1000),
+            attempt=attempt + 1,
+            first_failure_ms=first_failure_ms,
         )
         self._writer.send_bytes("dlq", event.value, key=event.key, headers=headers)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 PREFIX = "rft.error."
+VALUE_OMITTED = PREFIX + "value-omitted"
+"""Header of a dead letter without its value: with the error's headers it was larger than the broker takes. Its origin
+is in the other headers."""
 _MAX_MESSAGE_BYTES = 4096
 
 
