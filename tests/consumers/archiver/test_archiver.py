@@ -18,9 +18,10 @@ import psutil
 import pytest
 
 from consumers.archiver import run
+from infra.broker import open_broker
 from rft.config import Config
 from rft.config_sources import masked, to_toml
-from rft.errors import ArchiveError, MissingRangeError
+from rft.errors import ArchiveError, BrokerError, MissingRangeError
 from rft.log.archive import ArchiveStore
 from rft.log.events import Event, EventReader, EventWriter
 from rft.log.topics import ENTITIES, ensure_topics, topic_name
@@ -96,6 +97,33 @@ def test_a_stopped_archiver_finishes_its_files_with_all_that_was_written_before(
     assert not thread.is_alive()
     assert_same(config)
     assert not list(Path(config.archive_url).rglob("*.part"))
+
+
+def test_when_the_broker_dies_what_was_read_is_kept(make_config: ConfigMaker, tmp_path: Path) -> None:
+    broker = open_broker(Config(), tmp_path)
+    assert broker is not None
+    config = make_config(broker.start(), archive={"url": str(tmp_path / "archive")})
+    ensure_topics(config)
+    publish(config, 100)
+    expected = on_the_log(config)
+    stop, failures = threading.Event(), []
+
+    def archiver() -> None:
+        try:
+            run(config, stop)
+        except BrokerError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=archiver)
+    thread.start()
+    wait_until_it_writes(config, since=0, pattern="*.part")
+    time.sleep(1)
+    broker.stop()
+    stop.set()
+    thread.join(25)
+    assert not thread.is_alive()
+    assert failures
+    assert {(e.entity, e.partition, e.offset): e for e in in_the_archive(config)} == expected
 
 
 def test_files_are_whole_from_the_moment_they_have_their_name(config: Config) -> None:
@@ -209,10 +237,10 @@ def archiver(config: Config, tmp_path: Path) -> Iterator[Callable[..., subproces
         process.wait()
 
 
-def wait_until_it_writes(config: Config, since: float) -> None:
+def wait_until_it_writes(config: Config, since: float, pattern: str = "*.avro*") -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        for path in Path(config.archive_url).rglob("*.avro*"):
+        for path in Path(config.archive_url).rglob(pattern):
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime > since:
                     return
