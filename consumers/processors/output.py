@@ -68,6 +68,8 @@ class Output:
             await (await self._send(self._dead, message.key, None, headers))
 
     async def _send(self, topic: str, key: bytes | None, value: bytes | None, headers: Any) -> asyncio.Future[Any]:
+        # aiokafka refuses an event with neither key nor value, which others' clients may write.
+        value = b"" if key is None and value is None else value
         return await self._app.producer.send(topic, key, value, None, None, headers)
 
 

@@ -200,7 +200,7 @@ def _selection(
         places=frozenset(places) or None,
         stage=stage,
         error=error,
-        topic=topic_name(config, topic) if topic in ENTITIES else topic,
+        topic=topic_name(config, topic) if topic is not None and topic in ENTITIES else topic,
         since_ms=moment(since, "--since"),
         until_ms=moment(until, "--until"),
     )

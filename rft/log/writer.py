@@ -67,15 +67,19 @@ class EventWriter:
         partition: int | None = None,
     ) -> Any:
         """Publish bytes as they are: dead letters, or events that were encoded elsewhere. The key decides the
-        partition unless one is given.
+        partition unless one is given. What kafka-python cannot write becomes empty: a header without a value, and
+        the value of an event that has neither key nor value.
         """
+        if value is None and key is None:
+            value = b""
+        headers = [(name, b"" if header is None else header) for name, header in headers]
         size = len(value or b"") + len(key or b"")
         self._wait_for_room(size)
         try:
             # Checked and refused by the producer itself; what the broker refuses as too large would end the
             # producer (an idempotent one allows no gap in its sequence).
             future = self._producer.send(
-                topic_name(self._config, entity), value=value, key=key, headers=list(headers), partition=partition
+                topic_name(self._config, entity), value=value, key=key, headers=headers, partition=partition
             )
         except KafkaError as error:
             self._settle(size)

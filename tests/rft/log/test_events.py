@@ -158,6 +158,14 @@ def test_one_refused_event_does_not_end_the_writer(any_config: Config) -> None:
         writer.flush()
 
 
+def test_what_only_other_clients_can_write_is_passed_on_as_nearly_as_can_be(log_config: Config) -> None:
+    with EventWriter(log_config, "writer") as writer:
+        writer.send_bytes("dlq", None, key=None, headers=[("empty", None), ("full", b"x")])
+    with EventReader(log_config, "reader", ["dlq"]) as reader:
+        (event,) = read(reader, 1)
+    assert (event.key, event.value, event.headers) == (None, b"", (("empty", b""), ("full", b"x")))
+
+
 def test_positions_of_another_log_are_refused(any_config: Config) -> None:
     with pytest.raises(BrokerError, match="the log ends at 0"):
         EventReader(any_config, "reader", ["tasks"], positions={("tasks", 0): 7})
