@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from rft.errors import DecodeError
 from rft.log.events import Event
+from rft.log.letters import resolution
 from schemas.events import EventRef, Experience, ScoredExperience, TrainingStep
 
 Place = tuple[int, int]
@@ -127,6 +128,8 @@ class Collector:
         )
 
     def _letter(self, event: Event) -> None:
+        if resolution(event.headers) is not None:
+            return
         # The newest failure of a letter that was sent again comes last, and that is where it died this time.
         headers = {name: (value or b"").decode("utf-8", "replace") for name, value in event.headers}
         partition, offset = headers.get("rft.error.partition", ""), headers.get("rft.error.offset", "")

@@ -21,28 +21,28 @@ def letters_of(config):
         return read_book(view).open()
 
 
-def test_what_fails_again_is_one_new_letter_that_keeps_the_first_failure_and_counts(log_config, start_worker):
-    worker = start_worker(log_config)
-    with EventWriter(log_config, "test") as writer:
+def test_what_fails_again_is_one_new_letter_that_keeps_the_first_failure_and_counts(any_config, start_worker):
+    worker = start_worker(any_config)
+    with EventWriter(any_config, "test") as writer:
         writer.send_bytes("experiences", b"garbage", key=b"k", headers=[("mine", b"1")])
-    wait_for(lambda: letters_of(log_config), 20, lambda: worker.log)
-    [first] = letters_of(log_config)
+    wait_for(lambda: letters_of(any_config), 20, lambda: worker.log)
+    [first] = letters_of(any_config)
     assert first.attempt == 1
     latest = first
     for attempt in (2, 3):
-        with LiveView(log_config) as view:
-            assert retry(log_config, view, [latest], 5, lambda done, total: None).done == 1
-        wait_for(lambda: letters_of(log_config), 20, lambda: worker.log)
+        with LiveView(any_config) as view:
+            assert retry(any_config, view, [latest], 5, lambda done, total: None).done == 1
+        wait_for(lambda: letters_of(any_config), 20, lambda: worker.log)
         time.sleep(1)
-        [latest] = letters_of(log_config)
+        [latest] = letters_of(any_config)
         assert latest.attempt == attempt
         assert latest.first_failure_ms == first.first_failure_ms
         assert latest.place != first.place
-    with LiveView(log_config) as view:
+    with LiveView(any_config) as view:
         assert len(read_book(view).all()) == 3
         event = view.fetch("dlq", *latest.place)
         assert (event.key, event.value, event.headers[0]) == (b"k", b"garbage", ("mine", b"1"))
-        kept = retry(log_config, view, [latest], 3, lambda done, total: None)
+        kept = retry(any_config, view, [latest], 3, lambda done, total: None)
     assert (kept.done, list(kept.kept)) == (0, [latest.name])
 
 

@@ -13,6 +13,7 @@ from consumers.report.reducer import ORDER, Story, StoryTeller
 from consumers.report.summary import samples, summarize
 from rft.config import Config
 from rft.log.events import Event
+from rft.log.letters import resolution_headers
 
 CONFIG = Config.model_validate({"eval": {"tasks": 2}})
 
@@ -38,6 +39,8 @@ def test_experiences_are_counted_by_id_and_position():
     for offset in (4, 5, 4):
         log.add("dlq", b"x", headers=dead_letter_headers("rft.experiences.v1", offset))
     log.add("dlq", b"x", headers=dead_letter_headers("rft.rewards.v1", 0))
+    # What closes a letter is none.
+    log.add("dlq", b"", headers=resolution_headers((0, 1), "discarded"))
     found = report_of(log)["experiences"]
     assert found["published"] == 7
     assert found["distinct"] == 4
