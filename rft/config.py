@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
-EntityName = Literal["tasks", "experiences", "rewards", "ready", "weights", "members", "steps", "dlq"]
+EntityName = Literal["tasks", "experiences", "rewards", "ready", "weights", "members", "steps", "dlq", "waiting"]
 """The topics, see :mod:`rft.log.topics`."""
 
 
@@ -179,7 +179,50 @@ class RewardTerm(Section):
     """Keyword arguments for the function."""
 
 
+class ExternalRewardsConfig(Section):
+    required: list[Name] = []
+    """Sources that every experience for training needs a reward from, by the topic `rewards`; none: rewards of others
+    are not waited for. Evaluation groups and demonstrations never wait."""
+    optional: list[Name] = []
+    """Sources that count when their reward has come by the time that the required ones have."""
+    combine: Literal["weighted_sum", "product"] = "weighted_sum"
+    """How the reward functions' sum and the sources' values become one reward. Of each source its last revision counts.
+    In a product the functions take part only if there are any."""
+    weights: dict[str, float] = {}
+    """Factor of a source in the weighted sum, 1 if not named; ``functions`` names that of the functions' sum."""
+    deadline_s: float = Field(default=7 * 24 * 3600, gt=0)
+    """How long a group waits for its rewards, from its first experience on, by the events' own times."""
+    on_missing: Literal["default", "without", "discard", "dead_letter"] = "without"
+    """What becomes of an experience without all required rewards at the deadline. ``default``: the missing ones are
+    ``default_value``. ``without``: it is filtered, its group goes on. ``discard``: its whole group is filtered.
+    ``dead_letter``: filtered, and its event goes to `dlq`."""
+    default_value: float = 0.0
+    """For ``on_missing = "default"``."""
+    max_early: int = Field(default=100_000, ge=1)
+    """Groups of one partition that only rewards have come for; beyond it the oldest are forgotten (and counted)."""
+    skip_deleted: bool = False
+    """Go on without waiting experiences that the log has deleted. By default the processor stops and names them."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ExternalRewardsConfig:
+        sources = [*self.required, *self.optional]
+        if len(set(sources)) < len(sources):
+            raise ValueError("required and optional name a source twice")
+        unknown = self.weights.keys() - {*sources, "functions"}
+        if unknown:
+            raise ValueError(f"weights names {', '.join(sorted(unknown))}, neither required nor optional")
+        if self.weights and self.combine == "product":
+            raise ValueError("weights are for combine = 'weighted_sum'")
+        if self.optional and not self.required:
+            raise ValueError("optional sources without required ones: nothing would be waited for")
+        if "functions" in sources:
+            raise ValueError("'functions' cannot be a source: it names the reward functions")
+        return self
+
+
 class ProcessorConfig(Section):
+    external: ExternalRewardsConfig = ExternalRewardsConfig()
+    """Rewards that come by the topic `rewards`, at any time."""
     rewards: list[RewardTerm] = [RewardTerm(function="exact_match")]
     """Summed with their weights."""
     group_deadline_s: float = Field(default=300.0, gt=0)

@@ -267,6 +267,50 @@ class TrainingStep(Record):
     """Unix time in ms."""
 
 
+@dataclass(frozen=True, slots=True)
+class ExternalReward:
+    """The newest revision of what one source has given to a waiting experience."""
+
+    source: str
+    value: float
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingMember:
+    """One experience that waits, as a pointer into the log."""
+
+    suffix: str
+    """The experience_id without ``group_id/``."""
+    offset: int
+    """Its place in the same partition of ``experiences``; -1 while only rewards for it have come."""
+    size_bytes: int
+    """Size of that event's value."""
+    cause: str | None
+    """Why it is filtered; None when it is usable."""
+    exempt: bool
+    """True when it needs no external rewards (a demonstration)."""
+    reward: float
+    """Combined reward of the functions, or the one that came with the experience."""
+    rewards: Mapping[str, float]
+    """Reward by function."""
+    external: tuple[ExternalReward, ...]
+    """One entry a source."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Waiting(Record):
+    """A group whose experiences wait for external rewards: the processors' own notes, in a compacted topic."""
+
+    group_id: str
+    group_size: int
+    """Members that the group is to have; 0 while none has come."""
+    since: int
+    """Unix time in ms of the event that deadlines count from: the first experience's, or the first reward's while
+    none has come."""
+    members: tuple[WaitingMember, ...]
+
+
 RECORDS: tuple[type[Record], ...] = (
     Task,
     Experience,
@@ -275,4 +319,5 @@ RECORDS: tuple[type[Record], ...] = (
     WeightVersion,
     Member,
     TrainingStep,
+    Waiting,
 )

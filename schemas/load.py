@@ -15,7 +15,7 @@ from fastavro.schema import fingerprint, to_parsing_canonical_form
 from schemas.errors import DecodeError
 
 NAMESPACE = "stream_rft"
-NAMES = ("Task", "Experience", "Reward", "ScoredExperience", "WeightVersion", "Member", "TrainingStep")
+NAMES = ("Task", "Experience", "Reward", "ScoredExperience", "WeightVersion", "Member", "TrainingStep", "Waiting")
 """Unqualified names of the records that travel on topics."""
 STORED = "ArchivedEvent"
 """The record of archive files."""

@@ -11,14 +11,26 @@ from math import isfinite
 from typing import Any
 
 from schemas.errors import DecodeError, EncodeError
-from schemas.events import RECORDS, EventRef, Experience, Record, ScoredExperience, TrainingStep
+from schemas.events import (
+    RECORDS,
+    EventRef,
+    Experience,
+    ExternalReward,
+    Record,
+    ScoredExperience,
+    TrainingStep,
+    Waiting,
+    WaitingMember,
+)
 from schemas.load import current
 from schemas.packing import PACKED, pack, unpack
 
 Wire = dict[str, Any]
 _Error = type[DecodeError] | type[EncodeError]
 
-_FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in (*RECORDS, EventRef)}
+_FIELDS = {
+    kind: tuple(field.name for field in fields(kind)) for kind in (*RECORDS, EventRef, WaitingMember, ExternalReward)
+}
 
 
 def _typed(kind: type[Record], holds_floats: Callable[[Any], bool]) -> tuple[str, ...]:
@@ -87,15 +99,42 @@ def _nest_refs(wire: Wire, at: str) -> None:
     wire["retired"] = tuple(wire["retired"])
 
 
+def _unnest_members(wire: Wire) -> None:
+    wire["members"] = [_plain_member(member, f"members[{n}]") for n, member in enumerate(wire["members"])]
+
+
+def _plain_member(member: WaitingMember, at: str) -> Wire:
+    plain = {name: getattr(member, name) for name in _FIELDS[WaitingMember]}
+    external = [{name: getattr(one, name) for name in _FIELDS[ExternalReward]} for one in member.external]
+    plain["external"] = external
+    _check_member(plain, at, EncodeError)
+    return plain
+
+
+def _nest_members(wire: Wire, at: str) -> None:
+    for n, plain in enumerate(wire["members"]):
+        _check_member(plain, f"{at}members[{n}]", DecodeError)
+        plain["external"] = tuple(ExternalReward(**one) for one in plain["external"])
+    wire["members"] = tuple(WaitingMember(**plain) for plain in wire["members"])
+
+
+def _check_member(plain: Wire, at: str, error: _Error) -> None:
+    for value in (plain["reward"], *plain["rewards"].values(), *(one["value"] for one in plain["external"])):
+        if not _finite(value):
+            raise error(f"holds {value!r}, must be finite numbers", at)
+
+
 _TO_WIRE: Mapping[type[Record], Callable[[Wire], None]] = {
     Experience: _pack_experience,
     ScoredExperience: _unnest_experience,
     TrainingStep: _unnest_refs,
+    Waiting: _unnest_members,
 }
 _FROM_WIRE: Mapping[type[Record], Callable[[Wire, str], None]] = {
     Experience: _unpack_experience,
     ScoredExperience: _nest_experience,
     TrainingStep: _nest_refs,
+    Waiting: _nest_members,
 }
 
 

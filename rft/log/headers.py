@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from schemas.events import Experience, Member, Record, Reward, ScoredExperience, Task, TrainingStep, WeightVersion
+from schemas.events import (
+    Experience,
+    Member,
+    Record,
+    Reward,
+    ScoredExperience,
+    Task,
+    TrainingStep,
+    Waiting,
+    WeightVersion,
+)
 from schemas.framing import schema_headers
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -29,6 +39,8 @@ def event_id(record: Record) -> str:
             return f"{record.member_id}@{record.heartbeat_at}"
         case TrainingStep():
             return f"{record.model}/{record.kind}/{record.step}@{record.created_at}"
+        case Waiting():
+            return f"{record.group_id}@{record.since}"
     raise TypeError(f"{type(record).__name__} is no event")
 
 

@@ -1,4 +1,4 @@
-"""The eight topics: names, keys and settings, and their idempotent creation.
+"""The nine topics: names, keys and settings, and their idempotent creation.
 
 The key decides the partition, so it decides what stays in order: everything about one group of rollouts does.
 """
@@ -16,7 +16,17 @@ from rft.config import Config, LogConfig
 from rft.errors import TopicError
 from rft.log.clients import make_admin
 from rft.log.limits import message_limit
-from schemas.events import Experience, Member, Record, Reward, ScoredExperience, Task, TrainingStep, WeightVersion
+from schemas.events import (
+    Experience,
+    Member,
+    Record,
+    Reward,
+    ScoredExperience,
+    Task,
+    TrainingStep,
+    Waiting,
+    WeightVersion,
+)
 
 _HOUR_MS = 3_600_000
 _ALREADY_EXISTS = 36
@@ -63,6 +73,8 @@ ENTITIES: Mapping[str, Entity] = {
     "members": Entity(Member, lambda r: r.member_id, lambda _: 24, "compact,delete", _one),
     "steps": Entity(TrainingStep, lambda r: r.model, _audit_hours, "delete", _one),
     "dlq": Entity(None, None, _audit_hours),
+    # Pointers into `experiences`, partition by partition, so as many; never older than what they point to.
+    "waiting": Entity(Waiting, lambda r: r.group_id, _forever, "compact"),
 }
 
 

@@ -14,12 +14,15 @@ from schemas.codec import encode
 from schemas.events import (
     EventRef,
     Experience,
+    ExternalReward,
     Member,
     Record,
     Reward,
     ScoredExperience,
     Task,
     TrainingStep,
+    Waiting,
+    WaitingMember,
     WeightVersion,
 )
 from schemas.load import NAMES, history
@@ -82,6 +85,17 @@ EXAMPLES: dict[str, Record] = {
         digest="cd" * 32,
         metrics={"loss": 0.125},
         created_at=_TIME,
+    ),
+    "Waiting": Waiting(
+        group_id="train-00000012",
+        group_size=8,
+        since=_TIME,
+        members=(
+            WaitingMember(
+                "3", 2**40, 512, None, False, 0.25, {"exact_match": 0.25}, (ExternalReward("human", -0.5, 2),)
+            ),
+            WaitingMember("4", -1, 0, "truncated", True, 0.0, {}, ()),
+        ),
     ),
 }
 

@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 from schemas.events import (
     EventRef,
     Experience,
+    ExternalReward,
     Member,
     Record,
     Reward,
     ScoredExperience,
     Task,
     TrainingStep,
+    Waiting,
+    WaitingMember,
     WeightVersion,
 )
 
@@ -144,6 +147,21 @@ steps = st.builds(
     metrics=reals,
     created_at=number,
 )
+external = st.builds(ExternalReward, source=text, value=real, revision=number)
+waiting_members = st.builds(
+    WaitingMember,
+    suffix=text,
+    offset=number,
+    size_bytes=number,
+    cause=st.none() | text,
+    exempt=st.booleans(),
+    reward=real,
+    rewards=reals,
+    external=st.lists(external, max_size=3).map(tuple),
+)
+waiting = st.builds(
+    Waiting, group_id=text, group_size=number, since=number, members=st.lists(waiting_members, max_size=3).map(tuple)
+)
 STRATEGIES: dict[str, st.SearchStrategy[Any]] = {
     "Task": tasks,
     "Experience": experiences(),
@@ -152,6 +170,7 @@ STRATEGIES: dict[str, st.SearchStrategy[Any]] = {
     "WeightVersion": weight_versions,
     "Member": members,
     "TrainingStep": steps,
+    "Waiting": waiting,
 }
 records: st.SearchStrategy[Record] = st.one_of(*STRATEGIES.values())
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 import schemas
-from schemas.events import RECORDS, EventRef
+from schemas.events import RECORDS, EventRef, ExternalReward, WaitingMember
 from schemas.load import NAMES, current
 
 FOLDER = Path(schemas.__file__).parent / "avsc"
+NESTED = (EventRef, WaitingMember, ExternalReward)
 FILES = sorted(FOLDER.glob("*.avsc"))
 
 
@@ -24,7 +25,7 @@ def fields_of(name: str) -> list[dict[str, Any]]:
 
 
 def test_every_record_has_a_file_of_its_own() -> None:
-    assert {path.stem for path in FILES} >= {kind.__name__ for kind in (*RECORDS, EventRef)}
+    assert {path.stem for path in FILES} >= {kind.__name__ for kind in (*RECORDS, *NESTED)}
     assert set(NAMES) == {kind.__name__ for kind in RECORDS}
 
 
@@ -39,7 +40,7 @@ def test_every_record_and_field_is_documented(path: Path) -> None:
             assert "little-endian" in field["doc"] or "u1" in field["doc"]
 
 
-@pytest.mark.parametrize("kind", [*RECORDS, EventRef], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*RECORDS, *NESTED], ids=lambda kind: kind.__name__)
 def test_fields_and_defaults_are_those_of_the_typed_record(kind: Any) -> None:
     typed = dataclasses.fields(kind)
     wire = fields_of(kind.__name__)

@@ -26,7 +26,7 @@ def test_all_topics_are_made_and_a_second_time_is_none(any_broker: str, make_con
     config = make_config(any_broker, log={"partitions": 3})
     created = ensure_topics(config)
     assert len(created) == len(ENTITIES)
-    keyed = dict.fromkeys(("tasks", "experiences", "rewards", "ready", "dlq"), 3)
+    keyed = dict.fromkeys(("tasks", "experiences", "rewards", "ready", "dlq", "waiting"), 3)
     assert described(config) == keyed | {"weights": 1, "members": 1, "steps": 1}
     assert ensure_topics(config) == []
 
