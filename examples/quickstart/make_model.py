@@ -1,7 +1,7 @@
 """Makes the quickstart's model: a character-level Qwen3 from scratch, warm-started by supervised steps.
 
-Reinforcement needs a policy that is right now and then. So the model first imitates a few thousand reversed words
-of the training split; the held-out words of the run are never shown to it.
+Reinforcement needs a policy that is right now and then. So the model first imitates reversed words of the training
+split, until it spells about a third of other training words right; the held-out words of the run are never shown to it.
 
     python examples/quickstart/make_model.py runs/quickstart-model
 """
@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import string
+from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging
@@ -26,10 +28,14 @@ from rft.tasks.splits import open_sources
 CONFIG = Path(__file__).with_name("quickstart.toml")
 CHARACTERS = string.ascii_letters + ">"
 PAD, EOS = "<pad>", "<eos>"
-STEPS = 55
+MAX_STEPS = 200
 WORDS_PER_STEP = 64
 LEARNING_RATE = 3e-3
 WARMUP_STEPS = 20
+ENOUGH = 0.33
+"""Share of probe words spelled right at which imitation ends and leaves the rest to reinforcement."""
+PROBES = 512
+STEPS_BETWEEN_PROBES = 2
 IGNORED = -100
 """Label of a token that is not learned from, by PyTorch's convention."""
 
@@ -77,34 +83,57 @@ def make_batch(items: list[TaskItem], tokenizer: PreTrainedTokenizerFast) -> tup
     return tokens, labels
 
 
+def batches(tasks: TaskSource) -> Iterator[list[TaskItem]]:
+    """Endless batches of training tasks. Half of each are words with a capital: one word in six has one, so each
+    capital letter alone is too rare to be met in these few steps."""
+    words = (tasks[number] for number in count(PROBES))
+    names = (item for item in (tasks[number] for number in count(100_000)) if item.prompt != item.prompt.lower())
+    while True:
+        yield [*islice(words, WORDS_PER_STEP // 2), *islice(names, WORDS_PER_STEP // 2)]
+
+
+@torch.no_grad()
+def spelled_right(model: Qwen3ForCausalLM, tokens: torch.Tensor, labels: torch.Tensor) -> float:
+    """Share of rows that greedy decoding would write as their labels say."""
+    predicted = model(input_ids=tokens, use_cache=False).logits[:, :-1].argmax(dim=-1)
+    right = (predicted == labels[:, 1:]) | (labels[:, 1:] == IGNORED)
+    return float(right.all(dim=-1).float().mean())
+
+
 def warm_start(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, tasks: TaskSource, steps: int, progress: Progress
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, tasks: TaskSource, max_steps: int, progress: Progress
 ) -> None:
-    """Supervised steps on ``tasks``; the learning rate rises over the first and falls over the last third."""
+    """Supervised steps on ``tasks``, until ``ENOUGH`` of the probe words are right or ``max_steps`` are done."""
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), fused=True)
-    bar = progress.add_task("supervised steps", total=steps)
-    for step in range(steps):
-        rate = LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS, (steps - step) / (0.3 * steps))
+    probe = make_batch([tasks[number] for number in range(PROBES)], tokenizer)
+    bar = progress.add_task("supervised steps", total=ENOUGH)
+    for step, items in enumerate(islice(batches(tasks), max_steps), start=1):
         for group in optimizer.param_groups:
-            group["lr"] = rate
-        items = [tasks[step * WORDS_PER_STEP + row] for row in range(WORDS_PER_STEP)]
+            group["lr"] = LEARNING_RATE * min(1.0, step / WARMUP_STEPS)
         tokens, labels = make_batch(items, tokenizer)
         loss = model(input_ids=tokens, labels=labels, use_cache=False).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        progress.update(bar, advance=1, description=f"supervised steps, loss {loss.item():.2f}")
+        if step % STEPS_BETWEEN_PROBES == 0:
+            right = spelled_right(model, *probe)
+            progress.update(bar, completed=right, description=f"{step} supervised steps: {right:.0%} spelled right")
+            if right >= ENOUGH:
+                break
 
 
-def make_model(folder: Path, steps: int = STEPS, seed: int | None = None) -> None:
-    """Write config, tokenizer and weights to ``folder``. ``seed`` is by default that of the run."""
+def make_model(folder: Path, steps: int = MAX_STEPS, seed: int | None = None) -> None:
+    """Write config, tokenizer and weights to ``folder``, after at most ``steps`` supervised steps.
+
+    ``seed`` is by default that of the run.
+    """
     logging.disable_progress_bar()
     torch.set_num_threads(1)
     config = load_config(CONFIG)
     tokenizer = make_tokenizer()
     model = new_model(tokenizer, config.run.seed if seed is None else seed)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         warm_start(model, tokenizer, open_sources(config).train, steps, progress)
     tokenizer.save_pretrained(folder)
@@ -114,7 +143,7 @@ def make_model(folder: Path, steps: int = STEPS, seed: int | None = None) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/quickstart-model"))
-    parser.add_argument("--steps", type=int, default=STEPS, help="supervised steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=MAX_STEPS, help="most supervised steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="of weights (default: run.seed of quickstart.toml)")
     arguments = parser.parse_args()
     make_model(arguments.folder, arguments.steps, arguments.seed)
