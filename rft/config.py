@@ -272,6 +272,9 @@ class TrainerConfig(Section):
     """Steps between weight versions."""
     max_staleness: int = Field(default=1, ge=0)
     """0 on-policy, 1 one step off, k asynchronous: weight versions that a token may be old when it is trained."""
+    max_barren_groups: int = Field(default=1000, ge=0)
+    """Groups in a row that may be retired without one gradient step (all filtered or stale) before the run fails and
+    says why; 0: any number."""
     learning_rate: float = Field(default=1e-5, gt=0)
     """Of AdamW, after warm-up."""
     warmup_steps: int = Field(default=0, ge=0)

@@ -11,6 +11,7 @@ RftError                 exit code 1
 │   └── IncompatibleSchemaError    a schema would break readers or writers of another version
 ├── RolloutError         a rollout failed after its retries
 ├── RewardError          a reward function failed
+├── BarrenRunError       groups come and go, and none of them can be trained
 ├── PolicyError          a model cannot be loaded or cannot generate
 ├── WeightsError         a weight version cannot be published or fetched
 ├── CheckpointError      a checkpoint cannot be written or read
@@ -33,6 +34,7 @@ from schemas.errors import (
 
 __all__ = [
     "ArchiveError",
+    "BarrenRunError",
     "BrokerError",
     "CheckpointError",
     "ConfigError",
@@ -71,6 +73,10 @@ class RolloutError(RftError):
 
 class RewardError(RftError):
     """A reward function raised or returned something that is not a finite number."""
+
+
+class BarrenRunError(RftError):
+    """Many groups in a row were retired without one gradient step; the message says what became of them."""
 
 
 class PolicyError(RftError):

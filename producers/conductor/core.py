@@ -49,6 +49,8 @@ class Conductor:
         """Newest weight version that explorers can have."""
         self._baseline: int | None = None
         self._final: int | None = None
+        self._fertile = 0
+        """Tasks retired when the newest gradient step was taken."""
         self.pacer = Pacer(pace)
         self.evaluator = Evaluator(plan)
 
@@ -79,6 +81,8 @@ class Conductor:
                 self.pacer.saw_retired(event.retired)
                 self.pacer.saw_version(event.next_version, event.step)
                 self.pacer.saw_step(event.step)
+                if event.kind == "step":
+                    self._fertile = self.pacer.retired
             case _:
                 pass
 
@@ -100,6 +104,11 @@ class Conductor:
     def done(self) -> bool:
         """Whether the final weights are known and evaluated."""
         return self._caught_up and self._final is not None and self.evaluator.complete(self._final)
+
+    @property
+    def barren(self) -> int:
+        """Train tasks retired since the newest gradient step: the trainer could use none of them."""
+        return self.pacer.retired - self._fertile
 
     def news(self) -> list[Outcome]:
         """Evaluations that became complete since the last call."""

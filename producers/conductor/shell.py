@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Iterable
 
+from producers.conductor.barren import explain_barren_groups
 from producers.conductor.core import Conductor, EvalOrder, Order, Seen, TrainOrder
 from producers.conductor.evaluation import PREFIX, EvaluationPlan
 from producers.conductor.orders import task_of
 from producers.conductor.pacing import Pace
 from rft.config import Config
-from rft.errors import DecodeError
+from rft.errors import BarrenRunError, DecodeError
 from rft.log.events import Event, EventReader, EventWriter
 from rft.tasks import TaskSplits, open_sources
 
@@ -27,7 +28,8 @@ log = logging.getLogger("rft")
 def run(config: Config, stop: threading.Event) -> None:
     """Issue tasks until the final weights are evaluated, or ``stop`` is set.
 
-    Raises ConfigError for a task source that cannot be used, BrokerError when the log cannot be read or written.
+    Raises ConfigError for a task source that cannot be used, BrokerError when the log cannot be read or written,
+    BarrenRunError when ``trainer.max_barren_groups`` groups in a row were of no use to the trainer.
     """
     splits = open_sources(config)
     core = Conductor(Pace.of(config), EvaluationPlan.of(config), config.trainer.model_key)
@@ -60,8 +62,14 @@ class _Shell:
         while not stop.is_set() and not self._core.done:
             self._read_results_when_awaited()
             self._issue(self._feed(self._reader.poll(POLL_S)))
+            self._refuse_barren_run()
             self._tell()
         self._tell()
+
+    def _refuse_barren_run(self) -> None:
+        allowed = self._config.trainer.max_barren_groups
+        if allowed and self._core.barren >= allowed:
+            raise BarrenRunError(explain_barren_groups(self._config, self._core.barren))
 
     def _feed(self, events: Iterable[Event]) -> list[Order]:
         orders: list[Order] = []

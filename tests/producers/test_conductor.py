@@ -199,3 +199,15 @@ def test_group_ids_of_evaluations_are_told_from_others() -> None:
     assert parse_group_id(group_id_of(3, 12)) == (3, 12)
     for other in ("train-00000012", "eval-", "eval-x-1", "eval-1", "eval-1-"):
         assert parse_group_id(other) is None
+
+
+def test_groups_that_are_of_no_use_are_counted_until_the_next_gradient_step():
+    conductor = Conductor(Pace(10, 2, 1, 0), EvaluationPlan(0, 0, 0), MODEL)
+    conductor.step(weights(0, 0))
+    conductor.caught_up()
+    conductor.step(step_event(0, 0, 0, [0, 1, 2], kind="retire"))
+    assert conductor.barren == 3
+    conductor.step(step_event(1, 0, 1, [3, 4]))
+    assert conductor.barren == 0
+    conductor.step(step_event(1, 1, 1, [5], kind="retire"))
+    assert conductor.barren == 1

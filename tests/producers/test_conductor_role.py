@@ -79,3 +79,29 @@ def test_a_stopped_conductor_ends_at_once(role_config: RoleConfig) -> None:
             time.sleep(0.1)
         code, seconds = conductor.terminate()
     assert (code, seconds < 5) == (0, True)
+
+
+def test_a_run_in_which_nothing_can_be_trained_ends_with_the_cause(role_config: RoleConfig, model: Path) -> None:
+    config = role_config(
+        tasks={"source": "reasoning_gym:spell_backward"},
+        trainer={"groups_per_step": 2, "max_barren_groups": 6},
+        eval={"tasks": 0},
+    )
+    why = "26 prompt tokens are too many"
+    with EventWriter(config, "test") as writer:
+        announce(config, writer, model, 0)
+        for number in range(6):
+            failed = Experience(
+                f"train-{number}/0", f"train-{number}", number, 0, "train", 1, "p", "", None, 0, "test", "policy",
+                finish_reason="error", error=why,
+            )  # fmt: skip
+            scored = ScoredExperience(failed, 0, 0, "filtered", "rollout_failed", 0.0, {}, 0.0, "", 1, 0)
+            writer.send("ready", scored)
+            writer.send("steps", TrainingStep("policy", "retire", 0, 0, 0, (), (), (number,), "", {}, 0))
+        writer.flush()
+        with RoleProcess("conductor", config) as conductor:
+            assert conductor.process.wait(30) == 1
+            last = conductor.log_path.read_text().splitlines()[-1]
+    assert "BarrenRunError: 6 groups in a row were retired without one gradient step" in last
+    assert "6 filtered as rollout_failed" in last
+    assert why in last
