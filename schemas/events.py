@@ -309,6 +309,8 @@ class Waiting(Record):
     """Unix time in ms of the event that deadlines count from: the first experience's, or the first reward's while
     none has come."""
     members: tuple[WaitingMember, ...]
+    released: bool = False
+    """True when the group has been released, but its experiences are not all committed as read yet."""
 
 
 RECORDS: tuple[type[Record], ...] = (

@@ -5,22 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from schemas.events import ScoredExperience
+from schemas.events import ScoredExperience, Waiting
 from schemas.framing import Headers
 
-Stage = Literal["decode", "validate", "score", "process"]
-"""Where an event failed; travels as ``rft.error.stage``. ``process`` is a fault of ours, found in no other stage."""
+Stage = Literal["decode", "validate", "score", "reward", "process"]
+"""Where an event failed; travels as ``rft.error.stage``. ``reward``: its external rewards did not come in time;
+``process`` is a fault of ours, found in no other stage."""
+
+Source = Literal["experiences", "rewards"]
+"""The topics that are read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One event of the ``experiences`` topic, as the broker gave it."""
+    """One event of the ``experiences`` or ``rewards`` topic, as the broker gave it."""
 
     partition: int
     offset: int
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+    timestamp_ms: int = 0
+    """When it was published, Unix time; 0 when not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +53,47 @@ class DeadLetter:
     final: bool
     """True: its outcome is the dead letter alone. False: its group's release speaks for it too; it is done with
     when both are published."""
+    source: Source = "experiences"
 
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """Nothing to publish: the event is a repetition, or came after its group had been released."""
+    """Nothing to publish: the event is a repetition, came after its group had been released, or nobody asked for it."""
 
     partition: int
     offset: int
-    cause: Literal["duplicate", "late"]
+    cause: Literal["duplicate", "late", "unasked"]
+    source: Source = "experiences"
 
 
-Action = Publish | DeadLetter | Resolve
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Write what is known of a waiting group to ``waiting``; then the events that it tells of are done with."""
+
+    partition: int
+    group_id: str
+    value: bytes | None
+    """An encoded ``Waiting``; None to forget the group."""
+    experiences: tuple[int, ...] = ()
+    """Offsets of those events in ``experiences``."""
+    rewards: tuple[int, ...] = ()
+    """And in ``rewards``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A group waits no longer: fetch its experiences, conclude and publish it, then write ``marker`` to ``waiting``."""
+
+    partition: int
+    waiting: Waiting
+    marker: bytes
+    """An encoded ``Waiting`` that says that the group has been released."""
+    experiences: tuple[int, ...]
+    """Offsets in ``experiences`` of events that are done with when the group is published."""
+    rewards: tuple[int, ...]
+    """And in ``rewards``."""
+    letters: tuple[int, ...]
+    """Offsets in ``experiences`` of members that become dead letters for want of rewards."""
+
+
+Action = Publish | DeadLetter | Resolve | Remember | Release

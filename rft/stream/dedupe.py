@@ -31,6 +31,10 @@ class ReleasedGroups:
         while len(self._present) > self._capacity:
             self._present.popitem(last=False)
 
+    def discard(self, group_id: str) -> None:
+        """Forget a release that did not happen after all."""
+        self._present.pop(group_id, None)
+
     def repetition(self, group_id: str, experience_id: str) -> Literal["duplicate", "late"] | None:
         """Why an event of a released group has nothing left to do; None when its group was not released."""
         if group_id not in self._present:

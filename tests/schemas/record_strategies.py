@@ -160,7 +160,12 @@ waiting_members = st.builds(
     external=st.lists(external, max_size=3).map(tuple),
 )
 waiting = st.builds(
-    Waiting, group_id=text, group_size=number, since=number, members=st.lists(waiting_members, max_size=3).map(tuple)
+    Waiting,
+    group_id=text,
+    group_size=number,
+    since=number,
+    members=st.lists(waiting_members, max_size=3).map(tuple),
+    released=st.booleans(),
 )
 STRATEGIES: dict[str, st.SearchStrategy[Any]] = {
     "Task": tasks,
