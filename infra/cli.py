@@ -13,6 +13,7 @@ from infra.commands.archiver import archiver
 from infra.commands.audit import audit
 from infra.commands.dlq import dlq
 from infra.commands.lineage import lineage
+from infra.commands.replay import replay
 from infra.commands.schemas import schemas
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ def trainer(context: typer.Context, config: ConfigPath) -> None:
 app.command(context_settings=_ANY_SETTING)(archiver)
 app.command(context_settings=_ANY_SETTING)(audit)
 app.command(context_settings=_ANY_SETTING)(lineage)
+app.command(context_settings=_ANY_SETTING)(replay)
 app.add_typer(dlq, name="dlq")
 app.add_typer(schemas, name="schemas")
 

@@ -253,6 +253,9 @@ class AlgorithmConfig(Section):
     """Lower clip: ratios are clipped to [1 - clip_low, 1 + clip_high]."""
     clip_high: float = Field(default=0.2, ge=0)
     """Upper clip."""
+    dual_clip: float | None = Field(default=None, gt=1)
+    """Of ``clipped``: a token of negative advantage that has become so many times likelier than it was gives no more
+    gradient. For data far from the policy; replays of other data than whole steps set it to 2 if it is not set."""
     kl: Literal["none", "k1", "k2", "k3"] = "none"
     """KL estimator against the initial weights, added to the loss."""
     kl_coef: float = Field(default=0.0, ge=0)

@@ -47,7 +47,9 @@ def compose(config: AlgorithmConfig) -> Algorithm:
     """The algorithm that ``config`` names."""
     return Algorithm(
         advantages=ADVANTAGES[config.advantage],
-        token_loss=partial(LOSSES[config.loss], clip_low=config.clip_low, clip_high=config.clip_high),
+        token_loss=partial(
+            LOSSES[config.loss], clip_low=config.clip_low, clip_high=config.clip_high, dual_clip=config.dual_clip
+        ),
         token_weights=AGGREGATIONS[config.aggregation],
         kl=None if config.kl == "none" else KL[config.kl],
         kl_coef=config.kl_coef,

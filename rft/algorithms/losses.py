@@ -31,19 +31,41 @@ def importance_ratio(logprobs: Tensor, behaviour: Tensor) -> Tensor:
     return torch.exp(torch.clamp(logprobs - behaviour, -MAX_LOG_RATIO, MAX_LOG_RATIO))
 
 
-def clipped(logprobs: Tensor, behaviour: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float) -> TokenLoss:
+def clipped(
+    logprobs: Tensor,
+    behaviour: Tensor,
+    advantages: Tensor,
+    *,
+    clip_low: float,
+    clip_high: float,
+    dual_clip: float | None = None,
+) -> TokenLoss:
     """PPO's clipped surrogate (https://arxiv.org/abs/1707.06347) with the behaviour policy as the old one.
 
-    ``-min(ratio · A, clip(ratio, 1 - clip_low, 1 + clip_high) · A)``
+    ``-min(ratio · A, clip(ratio, 1 - clip_low, 1 + clip_high) · A)``, and with ``dual_clip`` for A < 0 the larger of
+    that and ``dual_clip · A`` within the minus (https://arxiv.org/abs/1912.09729): nothing else bounds how hard a
+    token is pushed down that has become much likelier than it was when it was sampled.
     """
     ratio = importance_ratio(logprobs, behaviour)
     free = ratio * advantages
     bounded = torch.clamp(ratio, 1 - clip_low, 1 + clip_high) * advantages
-    return TokenLoss(-torch.minimum(free, bounded), ratio.detach(), (bounded < free).detach())
+    gain = torch.minimum(free, bounded)
+    no_gradient = bounded < free
+    if dual_clip is not None:
+        far = (advantages < 0) & (ratio > dual_clip)
+        gain = torch.where(far, dual_clip * advantages, gain)
+        no_gradient = no_gradient | far
+    return TokenLoss(-gain, ratio.detach(), no_gradient.detach())
 
 
 def reinforce(
-    logprobs: Tensor, behaviour: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float
+    logprobs: Tensor,
+    behaviour: Tensor,
+    advantages: Tensor,
+    *,
+    clip_low: float,
+    clip_high: float,
+    dual_clip: float | None = None,
 ) -> TokenLoss:
     """``-A · logprob``: the plain policy gradient, right only for on-policy data. Nothing is clipped."""
     ratio = importance_ratio(logprobs.detach(), behaviour)

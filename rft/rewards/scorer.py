@@ -38,17 +38,20 @@ _CONTEXT = ("prompt", "metadata", "written_tokens")
 _FOR_ANYONE = ("prompt", "metadata")
 
 
+def labels(terms: Sequence[RewardTerm]) -> list[str]:
+    """What each term is called in the reward by function."""
+    names = [term.function for term in terms]
+    uses = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    return [name if use == 1 else f"{name}#{use}" for name, use in zip(names, uses, strict=True)]
+
+
 def make_scorer(terms: Sequence[RewardTerm]) -> Scorer:
     """One function for all terms: the weighted sum of their rewards.
 
     A function used more than once appears as ``name``, ``name#2``, …
     Raises ConfigError for an unknown function and for options that it does not take or lacks.
     """
-    prepared: list[tuple[str, float, Callable[[Experience, dict[str, Any]], float]]] = []
-    for term in terms:
-        uses = sum(earlier.function == term.function for earlier in terms[: len(prepared)])
-        label = f"{term.function}#{uses + 1}" if uses else term.function
-        prepared.append((label, term.weight, _prepare(term)))
+    prepared = [(label, term.weight, _prepare(term)) for label, term in zip(labels(terms), terms, strict=True)]
 
     def score(experience: Experience) -> tuple[float, dict[str, float]]:
         metadata = _metadata(experience)

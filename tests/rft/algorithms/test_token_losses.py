@@ -80,3 +80,15 @@ def test_k2_and_k3_are_never_negative(rows):
     now, reference, _ = columns(rows)
     assert (kl.k2(now, reference) >= 0).all()
     assert (kl.k3(now, reference) >= -1e-12).all()
+
+
+def test_dual_clip_bounds_how_hard_a_token_is_pushed_down_and_changes_nothing_else() -> None:
+    now = torch.tensor([1.5, 1.5, 0.2, -0.5], requires_grad=True)
+    behaviour, advantages = torch.zeros(4), torch.tensor([-1.0, 1.0, -1.0, -1.0])
+    plain = losses.clipped(now, behaviour, advantages, clip_low=0.2, clip_high=0.2)
+    bounded = losses.clipped(now, behaviour, advantages, clip_low=0.2, clip_high=0.2, dual_clip=2.0)
+    assert bounded.loss.tolist() == pytest.approx([2.0, *plain.loss[1:].tolist()])
+    (gradient,) = torch.autograd.grad(bounded.loss.sum(), now)
+    (free,) = torch.autograd.grad(plain.loss.sum(), now)
+    assert gradient.tolist() == [0.0, *free[1:].tolist()]
+    assert bounded.clipped.tolist() == [True, *plain.clipped[1:].tolist()]

@@ -1,0 +1,118 @@
+"""Rewards other than those that were recorded: from other reward functions, or from later revisions. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from consumers.replay.errors import ReplayError
+from rft.config import ProcessorConfig
+from rft.errors import RewardError
+from rft.rewards.scorer import Scorer, labels, make_scorer
+from rft.stream.clean import filter_cause
+from rft.stream.combine import MISSING, NOT_FINITE, combined
+from rft.stream.score import GIVEN
+from schemas.events import ExternalReward, Reward, ScoredExperience, WaitingMember
+
+Rescorer = Callable[[ScoredExperience], ScoredExperience]
+"""Gives the same experience with another reward, and the verdict that follows from it."""
+
+Latest = Mapping[str, Mapping[str, float]]
+"""Newest value by source, by experience id."""
+
+
+def functions(config: ProcessorConfig) -> Rescorer:
+    """By ``processor.rewards`` of the configuration, as if it were scored only now.
+
+    The member's own rules (``max_response_tokens``, ``drop_truncated``) are applied anew, too; those of its group are
+    not: a group that was filtered for being uniform may not be so any more. An experience whose function fails is
+    filtered, cause ``score_failed``. Values of external sources stay; demonstrations keep what they have.
+    Raises ConfigError for unknown functions.
+    """
+    scorer = make_scorer(config.rewards)
+    return lambda scored: _rescore(scored, scorer, config)
+
+
+def latest(rewards: Iterable[Reward]) -> dict[str, dict[str, float]]:
+    """Of each experience and source the value of the highest revision; of equal ones the first, as processors do."""
+    found: dict[tuple[str, str], Reward] = {}
+    for reward in rewards:
+        key = reward.experience_id, reward.source
+        if key not in found or reward.revision > found[key].revision:
+            found[key] = reward
+    values: dict[str, dict[str, float]] = {}
+    for (experience_id, source), reward in found.items():
+        values.setdefault(experience_id, {})[source] = reward.value
+    return values
+
+
+def revisions(values: Latest, config: ProcessorConfig) -> Rescorer:
+    """By external rewards, combined as ``processor.external`` says, as if all had been there from the start.
+
+    An experience without all required ones is treated as ``on_missing`` says of a deadline that has passed.
+    Raises ReplayError when the configuration names no sources.
+    """
+    if not config.external.required:
+        raise ReplayError(
+            "--latest-rewards: the configuration names no sources of external rewards; set processor.external.required"
+        )
+
+    def revise(scored: ScoredExperience) -> ScoredExperience:
+        experience = scored.experience
+        settled = scored.verdict != "train" and scored.cause not in (MISSING, NOT_FINITE)
+        if settled or experience.kind == "demonstration" or experience.split == "eval":
+            return scored
+        own = {name: value for name, value in scored.rewards.items() if name not in _sources(config)}
+        newest = _external(scored, config) | dict(values.get(experience.experience_id, {}))
+        return _combine(scored, _sum(own, config), own, newest, config)
+
+    return revise
+
+
+def _rescore(scored: ScoredExperience, scorer: Scorer, config: ProcessorConfig) -> ScoredExperience:
+    experience = scored.experience
+    if experience.kind == "demonstration":
+        return scored
+    cause = filter_cause(experience, config)
+    if cause is not None:
+        return _filtered(scored, cause)
+    try:
+        reward, rewards = scorer(experience)
+    except RewardError:
+        return _filtered(scored, "score_failed")
+    return _combine(scored, reward, rewards, _external(scored, config), config)
+
+
+def _combine(
+    scored: ScoredExperience,
+    own: float,
+    rewards: dict[str, float],
+    external: Mapping[str, float],
+    config: ProcessorConfig,
+) -> ScoredExperience:
+    given = tuple(ExternalReward(source, value, 0) for source, value in external.items())
+    exempt = scored.experience.split == "eval"
+    member = WaitingMember("", -1, 0, None, exempt, own, rewards, given)
+    reward, by_name, cause = combined(member, config.external, bool(config.rewards))
+    return replace(scored, reward=reward, rewards=by_name, verdict="filtered" if cause else "train", cause=cause)
+
+
+def _sum(own: Mapping[str, float], config: ProcessorConfig) -> float:
+    """The functions' weighted sum, from what was recorded of each."""
+    if GIVEN in own:
+        return own[GIVEN]
+    weights = dict(zip(labels(config.rewards), (term.weight for term in config.rewards), strict=True))
+    return math.fsum(weights.get(name, 1.0) * value for name, value in own.items())
+
+
+def _sources(config: ProcessorConfig) -> frozenset[str]:
+    return frozenset((*config.external.required, *config.external.optional))
+
+
+def _external(scored: ScoredExperience, config: ProcessorConfig) -> dict[str, float]:
+    return {name: value for name, value in scored.rewards.items() if name in _sources(config)}
+
+
+def _filtered(scored: ScoredExperience, cause: str) -> ScoredExperience:
+    return replace(scored, reward=0.0, rewards={}, verdict="filtered", cause=cause)

@@ -1,0 +1,145 @@
+"""``rft replay``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infra.commands.common import ArchivePath, AsJson, ConfigPath, load
+from infra.commands.letters import moment
+
+if TYPE_CHECKING:
+    from consumers.replay.rewards import Rescorer
+    from rft.config import Config
+    from rft.log.views import LogView
+
+TRAIN = "train"
+
+
+def replay(
+    context: typer.Context,
+    config: ConfigPath,
+    to: Annotated[
+        str, typer.Option("--to", metavar="train|FILE", help="An offline training run, or FILE.(jsonl|parquet|avro).")
+    ],
+    steps: Annotated[
+        str | None, typer.Option(metavar="A:B", help="Trained by these steps of trainer.model_key, in their order.")
+    ] = None,
+    versions: Annotated[str | None, typer.Option(metavar="A:B", help="Written by these weight versions alone.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Not older: 2026-05-01T13:30 (UTC) or an age: 90m, 2h, 7d.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Older than that.")] = None,
+    offsets: Annotated[
+        list[str] | None, typer.Option(metavar="P=A:B", help="Offsets of partition P of ready; may be repeated.")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(metavar="EXPR", help="A filter, e.g. 'reward > 0 and written_tokens < 50'.")
+    ] = None,
+    rescore: Annotated[bool, typer.Option("--rescore", help="Score anew with processor.rewards of CONFIG.")] = False,
+    latest_rewards: Annotated[
+        bool, typer.Option("--latest-rewards", help="With the newest revisions of external rewards.")
+    ] = False,
+    epochs: Annotated[int, typer.Option(min=1, help="To train: go through the selection so many times.")] = 1,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="To train: start from this model, not policy.model.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="To train: name of the folder under <run>/replays/.")
+    ] = None,
+    archive: ArchivePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take events of the log again: train on them offline, or write them to a file.
+
+    All conditions given must hold; both ends of A:B are included, and either may be left out. The same selection
+    gives the same batches in the same order, and on a CPU bit-identical weights. Reads the live log; with an embedded
+    broker that has ended, the run's archive.
+
+    Example: rft replay examples/quickstart/quickstart.toml --where "reward > 0" --to good.jsonl
+    """
+    loaded = load(config, context)
+    from rich.console import Console
+
+    from consumers.replay import files
+    from consumers.replay.reading import Reading
+    from consumers.replay.selection import Range, Selection, parse_offsets
+    from infra.commands.stages import Stages
+    from infra.launcher.folder import with_running_broker
+    from rft.log.views import open_log
+
+    selection = Selection(
+        offsets=parse_offsets(offsets or ()),
+        since_ms=moment(since, "--since"),
+        until_ms=moment(until, "--until"),
+        versions=None if versions is None else Range.parse(versions, "--versions"),
+        steps=None if steps is None else Range.parse(steps, "--steps"),
+        where=where,
+    )
+    console = Console(stderr=True)
+    if to != TRAIN:
+        _check_only_for_training(epochs=epochs != 1, weights=weights is not None, name=name is not None)
+        files.writer_for(Path(to))
+    loaded = with_running_broker(loaded)
+    with open_log(loaded, archive) as view, Stages(console) as stages:
+        rescorers, rewards = _rescorers(loaded, view, rescore, latest_rewards)
+        reading = Reading(loaded, view, selection, rescorers)
+        if to == TRAIN:
+            from consumers.replay.train import Plan, replay_folder, train
+
+            folder = replay_folder(loaded.run.path, name)
+            result = train(loaded, view, reading, Plan(folder, rewards, epochs, weights), stages)
+        else:
+            reading.progress = stages("reading")
+            written = files.write_file(Path(to), reading)
+            result = {"file": to, "written": written, "source": view.name, "selection": selection.to_json()}
+            result |= {"rewards": rewards, "events": asdict(reading.counts)}
+    if as_json:
+        print(json.dumps(result, indent=1))
+    else:
+        print(_told(result))
+
+
+def _check_only_for_training(**given: bool) -> None:
+    wrong = [f"--{option}" for option, is_given in given.items() if is_given]
+    if wrong:
+        raise typer.BadParameter(f"{', '.join(wrong)} goes with --to {TRAIN} only")
+
+
+def _rescorers(config: Config, view: LogView, rescore: bool, latest_rewards: bool) -> tuple[list[Rescorer], str]:
+    """What to do to each event's reward, and how to call it."""
+    from consumers.replay import rewards
+    from consumers.replay.reading import external_rewards
+
+    found = [("rescored", rewards.functions(config.processor))] if rescore else []
+    if latest_rewards:
+        values = rewards.latest(external_rewards(view))
+        found.append(("latest", rewards.revisions(values, config.processor)))
+    return [rescorer for _, rescorer in found], ", ".join(name for name, _ in found) or "recorded"
+
+
+def _told(result: Mapping[str, Any]) -> str:
+    """The result in a few lines."""
+    events = result["events"]
+    lines = [f"{result['source']}: {events['read']:,} events read, {events['selected']:,} selected"]
+    others = {name: events[name] for name in ("repeated", "unreadable") if events[name]} | result.get("skipped", {})
+    if others:
+        lines.append("left out: " + ", ".join(f"{name} {count:,}" for name, count in others.items()))
+    if "file" in result:
+        return "\n".join([*lines, f"{result['written']:,} events in {result['file']}"])
+    accuracy = result["accuracy"]
+    lines.append(
+        f"{result['steps']:,} steps on {result['trained']:,} experiences, {result['epochs']} epoch(s), "
+        f"batches {result['batches_sha256']}"
+    )
+    if accuracy["before"] is not None:
+        lines.append(
+            f"held-out accuracy {accuracy['before']:.1%} → {accuracy['after']:.1%} ({accuracy['tasks']} tasks)"
+        )
+    lines.append(f"weights {result['weights']['folder']}\nsha256  {result['weights']['sha256']}")
+    return "\n".join(lines)

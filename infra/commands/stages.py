@@ -1,0 +1,51 @@
+"""Progress of a command that works in stages: bars on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+REFRESH_S = 0.1
+LINE_EVERY_S = 10.0
+
+
+class Stages:
+    """Call it with a stage's name to begin it; call what it returns with (done, total) as often as you like."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+
+    def __call__(self, name: str) -> Callable[[int, int], None]:
+        """Begin a stage."""
+        task = self._progress.add_task(name, total=None)
+        every = REFRESH_S if self._console.is_terminal else LINE_EVERY_S
+        told_at = time.monotonic()
+        ended = False
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told_at, ended
+            now = time.monotonic()
+            if ended or (done < total and now - told_at < every):
+                return
+            told_at, ended = now, done >= total
+            self._progress.update(task, completed=done, total=total)
+            if not self._console.is_terminal:
+                self._console.print(f"{name}: {done:,} of {total:,}", highlight=False)
+
+        return tell
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()

@@ -1,0 +1,127 @@
+"""Filter expressions: what they know, what they refuse, and that they say where."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from picked_events import picked
+
+from consumers.replay.errors import SelectionError
+from consumers.replay.filters import compile_filter
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "reward > 0.25 and reward <= 0.5",
+        "0.25 < reward < 1",
+        'split == "train" and not verdict == "filtered"',
+        '"ell" in response and "x" not in response',
+        "number in (7, 8) or number in [1]",
+        "sample * 2 + 1 == 5 and 7 // 2 == 3 and number % 4 == 3 and -sample == -2",
+        "rewards.exact_match == 0.5 and rewards.other is None",
+        'metadata.level == 3 and metadata.deep.word == "w" and metadata.missing == None',
+        "oldest_version == 4 and newest_version == 4",
+        "total_tokens > written_tokens",
+        "answer == None and cause is None and given_reward != 1",
+        "experience.reward is None and experience.number == number",
+        "partition == 0 and offset == 30 and timestamp_ms > 10",
+        "reward == recorded_reward",
+        'not answer in "abc"',
+        '(number == 7\n and sample == 2)',
+    ],
+)  # fmt: skip
+def test_what_holds_of_an_event_selects_it(text: str) -> None:
+    event = picked(
+        7, 2, version=4, reward=0.5, response="hello", rewards={"exact_match": 0.5},
+        metadata='{"level": 3, "deep": {"word": "w"}}',
+    )  # fmt: skip
+    assert compile_filter(text)(event) is True
+    assert compile_filter(f"not ({text})")(event) is False
+
+
+@pytest.mark.parametrize(
+    "text", ["answer > 1", "answer < 1", "rewards.x >= 0", "metadata.a + 1 > 0", "1 in metadata.a"]
+)
+def test_what_an_event_does_not_have_is_neither_larger_nor_smaller(text: str) -> None:
+    assert compile_filter(text)(picked()) is False
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "said"),
+    [
+        ("reward > ", 9, "invalid syntax"),
+        ("reward > 1 and len(response) > 3", 16, "a call"),
+        ("responze == 1", 1, "there is no field responze"),
+        ('"é" == response and nope', 21, "no field nope"),
+        ("response.upper == 1", 1, "no field response.upper"),
+        ("rewards > 1", 1, "name a part of it: rewards.<name>"),
+        ("tokens == 1", 1, "no field tokens"),
+        ("().__class__ == 1", 1, "only a field's name"),
+        ("[x for x in answer]", 1, "a comprehension"),
+        ("response[0] == 1", 1, "a subscript"),
+        ("2 ** 9 == 1", 1, "BinOp cannot be used"),
+        ("(lambda: 1)", 2, "a lambda"),
+        ("b'x' == response", 1, "Constant cannot be used"),
+    ],
+)
+def test_what_is_no_expression_of_ours_is_refused_with_its_position(text: str, place: int, said: str) -> None:
+    with pytest.raises(SelectionError) as caught:
+        compile_filter(text)
+    assert said in str(caught.value)
+    assert f"character {place}" in str(caught.value)
+    pointer = str(caught.value).splitlines()[-1]
+    assert pointer == " " * (place + 1) + "^"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("reward == 1 or response > 1", "character 16: with 'r' and 1"),
+        ("response + 1 == 2", "character 1: 'r' and 1 are not both numbers"),
+        ("response * 1000000000 == 2", "not both numbers"),
+        ("1 / sample > 0", "character 1: with 1 and 0: division by zero"),
+        ("1 in reward", "character 1"),
+    ],
+)
+def test_values_that_do_not_go_together_are_an_error_with_its_position(text: str, said: str) -> None:
+    with pytest.raises(SelectionError) as caught:
+        compile_filter(text)(picked(reward=0.0))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["(" * 300 + "1" + ")" * 300, "not " * 200 + "True", "1" * 20_000, "1+" * 4000 + "1", "\0"]
+)
+def test_an_expression_too_long_or_deep_is_refused(text: str) -> None:
+    with pytest.raises(SelectionError):
+        compile_filter(text)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_compiled_or_refused_and_never_raises_anything_else(text: str) -> None:
+    try:
+        found = compile_filter(text)(picked())
+    except SelectionError:
+        return
+    assert isinstance(found, bool)
+
+
+_NUMBERS = st.sampled_from(["reward", "sample", "number", "2", "0.5", "-1"])
+_TESTS = st.builds("{} {} {}".format, _NUMBERS, st.sampled_from(["<", "<=", "==", "!=", ">", ">="]), _NUMBERS)
+_EXPRESSIONS = st.recursive(
+    _TESTS,
+    lambda inner: (
+        st.builds("({} {} {})".format, inner, st.sampled_from(["and", "or"]), inner)
+        | st.builds("(not {})".format, inner)
+    ),
+    max_leaves=12,
+)
+
+
+@given(_EXPRESSIONS, st.integers(0, 3), st.integers(0, 3), st.sampled_from([0.0, 0.5, 1.0]))
+def test_it_means_what_the_same_expression_means_in_python(text: str, number: int, sample: int, reward: float) -> None:
+    event = picked(number, sample, reward=reward)
+    expected = eval(text, {"__builtins__": {}}, {"reward": reward, "number": number, "sample": sample})
+    assert compile_filter(text)(event) is expected
