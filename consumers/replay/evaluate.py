@@ -24,43 +24,53 @@ Progress = Callable[[int, int], None]
 logger = logging.getLogger(__name__)
 
 
-def held_out_accuracy(config: Config, folder: Path, progress: Progress = lambda done, total: None) -> float | None:
-    """Share of the ``eval.tasks`` held-out tasks that the model in ``folder`` answers right, as the report counts it.
+class HeldOut:
+    """The held-out tasks of a configuration, asked of one model after another."""
 
-    None when ``eval.tasks`` is 0. A rollout that fails is wrong. Raises PolicyError when the model cannot be used.
-    """
-    if not config.eval.tasks:
-        return None
-    items = open_sources(config).held_out
-    policy = TransformersPolicy(config.policy.model_copy(update={"model": str(folder)}), config.run.seed)
-    try:
-        return asyncio.run(_evaluate(config, policy, [items[i] for i in range(len(items))], progress))
-    finally:
-        policy.close()
+    def __init__(self, config: Config) -> None:
+        """Raises ConfigError when tasks, workflow or rewards cannot be used."""
+        self._config = config
+        tasks = open_sources(config).held_out if config.eval.tasks else []
+        self._items = [tasks[i] for i in range(len(tasks))]
+        self._workflow = resolve(config.rollout.workflow)
+        self._scorer = make_scorer(config.processor.rewards)
+        self._function = correctness_function(config.processor.rewards)
 
+    def accuracy(self, folder: Path, progress: Progress = lambda done, total: None) -> float | None:
+        """Share of the ``eval.tasks`` held-out tasks that the model in ``folder`` answers right, as the report counts.
 
-async def _evaluate(config: Config, policy: Policy, items: list[TaskItem], progress: Progress) -> float:
-    workflow, scorer = resolve(config.rollout.workflow), make_scorer(config.processor.rewards)
-    function = correctness_function(config.processor.rewards)
-    room = asyncio.Semaphore(config.rollout.max_in_flight)
-    done = 0
-
-    async def right(number: int, item: TaskItem) -> bool:
-        nonlocal done
-        task = _task(config, number, item)
+        None when ``eval.tasks`` is 0. A rollout that fails is wrong. Raises PolicyError when the model cannot be used.
+        """
+        if not self._items:
+            return None
+        settings = self._config.policy.model_copy(update={"model": str(folder)})
+        policy = TransformersPolicy(settings, self._config.run.seed)
         try:
-            async with room, asyncio.timeout(config.rollout.deadline_s):
-                trajectory = await workflow(task, policy, Sampling(task.max_tokens, task.temperature, seed=task.seed))
-            return is_correct(_scored(task, trajectory, scorer), function)
-        # A workflow is anyone's code: whatever it raises makes this answer wrong and nothing else.
-        except Exception as error:
-            logger.warning("held-out task %d failed: %s: %s", number, type(error).__name__, error)
-            return False
+            return asyncio.run(self._ask(policy, progress))
         finally:
-            done += 1
-            progress(done, len(items))
+            policy.close()
 
-    return sum(await asyncio.gather(*(right(*pair) for pair in enumerate(items)))) / len(items)
+    async def _ask(self, policy: Policy, progress: Progress) -> float:
+        room = asyncio.Semaphore(self._config.rollout.max_in_flight)
+        done = 0
+
+        async def right(number: int, item: TaskItem) -> bool:
+            nonlocal done
+            task = _task(self._config, number, item)
+            sampling = Sampling(task.max_tokens, task.temperature, seed=task.seed)
+            try:
+                async with room, asyncio.timeout(self._config.rollout.deadline_s):
+                    trajectory = await self._workflow(task, policy, sampling)
+                return is_correct(_scored(task, trajectory, self._scorer), self._function)
+            # A workflow is anyone's code: whatever it raises makes this answer wrong and nothing else.
+            except Exception as error:
+                logger.warning("held-out task %d failed: %s: %s", number, type(error).__name__, error)
+                return False
+            finally:
+                done += 1
+                progress(done, len(self._items))
+
+        return sum(await asyncio.gather(*(right(*pair) for pair in enumerate(self._items)))) / len(self._items)
 
 
 def _task(config: Config, number: int, item: TaskItem) -> Task:

@@ -16,7 +16,7 @@ from typing import Any
 
 from consumers.replay.batches import Batch, Groups, digest, epochs
 from consumers.replay.errors import ReplayError
-from consumers.replay.evaluate import held_out_accuracy
+from consumers.replay.evaluate import HeldOut
 from consumers.replay.reading import ENTITY, Reading
 from consumers.replay.selection import Selection
 from consumers.trainer.learner import Learner, made_with
@@ -89,6 +89,7 @@ def train(config: Config, view: LogView, reading: Reading, plan: Plan, stage: St
     started = time.time()
     folder = plan.folder
     own = _own(config, plan, repeats=_repeats(reading.selection, plan))
+    held_out = HeldOut(own)
     learner = Learner(own, None)
     groups = Groups(int(config.trainer.buffer_mb * 2**20), learner.engine.vocabulary)
     reading.progress = stage("reading")
@@ -103,13 +104,13 @@ def train(config: Config, view: LogView, reading: Reading, plan: Plan, stage: St
             f"of {reading.counts.read} events read, {reading.counts.selected} are selected and none can be trained: "
             f"{dict(groups.skipped)}"
         )
-    before = held_out_accuracy(own, Path(own.policy.model), stage("held-out accuracy before"))
+    before = held_out.accuracy(Path(own.policy.model), stage("held-out accuracy before"))
     _take_steps(learner, view, batches, plan.epochs, folder, stage("training"))
     final = transport.publish(
         learner.engine.serialized(), learner.companions, folder, model=config.trainer.model_key, version=1,
         step=learner.step, final=True, keep=2,
     )  # fmt: skip
-    after = held_out_accuracy(own, folder / final.uri, stage("held-out accuracy after"))
+    after = held_out.accuracy(folder / final.uri, stage("held-out accuracy after"))
     report = {
         "name": folder.name,
         "source": view.name,
