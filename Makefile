@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Most tests wait for brokers and processes, so three workers suit two cores.
+PYTEST_ARGS ?= -q -n 3 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test lint format clean
