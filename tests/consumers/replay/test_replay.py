@@ -22,6 +22,7 @@ from consumers.replay.errors import ReplayError, SelectionError
 from consumers.replay.fields import Picked
 from consumers.replay.reading import Reading
 from consumers.replay.selection import Range, Selection, parse_offsets
+from consumers.trainer import run as train_online
 from infra.cli import app
 from rft.config import Config
 from rft.config_sources import masked, to_toml
@@ -31,7 +32,7 @@ from rft.log.topics import ensure_topics
 from rft.log.views import open_log
 from schemas.events import Experience, Reward, ScoredExperience
 from schemas.wire import from_wire
-from tests.synthetic import make_tiny_model, scored
+from tests.synthetic import make_tiny_model, publish, read_all, scored
 
 GROUPS, STEPS = 8, 3
 
@@ -150,6 +151,29 @@ def test_two_replays_give_the_same_batches_and_bit_identical_weights(config: Con
     assert json.loads((folder / "replay.json").read_text()) == first
     assert len((folder / "steps.jsonl").read_text().splitlines()) == first["steps"]
     assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == ["step-00000006", "step-00000008"]
+
+
+def test_the_steps_of_a_run_again_give_the_weights_of_the_run(
+    embedded_broker: str, make_config: Callable[..., Config], tmp_path: Path, model: Path
+) -> None:
+    """By the live log this time."""
+    config = make_config(
+        embedded_broker,
+        run={"folder": str(tmp_path)},
+        policy={"model": str(model)},
+        trainer={"steps": 4, "groups_per_step": 2, "max_staleness": 9, "learning_rate": 1e-2, "warmup_steps": 3},
+        eval={"tasks": 0},
+    )
+    publish(config, [scored(number, sample, SAMPLES) for number in range(9) for sample in range(SAMPLES)])
+    train_online(config, threading.Event())
+    (announced,) = [record for record in read_all(config, "weights") if getattr(record, "final", False)]
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(masked(config)))
+    result = CliRunner().invoke(app, ["replay", str(path), "--steps", "1:", "--to", "train", "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["weights"]["sha256"] == getattr(announced, "sha256", None)
+    assert report["accuracy"] == {"before": None, "after": None, "tasks": 0}
 
 
 def test_memory_bounds_what_is_kept_and_not_what_comes_out(config: Config) -> None:
