@@ -90,8 +90,8 @@ def test_more_requests_than_the_batch_holds_are_all_served(model_folder: Path) -
     policy = TransformersPolicy(PolicyConfig(model=str(model_folder), device="cpu", max_batch=7))
     requests = [(policy.encode("ab"[: 1 + n % 2] + ">"), Sampling(1 + n % 9, seed=n)) for n in range(200)]
     written = generate_all(policy, requests)
-    stats = policy.stats
     policy.close()
+    stats = policy.stats
     assert all(
         len(generation.tokens) <= sampling.max_tokens
         for generation, (_, sampling) in zip(written, requests, strict=True)
