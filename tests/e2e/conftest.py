@@ -10,7 +10,7 @@ from pipeline import Pipeline
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The quickstart's model with the first few of its supervised steps."""
+    """The quickstart's model."""
     import sys
 
     sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "quickstart"))
@@ -19,7 +19,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         sys.path.pop(0)
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    make_model(folder, steps=30)
+    make_model(folder)
     return folder
 
 

@@ -71,14 +71,15 @@ def test_a_killed_conductor_goes_on_where_the_log_stands(role_config: RoleConfig
     assert all(t.temperature == 0 and t.samples == 1 for t in everything if t.split == "eval")
 
 
-def test_a_stopped_conductor_ends_at_once(role_config: RoleConfig) -> None:
+def test_a_stopped_conductor_ends_in_time(role_config: RoleConfig) -> None:
     config = role_config(eval={"tasks": 0}, tasks={"source": "reasoning_gym:spell_backward"})
     with RoleProcess("conductor", config) as conductor, Log(config, "tasks"):
         while "train tasks are issued" not in conductor.log_path.read_text():
             assert conductor.process.poll() is None
             time.sleep(0.1)
         code, seconds = conductor.terminate()
-    assert (code, seconds < 5) == (0, True)
+    assert code == 0
+    assert seconds < 30
 
 
 def test_a_run_in_which_nothing_can_be_trained_ends_with_the_cause(role_config: RoleConfig, model: Path) -> None:

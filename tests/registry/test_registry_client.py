@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -96,11 +97,12 @@ def test_what_is_no_registry_is_said_to_be_none(answers, answer):
     assert not isinstance(caught.value, RegistryUnreachableError)
 
 
-def test_a_registry_that_is_not_there_is_named_with_the_cause(answers):
-    url = answers.url
-    answers.server_close()
-    with pytest.raises(RegistryUnreachableError, match=f"{url}: Connection refused"):
-        RegistryClient(url).schema(5)
+def test_a_registry_that_is_not_there_is_named_with_the_cause():
+    with socket.socket() as taken:  # bound, so that nobody else listens there meanwhile
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(RegistryUnreachableError, match=f"{url}: Connection refused"):
+            RegistryClient(url).schema(5)
 
 
 @pytest.mark.parametrize(
