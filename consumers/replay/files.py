@@ -45,7 +45,7 @@ def write_file(path: Path, events: Iterable[Picked]) -> int:
     except OSError as error:
         raise ReplayError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             partial.unlink()
     return count
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.commands.common import ArchivePath, AsJson, ConfigPath, load
-from infra.commands.letters import moment
 
 if TYPE_CHECKING:
     from consumers.replay.rewards import Rescorer
@@ -69,6 +68,7 @@ def replay(
     from consumers.replay import files
     from consumers.replay.reading import Reading
     from consumers.replay.selection import Range, Selection, parse_offsets
+    from infra.commands.letters import moment
     from infra.commands.stages import Stages
     from infra.launcher.folder import with_running_broker
     from rft.log.views import open_log
