@@ -13,6 +13,7 @@ from rft.log.topics import topic_name
 from rft.log.views import LogView
 
 # Ends are taken in this order, downstream first: whatever an event names was written before it and so is read as well.
+WAITING = "waiting"
 _ORDER = ("steps", "ready", "dlq", "experiences")
 
 
@@ -27,8 +28,12 @@ def audit(config: Config, view: LogView, committed: Mapping[int, int] | None = N
         MissingRangeError, ArchiveError, BrokerError: The log cannot be read whole.
     """
     collector = Collector(topic_name(config, "experiences"))
-    ends = {entity: view.end_offsets(entity) for entity in _ORDER}
-    for entity in _ORDER:
+    order: tuple[str, ...] = _ORDER
+    if config.processor.external.required and WAITING in view.entities():
+        # Before those that its groups are released to: each experience is found here, there, or in both.
+        order = (WAITING, *_ORDER)
+    ends = {entity: view.end_offsets(entity) for entity in order}
+    for entity in order:
         collector.facts.begins[entity] = view.begin_offsets(entity)
         for event in view.read(entity, start=collector.facts.begins[entity], end=ends[entity]):
             collector.feed(event)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from rft.errors import DecodeError
 from rft.log.events import Event
 from rft.log.letters import resolution
-from schemas.events import EventRef, Experience, ScoredExperience, TrainingStep
+from schemas.events import EventRef, Experience, ScoredExperience, TrainingStep, Waiting
 
 Place = tuple[int, int]
 """(partition, offset)"""
@@ -72,6 +72,8 @@ class Facts:
     unreadable_steps: list[Place] = field(default_factory=list)
     unreadable_ready: int = 0
     """Someone's garbage in ``ready``: the trainer buries it."""
+    waiting: dict[tuple[int, bytes | None], frozenset[Place]] = field(default_factory=dict)
+    """Experiences that wait for external rewards, by partition and group; committed as read, but not resolved."""
     begins: dict[str, dict[int, int]] = field(default_factory=dict)
     """First offset that is kept of each topic's partitions: what is before it cannot be checked."""
     committed: Mapping[int, int] | None = None
@@ -84,7 +86,7 @@ class Facts:
 
 
 class Collector:
-    """Fills :class:`Facts` from events of ``experiences``, ``ready``, ``dlq`` and ``steps``."""
+    """Fills :class:`Facts` from events of ``experiences``, ``ready``, ``dlq``, ``steps`` and ``waiting``."""
 
     def __init__(self, experiences_topic: str) -> None:
         """``experiences_topic`` is its full name, as dead letters give it."""
@@ -95,6 +97,7 @@ class Collector:
             "ready": self._ready,
             "dlq": self._letter,
             "steps": self._step,
+            "waiting": self._waiting,
         }
 
     def feed(self, event: Event) -> None:
@@ -138,6 +141,13 @@ class Collector:
             return
         letter = Letter(headers.get("ce_id"), headers.get("rft.error.class", "unknown"))
         self.facts.letters[int(partition), int(offset)] = letter
+
+    def _waiting(self, event: Event) -> None:
+        self.facts.waiting.pop((event.partition, event.key), None)
+        if event.value is not None:
+            members = event.record(Waiting).members
+            places = frozenset((event.partition, member.offset) for member in members if member.offset >= 0)
+            self.facts.waiting[event.partition, event.key] = places
 
     def _step(self, event: Event) -> None:
         try:

@@ -38,6 +38,7 @@ def _sort_in_the_rest(
     known = {name for place, name in origins.items() if place in facts.published} | scored.keys()
     used: set[str] = set()
     releases = _releases(facts)
+    pointed_at = {place for places in facts.waiting.values() for place in places}
     for place in sorted(facts.published):
         event = facts.published[place]
         name = event.experience_id
@@ -51,7 +52,10 @@ def _sort_in_the_rest(
         else:
             if name is not None:
                 known.add(name)
-            _unresolved(facts, place, event, releases, balance, problems)
+            if place in pointed_at:
+                balance.waiting.append(Named(name, *place))
+            else:
+                _unresolved(facts, place, event, releases, balance, problems)
 
 
 def _unresolved(

@@ -10,6 +10,7 @@ from consumers.processors.transport import PromptTransport
 from rft.config import Config
 from rft.log.clients import faust_broker_options, fetch_wait_ms
 from rft.log.topics import topic_name
+from rft.stream.actions import Source
 
 BUFFERED_EVENTS = 512
 """Events that Faust reads ahead. It counts events, not bytes, so this bounds memory only together with
@@ -52,15 +53,15 @@ def make_app(config: Config, data_path: Path) -> faust.App:
     return app
 
 
-def experiences_topic(app: faust.App, config: Config) -> faust.types.TopicT:
-    """The topic to read, as bytes: an event that cannot be decoded must reach our code, not end the agent.
+def source_topic(app: faust.App, config: Config, entity: Source) -> faust.types.TopicT:
+    """A topic to read, as bytes: an event that cannot be decoded must reach our code, not end the agent.
 
     ``acks=False`` keeps Faust from committing. Told that offset 11 is done, it commits 12 though 10, the next one to
     commit, is not; and on a partition where nothing is committed yet, any offset (``Consumer._new_offset``). See
     :mod:`consumers.processors.offsets`.
     """
     return app.topic(
-        topic_name(config, "experiences"),
+        topic_name(config, entity),
         key_type=bytes,
         value_type=bytes,
         key_serializer="raw",

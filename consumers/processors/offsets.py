@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import faust
 from aiokafka import TopicPartition
@@ -35,9 +35,18 @@ class Offsets:
         return sorted(self._marks)
 
     @property
+    def committed(self) -> Mapping[int, int]:
+        """What was committed since the partitions became ours, by partition."""
+        return self._committed
+
+    @property
     def unresolved(self) -> int:
         """Events taken whose outcome is not yet acknowledged."""
         return sum(mark.in_flight for mark in self._marks.values())
+
+    def assigned(self, partitions: Iterable[faust.types.TP]) -> list[int]:
+        """Numbers of those partitions that are of this topic."""
+        return sorted(partition.partition for partition in partitions if partition.topic == self._topic)
 
     def reset(self, partitions: Iterable[int]) -> None:
         """These partitions are ours from now on, and no others. All of them are read from their committed position

@@ -18,20 +18,24 @@ from rft.log.dead_letters import VALUE_OMITTED, dead_letter_headers, earlier_fai
 from rft.log.headers import cloud_event_headers
 from rft.log.registry import writer_ids
 from rft.log.topics import topic_name
-from rft.stream.actions import DeadLetter
+from rft.stream.actions import DeadLetter, Received
 from schemas.codec import encode
 from schemas.events import ScoredExperience
+from schemas.framing import frame
 
 
 class Output:
-    """The two topics that a processor writes to."""
+    """The topics that a processor writes to."""
 
     def __init__(self, app: faust.App, config: Config) -> None:
         self._app = app
-        self._experiences = topic_name(config, "experiences")
+        self._read = {source: topic_name(config, source) for source in ("experiences", "rewards")}
         self._ready = topic_name(config, "ready")
         self._dead = topic_name(config, "dlq")
-        self._schema_id = writer_ids(config).get("ready")
+        self._waiting = topic_name(config, "waiting")
+        ids = writer_ids(config)
+        self._schema_id = ids.get("ready")
+        self._waiting_id = ids.get("waiting")
         self._source = f"processor/{socket.gethostname()}:{os.getpid()}"
 
     async def publish(self, group_id: str, members: Sequence[ScoredExperience]) -> None:
@@ -46,14 +50,20 @@ class Output:
         ]
         await asyncio.gather(*sent)
 
-    async def bury(self, letter: DeadLetter, message: faust.types.tuples.Message) -> None:
+    async def remember(self, partition: int, group_id: str, value: bytes | None) -> asyncio.Future[Any]:
+        """Write the state of a waiting group, or None to forget it; a future of its acknowledgement."""
+        if value is not None and self._waiting_id is not None:
+            value = frame("Waiting", self._waiting_id) + value[len(frame("Waiting", None)) :]
+        return await self._app.producer.send(self._waiting, group_id.encode(), value, partition, None, [])
+
+    async def bury(self, letter: DeadLetter, message: faust.types.tuples.Message | Received) -> None:
         """Write an event as it came to ``dlq``, with its cause and origin in further headers."""
         attempt, first_failure_ms = earlier_failure(message.headers) or (0, int(time.time() * 1000))
         headers = dead_letter_headers(
             message.headers,
             stage=letter.stage,
             error=letter.error,
-            topic=self._experiences,
+            topic=self._read[letter.source],
             partition=letter.partition,
             offset=letter.offset,
             attempt=attempt + 1,

@@ -13,7 +13,7 @@ from typing import Any
 
 import faust
 
-from consumers.processors.app import experiences_topic, make_app
+from consumers.processors.app import make_app, source_topic
 from consumers.processors.offsets import Offsets
 from consumers.processors.output import Output
 from consumers.processors.quiet import log_sparingly
@@ -25,6 +25,7 @@ from rft.errors import BrokerError, RegistryError
 from rft.log.registry import open_registry
 from rft.log.topics import ensure_topics, topic_name
 from rft.rewards import make_scorer
+from rft.stream.actions import Source
 from rft.stream.pipeline import Pipeline, Rules
 from rft.stream.prioritise import make_prioritiser
 
@@ -68,36 +69,48 @@ def run(config: Config, stop: threading.Event) -> None:
 
 async def _serve(config: Config, pipeline: Pipeline, stop: threading.Event, scratch: Path) -> None:
     app = make_app(config, scratch)
-    offsets = Offsets(topic_name(config, "experiences"))
-    shell = Shell(pipeline, offsets, Output(app, config), KnownSchemas(open_registry(config)))
-    app.agent(experiences_topic(app, config), name="experiences", concurrency=1)(shell.consume)
+    offsets: dict[Source, Offsets] = {"experiences": Offsets(topic_name(config, "experiences"))}
+    if pipeline.room is not None:
+        offsets["rewards"] = Offsets(topic_name(config, "rewards"))
+    shell = Shell(config, pipeline, offsets, Output(app, config), KnownSchemas(open_registry(config)))
+    app.agent(source_topic(app, config, "experiences"), name="experiences", concurrency=1)(shell.consume)
+    if pipeline.room is not None:
+        app.agent(source_topic(app, config, "rewards"), name="rewards", concurrency=1)(shell.consume_rewards)
 
     async def revoked(_app: faust.App, _partitions: set[faust.types.TP], **_: Any) -> None:
         # Every rebalance takes all partitions away and reads the kept ones again from where they were committed.
         await shell.settle(SETTLE_S)
-        await offsets.commit(app)
-        pipeline.forget(offsets.partitions)
-        offsets.reset([])
+        await shell.commit(app)
+        pipeline.forget(offsets["experiences"].partitions)
+        if shell.waiting is not None:
+            shell.waiting.forget()
+        for one in offsets.values():
+            one.reset([])
 
     async def assigned(_app: faust.App, partitions: set[faust.types.TP], **_: Any) -> None:
-        offsets.reset(partition.partition for partition in partitions)
-        logger.info("partitions %s", offsets.partitions or "none")
+        if shell.waiting is not None:
+            await shell.waiting.restore(offsets["experiences"].assigned(partitions))
+        for one in offsets.values():
+            one.reset(one.assigned(partitions))
+        if shell.waiting is not None:
+            shell.waiting.restored.set()
+        logger.info("partitions %s", offsets["experiences"].partitions or "none")
 
     app.on_partitions_revoked.connect(revoked)
     app.on_partitions_assigned.connect(assigned)
     await app.start()
     began = time.monotonic()
     try:
-        await _keep_time(app, pipeline, offsets, shell, stop)
+        await _keep_time(app, pipeline, shell, stop)
     finally:
-        await _close(app, offsets, shell)
+        await _close(app, shell)
         seconds = time.monotonic() - began
         logger.info(
-            "in all: %s", summary_line(pipeline.counts, Counter(), seconds, len(pipeline.groups), offsets.unresolved)
+            "in all: %s", summary_line(pipeline.counts, Counter(), seconds, pipeline.open_groups, shell.unresolved)
         )
 
 
-async def _keep_time(app: faust.App, pipeline: Pipeline, offsets: Offsets, shell: Shell, stop: threading.Event) -> None:
+async def _keep_time(app: faust.App, pipeline: Pipeline, shell: Shell, stop: threading.Event) -> None:
     """Deadlines, commits and the summary line, until told to stop or something breaks."""
     committed = reported = time.monotonic()
     before: Counter[str] = Counter()
@@ -105,28 +118,29 @@ async def _keep_time(app: faust.App, pipeline: Pipeline, offsets: Offsets, shell
         await asyncio.sleep(TICK_S)
         if shell.failure.done():
             error = shell.failure.exception()
-            raise (
-                error if isinstance(error, RegistryError) else BrokerError(f"an outcome could not be written: {error}")
-            )
+            told = isinstance(error, RegistryError | BrokerError)
+            raise error if told and error else BrokerError(f"an outcome could not be written: {error}")
         if app.should_stop:
             raise BrokerError(f"the Faust worker ended: {app.crash_reason or 'unknown cause, see the lines above'}")
         shell.tick()
         now = time.monotonic()
         if now - committed >= COMMIT_S:
             committed = now
-            await offsets.commit(app)
+            await shell.commit(app)
         if now - reported >= SUMMARY_S:
-            logger.info(summary_line(pipeline.counts, before, now - reported, len(pipeline.groups), offsets.unresolved))
+            logger.info(summary_line(pipeline.counts, before, now - reported, pipeline.open_groups, shell.unresolved))
             reported, before = now, Counter(pipeline.counts)
 
 
-async def _close(app: faust.App, offsets: Offsets, shell: Shell) -> None:
+async def _close(app: faust.App, shell: Shell) -> None:
     """Stop reading, finish what is being written, commit it, leave the group. Open groups go to whoever is next."""
     app.flow_control.suspend()
     await shell.settle(SETTLE_S)
     if not app.should_stop:
-        await offsets.commit(app)
+        await shell.commit(app)
     try:
         await asyncio.wait_for(app.stop(), STOP_S)
     except TimeoutError:
         logger.warning("Faust did not stop within %g s", STOP_S)
+    if shell.waiting is not None:
+        shell.waiting.close()

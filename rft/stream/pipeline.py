@@ -64,6 +64,11 @@ class Pipeline:
         if rules.config.external.required:
             self.room = WaitingRoom(rules.config, self._released, self.counts, rules.max_event_bytes)
 
+    @property
+    def open_groups(self) -> int:
+        """Groups that wait, for members or for rewards."""
+        return len(self.groups) + (0 if self.room is None else len(self.room))
+
     def receive(self, event: Received, now_ms: int) -> list[Action]:
         """Decide about one event.
 

@@ -108,9 +108,9 @@ def read_until(
     return events + reader.poll(0.5)
 
 
-def committed(config: Config) -> int:
+def committed(config: Config, entity: str = "experiences") -> int:
     """Events that the processors' group has committed as done, over all partitions of a topic with nothing deleted."""
-    topic = topic_name(config, "experiences")
+    topic = topic_name(config, entity)
     consumer = make_consumer(config, "test", f"{config.log.namespace}.processors")
     try:
         return sum(consumer.committed(TopicPartition(topic, n)) or 0 for n in range(config.log.partitions))
