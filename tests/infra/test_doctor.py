@@ -54,7 +54,7 @@ def test_topics_that_contradict_the_design_are_named(
     (first, *others) = findings(after, "fail")
     assert first.what == f"topic {topic_name(after, 'tasks')}: partitions is 2, expected 4"
     assert first.advice.startswith("set log.partitions = 2")
-    assert len(others) == 4
+    assert len(others) == 5
 
 
 def test_a_topic_that_is_missing_among_others_is_named(log_config: Config) -> None:
