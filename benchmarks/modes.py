@@ -27,7 +27,9 @@ def measure(config: Path, steps: int, max_staleness: int, folder: Path) -> dict[
     name = f"staleness-{max_staleness}"
     command = [RFT, "run", str(config), "--plain", "--run.folder", str(folder), "--run.name", name]
     command += ["--trainer.steps", str(steps), "--trainer.max_staleness", str(max_staleness), "--eval.tasks", "0"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if run.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{run.stdout[-2000:]}")
     report: dict[str, Any] = json.loads((folder / name / "report.json").read_text())
     return report
 
@@ -38,7 +40,7 @@ def main(
     bounds: Annotated[str, typer.Option(help="Staleness bounds, comma-separated.")] = "0,1,4",
 ) -> None:
     """Print the three modes side by side."""
-    console = Console()
+    console = Console(width=100)
     table = Table(title=f"{config}, {steps} steps each")
     for column in ("max_staleness", "training s", "relative", "trainer idle", "step ms", "staleness mean", "max"):
         table.add_column(column, justify="right")
