@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from consumers.processors.offsets import Offsets
 from consumers.processors.output import Output
+from consumers.processors.recent import RecentEvents
 from rft.config import Config
 from rft.errors import BrokerError, RewardError
 from rft.log.changelog import positions, read_changelog
-from rft.log.places import PlaceReader
+from rft.log.places import Place, PlaceReader
 from rft.log.registry import open_registry
 from rft.log.topics import topic_name
 from rft.log.watermark import OffsetWatermark
@@ -26,7 +26,6 @@ from schemas.events import Waiting
 
 logger = logging.getLogger(__name__)
 
-Place = tuple[int, int]
 MAX_BACKLOG = 512
 """Releases under way; while there are more, nothing further is read or released."""
 BATCH = 64
@@ -58,7 +57,7 @@ class WaitingShell:
         self._offsets = offsets
         self._start = start
         self._letters = letters
-        self._recent = _Recent(int(config.processor.buffer_mb * 1024 * 1024))
+        self._recent = RecentEvents(int(config.processor.buffer_mb * 1024 * 1024))
         self._reader = PlaceReader(config, "processor-waiting", "experiences")
         self._queue: list[tuple[Release, OffsetWatermark, OffsetWatermark]] = []
         self._fetching = False
@@ -261,32 +260,6 @@ class WaitingShell:
 
     def _marks(self, partition: int) -> tuple[OffsetWatermark, OffsetWatermark]:
         return self._offsets["experiences"].mark(partition), self._offsets["rewards"].mark(partition)
-
-
-class _Recent:
-    """The newest events, up to so many bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._events: OrderedDict[Place, Received] = OrderedDict()
-
-    def add(self, place: Place, event: Received) -> None:
-        self.pop(place)
-        self._events[place] = event
-        self._bytes += len(event.value or b"")
-        while self._bytes > self._max_bytes:
-            self._bytes -= len(self._events.popitem(last=False)[1].value or b"")
-
-    def pop(self, place: Place) -> Received | None:
-        event = self._events.pop(place, None)
-        if event is not None:
-            self._bytes -= len(event.value or b"")
-        return event
-
-    def clear(self) -> None:
-        self._events.clear()
-        self._bytes = 0
 
 
 def _finish(marks: tuple[OffsetWatermark, OffsetWatermark], experiences: Iterable[int], rewards: Iterable[int]) -> None:
