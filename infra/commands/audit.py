@@ -25,7 +25,7 @@ def audit(context: typer.Context, config: ConfigPath, archive: ArchivePath = Non
     from consumers.audit.table import show
     from infra.launcher.folder import with_running_broker
     from rft.log.live_view import LiveView
-    from rft.log.views import open_log
+    from rft.log.opening import open_log
 
     loaded = with_running_broker(loaded)
     with open_log(loaded, archive) as view:

@@ -207,7 +207,7 @@ def _selection(
 
 
 def _open(config: Config, archive: str | None) -> LogView:
-    from rft.log.views import open_log
+    from rft.log.opening import open_log
 
     return open_log(config, archive)
 

@@ -41,7 +41,7 @@ def lineage(
 
     from consumers.lineage import of_experience, of_step, of_task, of_weights, table
     from infra.launcher.folder import with_running_broker
-    from rft.log.views import open_log
+    from rft.log.opening import open_log
 
     (what, value) = asked[0]
     queries: dict[str, Any] = {

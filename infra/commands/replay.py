@@ -71,7 +71,7 @@ def replay(
     from infra.commands.letters import moment
     from infra.commands.stages import Stages
     from infra.launcher.folder import with_running_broker
-    from rft.log.views import open_log
+    from rft.log.opening import open_log
 
     selection = Selection(
         offsets=parse_offsets(offsets or ()),

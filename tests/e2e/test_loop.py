@@ -8,7 +8,7 @@ from pipeline import Log, Pipeline, read_log, settings
 
 from consumers.audit import audit
 from consumers.lineage import of_weights
-from rft.log.views import open_log
+from rft.log.opening import open_log
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

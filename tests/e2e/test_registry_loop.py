@@ -4,7 +4,7 @@ import pytest
 from pipeline import settings
 
 from consumers.audit import audit
-from rft.log.views import open_log
+from rft.log.opening import open_log
 
 pytestmark = [pytest.mark.e2e, pytest.mark.registry, pytest.mark.timeout(240)]
 

@@ -24,8 +24,8 @@ from rft.config_sources import masked, to_toml
 from rft.errors import ArchiveError, BrokerError, MissingRangeError
 from rft.log.archive import ArchiveStore
 from rft.log.events import Event, EventReader, EventWriter
+from rft.log.opening import open_log
 from rft.log.topics import ENTITIES, ensure_topics, topic_name
-from rft.log.views import open_log
 
 ConfigMaker = Callable[..., Config]
 Place = tuple[str, int, int]

@@ -20,8 +20,8 @@ from rft.log.archive import ArchiveStore, FileWriter
 from rft.log.archive.view import ArchiveView
 from rft.log.clients import make_consumer
 from rft.log.events import Event, EventWriter
+from rft.log.opening import open_log
 from rft.log.topics import topic_name
-from rft.log.views import open_log
 from schemas.codec import encode
 from schemas.events import Experience, TrainingStep
 from tests.consumers.written_runs import experience, write_run

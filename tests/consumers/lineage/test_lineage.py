@@ -19,8 +19,8 @@ from rft.config import Config
 from rft.config_sources import masked, to_toml
 from rft.log.dead_letters import dead_letter_headers
 from rft.log.events import EventWriter
+from rft.log.opening import open_log
 from rft.log.topics import topic_name
-from rft.log.views import open_log
 from schemas.codec import encode
 from schemas.events import Experience
 from tests.consumers.written_runs import experience, write_run

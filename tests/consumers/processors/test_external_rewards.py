@@ -14,8 +14,8 @@ from producers.rewards import RewardProducer
 from rft.config import Config
 from rft.log.changelog import read_changelog
 from rft.log.events import EventReader, EventWriter
+from rft.log.opening import open_log
 from rft.log.topics import ensure_topics
-from rft.log.views import open_log
 from schemas.codec import decode
 from schemas.events import ScoredExperience, Waiting
 

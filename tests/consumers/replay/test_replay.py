@@ -28,8 +28,8 @@ from rft.config import Config
 from rft.config_sources import masked, to_toml
 from rft.errors import MissingRangeError
 from rft.log.events import EventWriter
+from rft.log.opening import open_log
 from rft.log.topics import ensure_topics
-from rft.log.views import open_log
 from schemas.events import Experience, Reward, ScoredExperience
 from schemas.wire import from_wire
 from tests.synthetic import make_tiny_model, publish, read_all, scored

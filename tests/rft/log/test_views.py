@@ -19,8 +19,9 @@ from rft.log.archive import ArchiveFile, ArchiveStore, FileWriter
 from rft.log.archive.files import plan
 from rft.log.archive.view import ArchiveView
 from rft.log.events import Event, EventWriter
+from rft.log.opening import open_log
 from rft.log.topics import topic_name
-from rft.log.views import LogView, open_log
+from rft.log.views import LogView
 
 ConfigMaker = Callable[..., Config]
 
