@@ -57,8 +57,11 @@ def main(
                     raise SystemExit(f"the run ended early with exit code {run.returncode}")
                 samples.append(resident_mb(run.pid))
         finally:
-            run.send_signal(signal.SIGINT)
-            run.wait(60)
+            # The second interrupt ends it at once: nobody reads this run's report.
+            run.send_signal(signal.SIGTERM)
+            time.sleep(5)
+            run.send_signal(signal.SIGTERM)
+            run.wait()
     table = Table(title=f"resident memory in MiB, {config}")
     table.add_column("role")
     for minute in range(1, minutes + 1):
