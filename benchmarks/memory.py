@@ -24,7 +24,7 @@ from rich.progress import track
 from rich.table import Table
 
 RFT = str(Path(sys.executable).with_name("rft"))
-ROLES = ("conductor", "explorer", "processor", "trainer")
+ROLES = ("conductor", "explorer", "processor", "trainer", "archiver")
 
 
 def resident_mb(launcher: int) -> dict[str, float]:

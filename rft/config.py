@@ -60,7 +60,7 @@ class BrokerConfig(Section):
     """PEM key of ``ssl_certfile``."""
     ssl_check_hostname: bool = True
     """Whether the broker's certificate must name the host that we connect to."""
-    connect_timeout_s: float = Field(default=6.0, gt=0, le=120)
+    connect_timeout_s: float = Field(default=4.0, gt=0, le=120)
     """How long a role waits for the broker at its start before it gives up with the cause."""
 
     @model_validator(mode="after")
