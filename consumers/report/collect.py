@@ -18,7 +18,7 @@ def collect(config: Config, within_s: float | None = None) -> Story:
     """Everything the log holds now.
 
     Args:
-        within_s: Time after which the story may break off, in seconds.
+        within_s: Time after which the story may break off, in seconds; it is then not ``complete``.
 
     Raises:
         BrokerError: The broker cannot be reached or stopped answering.
@@ -37,5 +37,6 @@ def collect(config: Config, within_s: float | None = None) -> Story:
                 if now - heard > STALL_S:
                     raise BrokerError(f"reading {entity} for the report: nothing came for {STALL_S:g} s")
                 if deadline is not None and now > deadline:
+                    teller.story.complete = False
                     return teller.story
     return teller.story

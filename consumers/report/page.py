@@ -37,6 +37,8 @@ def render(report: Mapping[str, Any], story: Story, config: Config) -> str:
 
 def _header(report: Mapping[str, Any], story: Story, config: Config) -> str:
     badge = '<span class="badge">finished</span>' if report["finished"] else '<span class="badge no">unfinished</span>'
+    if not report["complete"]:
+        badge += '<span class="badge no">the log was not read to its end: counts are too low; see rft report</span>'
     began = datetime.fromtimestamp(story.first_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC") if story.first_ms else ""
     facts = [config.tasks.source, config.algorithm.name.upper(), f"{report['broker']} broker", began]
     return (

@@ -78,6 +78,8 @@ class Story:
     """Newest word of each process of each explorer."""
     published_at: list[int] = field(default_factory=list)
     """Times (Unix ms) of the distinct experiences."""
+    complete: bool = True
+    """The whole log was read; otherwise counts are those of its beginning."""
     final_version: int | None = None
     first_ms: int | None = None
     last_ms: int | None = None

@@ -39,6 +39,7 @@ def summarize(story: Story, config: Config, *, wall_s: float | None, versions: M
     return {
         "run": config.run.name,
         "finished": finished(story, config),
+        "complete": story.complete,
         "accuracy": _accuracy(story, config),
         "steps": len(steps),
         "wall_s": round(log_seconds(story) if wall_s is None else wall_s, 3),

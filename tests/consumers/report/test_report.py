@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from log_events import MadeUpLog, dead_letter_headers, experience, member, scored, step, weights
 
+from consumers.report.collect import collect
 from consumers.report.page import render
 from consumers.report.reducer import ORDER, Story, StoryTeller
 from consumers.report.summary import samples, summarize
 from rft.config import Config
-from rft.log.events import Event
+from rft.log.events import Event, EventWriter
 from rft.log.letters import resolution_headers
+from schemas.events import WeightVersion
 
 CONFIG = Config.model_validate({"eval": {"tasks": 2}})
 
@@ -168,6 +170,22 @@ def test_samples_pair_the_same_prompts_and_are_not_picked_by_result():
     pairs = samples(tell(log.of(*ORDER)), count=4)
     assert [before.prompt for before, _ in pairs] == ["p0", "p10", "p20", "p30"]
     assert all(before.prompt == after.prompt for before, after in pairs)
+
+
+def test_a_report_that_did_not_read_the_whole_log_says_so():
+    story = tell([])
+    assert summarize(story, CONFIG, wall_s=None, versions={})["complete"] is True
+    story.complete = False
+    report = summarize(story, CONFIG, wall_s=None, versions={})
+    assert report["complete"] is False
+    assert "not read to its end" in render(report, story, CONFIG)
+
+
+def test_a_story_that_breaks_off_is_not_complete(log_config: Config):
+    with EventWriter(log_config, "test") as writer:
+        writer.send("weights", WeightVersion("policy", 0, 0, "checkpoint", "w", "", 0, False, 0))
+    assert collect(log_config).complete is True
+    assert collect(log_config, within_s=-1.0).complete is False
 
 
 def test_an_empty_log_gives_a_report_and_a_page():
