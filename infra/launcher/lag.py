@@ -25,11 +25,11 @@ class LagMeter:
     def __init__(self, config: Config) -> None:
         self._entities = {topic_name(config, entity): entity for entity in MEASURED}
         self._groups = {f"{config.log.namespace}.{group}": entity for entity, group in READERS.items()}
-        self._partitions = [
+        self._partitions = {
             TopicPartition(topic_name(config, entity), number)
             for entity in MEASURED
             for number in range(ENTITIES[entity].partitions(config.log))
-        ]
+        }
         self._ends = EndOffsets(config, "launcher-lag")
         self._admin = make_admin(config, "launcher-lag")
 
