@@ -300,11 +300,22 @@ class TrainerConfig(Section):
     """Steps between checkpoints (weights, optimiser, RNG and log positions as one atomic unit)."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """Newest checkpoints kept on disk."""
+    keep_every: int = Field(default=0, ge=0)
+    """Checkpoints of every so many steps are kept for ever, beside the newest; 0: none. A multiple of
+    ``checkpoint_interval``."""
     keep_versions: int = Field(default=4, ge=2)
     """Published weight versions kept on disk; explorers need the newest only."""
     buffer_mb: float = Field(default=256.0, gt=0)
     """Bound of the experience buffer in MiB; when it is full, reading pauses as soon as a step is possible, and what
     is read until then is remembered by its place in the log."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainerConfig:
+        if self.keep_every % self.checkpoint_interval:
+            raise ValueError(
+                f"keep_every = {self.keep_every} must be a multiple of checkpoint_interval = {self.checkpoint_interval}"
+            )
+        return self
 
 
 class EvalConfig(Section):

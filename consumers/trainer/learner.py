@@ -101,6 +101,7 @@ class Learner:
             companions=self.companions,
             optimizer=self.engine.optimizer_tensors(),
             keep=self.config.trainer.keep_checkpoints,
+            keep_every=self.config.trainer.keep_every,
         )
         self.checkpointed_step = self.step
         return folder

@@ -75,8 +75,9 @@ def write_checkpoint(
     companions: Mapping[str, bytes],
     optimizer: Mapping[str, Tensor],
     keep: int,
+    keep_every: int = 0,
 ) -> Path:
-    """Write a checkpoint and delete all but the newest ``keep``.
+    """Write a checkpoint and delete all but the newest ``keep`` and those of every ``keep_every`` steps.
 
     Raises CheckpointError, naming the disk, when it cannot be written; nothing of it is left then, and older
     checkpoints are as they were.
@@ -98,7 +99,8 @@ def write_checkpoint(
             for name, content in contents.items():
                 (partial / name).write_bytes(content)
         for old in _folders(root)[keep:]:
-            remove_folder(old)
+            if not keep_every or _step(old) % keep_every:
+                remove_folder(old)
     except OSError as error:
         size = sum(len(content) for content in contents.values())
         raise CheckpointError(
@@ -160,7 +162,11 @@ def restore_rng(states: Mapping[str, Tensor]) -> None:
 
 def _folders(root: Path) -> list[Path]:
     """Checkpoint folders, newest first."""
-    return sorted((f for f in root.glob("step-*") if f.name[5:].isdigit()), key=lambda f: int(f.name[5:]), reverse=True)
+    return sorted((f for f in root.glob("step-*") if f.name[5:].isdigit()), key=_step, reverse=True)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name[5:])
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

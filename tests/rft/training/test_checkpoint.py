@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 
+from rft.config import TrainerConfig
 from rft.errors import CheckpointError
 from rft.training import checkpoint as module
 from rft.training.checkpoint import (
@@ -27,7 +28,7 @@ def state(step):
     return CheckpointState("policy", step, step, step, f"digest {step}", "initial", (0, 3 * step), {"step": step})
 
 
-def write(path, step, *, kilobytes=4, keep=2):
+def write(path, step, *, kilobytes=4, keep=2, keep_every=0):
     return write_checkpoint(
         path,
         state(step),
@@ -35,6 +36,7 @@ def write(path, step, *, kilobytes=4, keep=2):
         companions={"config.json": b"{}"},
         optimizer={"layer/exp_avg": torch.full((kilobytes * 256,), float(step))},
         keep=keep,
+        keep_every=keep_every,
     )
 
 
@@ -61,6 +63,19 @@ def test_the_newest_is_found_and_only_so_many_are_kept(tmp_path):
         write(tmp_path, step, keep=2)
     assert newest_checkpoint(tmp_path).state.step == 100
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["step-00000010", "step-00000100"]
+
+
+def test_every_kth_is_kept_for_ever(tmp_path):
+    for step in range(5, 65, 5):
+        write(tmp_path, step, keep=2, keep_every=20)
+    kept = sorted(int(name.removeprefix("step-")) for name in os.listdir(tmp_path / "checkpoints"))
+    assert kept == [20, 40, 55, 60]
+
+
+def test_keep_every_that_no_checkpoint_would_meet_is_refused():
+    with pytest.raises(ValueError, match="multiple of checkpoint_interval"):
+        TrainerConfig(checkpoint_interval=50, keep_every=75)
+    assert TrainerConfig(checkpoint_interval=50, keep_every=100).keep_every == 100
 
 
 def test_no_checkpoint_is_no_error(tmp_path):
@@ -130,3 +145,12 @@ def test_a_format_from_the_future_is_refused_by_name(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match="format 2"):
         read_checkpoint(folder)
+
+
+def test_checkpoints_of_every_so_many_steps_are_kept_for_ever(tmp_path):
+    for step in range(1, 12):
+        write(tmp_path, step, keep=2, keep_every=4)
+    kept = sorted(int(name[5:]) for name in os.listdir(tmp_path / "checkpoints"))
+    assert kept == [4, 8, 10, 11]
+    write(tmp_path, 12, keep=1, keep_every=0)
+    assert os.listdir(tmp_path / "checkpoints") == ["step-00000012"]
