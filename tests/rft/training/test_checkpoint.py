@@ -145,12 +145,3 @@ def test_a_format_from_the_future_is_refused_by_name(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match="format 2"):
         read_checkpoint(folder)
-
-
-def test_checkpoints_of_every_so_many_steps_are_kept_for_ever(tmp_path):
-    for step in range(1, 12):
-        write(tmp_path, step, keep=2, keep_every=4)
-    kept = sorted(int(name[5:]) for name in os.listdir(tmp_path / "checkpoints"))
-    assert kept == [4, 8, 10, 11]
-    write(tmp_path, 12, keep=1, keep_every=0)
-    assert os.listdir(tmp_path / "checkpoints") == ["step-00000012"]
