@@ -15,6 +15,7 @@ RftError                 exit code 1
 ├── PolicyError          a model cannot be loaded or cannot generate
 ├── WeightsError         a weight version cannot be published or fetched
 ├── CheckpointError      a checkpoint cannot be written or read
+├── FencedError          exit code 3, not to be started again: another trainer with this identity has taken over
 ├── ArchiveError         an archive cannot be written or read
 └── MissingRangeError    events that are needed are not on the log, or not in the archive
 """
@@ -40,6 +41,7 @@ __all__ = [
     "ConfigError",
     "DecodeError",
     "EncodeError",
+    "FencedError",
     "IncompatibleSchemaError",
     "MissingRangeError",
     "PolicyError",
@@ -89,6 +91,12 @@ class WeightsError(RftError):
 
 class CheckpointError(RftError):
     """A checkpoint cannot be written or read."""
+
+
+class FencedError(RftError):
+    """A newer trainer with the same identity holds the redo log; this one must not be started again."""
+
+    exit_code = 3
 
 
 class ArchiveError(RftError):

@@ -244,7 +244,8 @@ class TrainingStep(Record):
     """One entry of the trainer's redo log.
 
     ``kind`` is ``step`` for a gradient step and ``retire`` when groups were only dropped (the conductor
-    must learn of them even if no step follows).
+    must learn of them even if no step follows). With a ``claim`` a trainer takes the log over: entries of other
+    incarnations of the model do not count from there on.
     """
 
     model: str
@@ -265,6 +266,8 @@ class TrainingStep(Record):
     """loss, grad_norm, reward_mean, staleness_max, staleness_mean, idle_s, step_s, …"""
     created_at: int
     """Unix time in ms."""
+    incarnation: str = ""
+    """Which start of the trainer wrote this: ``host/process/time/random``."""
 
 
 @dataclass(frozen=True, slots=True)

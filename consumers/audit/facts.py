@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from rft.errors import DecodeError
 from rft.log.events import Event
 from rft.log.letters import resolution
+from rft.stream.fence import Fence
 from schemas.events import EventRef, Experience, ScoredExperience, TrainingStep, Waiting
 
 Place = tuple[int, int]
@@ -48,7 +49,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A TrainingStep."""
+    """A TrainingStep that counts."""
 
     model: str
     kind: str
@@ -92,6 +93,7 @@ class Collector:
         """``experiences_topic`` is its full name, as dead letters give it."""
         self.facts = Facts()
         self._topic = experiences_topic
+        self._fence = Fence()
         self._takers = {
             "experiences": self._experience,
             "ready": self._ready,
@@ -155,9 +157,10 @@ class Collector:
         except DecodeError:
             self.facts.unreadable_steps.append(_place(event))
             return
-        self.facts.steps[_place(event)] = Step(
-            record.model, record.kind, record.step, record.digest, record.trained, record.dropped
-        )
+        if self._fence.counts(record):
+            self.facts.steps[_place(event)] = Step(
+                record.model, record.kind, record.step, record.digest, record.trained, record.dropped
+            )
 
 
 def _place(event: Event) -> Place:

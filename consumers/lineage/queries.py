@@ -19,6 +19,7 @@ from rft.errors import DecodeError, RftError
 from rft.log.events import Event
 from rft.log.topics import topic_name
 from rft.log.views import LogView
+from rft.stream.fence import that_count
 from schemas.events import Experience, ScoredExperience, Task, TrainingStep, WeightVersion
 
 
@@ -203,7 +204,7 @@ def _entries(view: LogView) -> list[TrainingStep]:
 
 
 def _steps(view: LogView) -> Iterable[TrainingStep]:
-    return (event.record(TrainingStep) for event in view.read("steps") if _decodes(event))
+    return that_count(event.record(TrainingStep) for event in view.read("steps") if _decodes(event))
 
 
 def _weights(view: LogView) -> Iterable[WeightVersion]:

@@ -19,6 +19,7 @@ from rft.config import Config
 from rft.errors import DecodeError, MissingRangeError
 from rft.log.events import Event
 from rft.log.views import LogView
+from rft.stream.fence import that_count
 from schemas.events import EventRef, Reward, ScoredExperience, TrainingStep
 
 ENTITY = "ready"
@@ -156,7 +157,7 @@ def trained_by(view: LogView, model: str, steps: Range) -> list[EventRef]:
 
     Raises ReplayError when the log does not hold the steps.
     """
-    records = (event.record(TrainingStep) for event in view.read("steps"))
+    records = that_count(event.record(TrainingStep) for event in view.read("steps"))
     lineage = surviving(records, model)
     wanted = [step for step in lineage if step.step in steps]
     held = {step.step for step in wanted}

@@ -19,6 +19,7 @@ from rft.errors import DecodeError
 from rft.log.events import Event
 from rft.log.letters import resolution
 from rft.log.topics import topic_name
+from rft.stream.fence import Fence
 from schemas.events import Experience, Member, ScoredExperience, TrainingStep, WeightVersion
 
 ORDER = ("dlq", "weights", "steps", "members", "tasks", "experiences", "ready")
@@ -92,6 +93,7 @@ class StoryTeller:
         self.story = Story()
         self._model = config.trainer.model_key
         self._function = function
+        self._fence = Fence()
         self._experiences = topic_name(config, "experiences")
         self._feeders = {
             "dlq": self._dead_letter,
@@ -137,7 +139,7 @@ class StoryTeller:
 
     def _step(self, event: Event) -> None:
         record = event.record()
-        if not isinstance(record, TrainingStep) or record.model != self._model:
+        if not isinstance(record, TrainingStep) or record.model != self._model or not self._fence.counts(record):
             return
         for ref in record.dropped:
             self.story.dropped[ref.experience_id] = ref.cause

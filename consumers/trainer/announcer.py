@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from threading import Event as StopEvent
 
+from consumers.trainer.claim import Claim
 from consumers.trainer.learner import Learner
 from rft.config import Config
 from rft.errors import WeightsError
@@ -77,16 +79,19 @@ def _staleness(sample: Sample, version: int) -> int:
 class Announcer:
     """Publishes, and returns only when it is on the log."""
 
-    def __init__(self, config: Config, writer: EventWriter) -> None:
+    def __init__(self, config: Config, writer: EventWriter, claim: Claim) -> None:
         self._config = config
         self._writer = writer
+        self._claim = claim
 
     def record(self, step: TrainingStep) -> tuple[int, int]:
-        """Publish an entry of the redo log; its (partition, offset). Raises BrokerError."""
-        future = self._writer.send("steps", step)
-        self._writer.flush()
-        written = future.get(timeout=0)
-        return written.partition, written.offset
+        """Publish an entry of the redo log; its (partition, offset).
+
+        Raises BrokerError, and FencedError when the entry does not count because another trainer has taken over.
+        """
+        place = self._claim.write(replace(step, incarnation=self._claim.incarnation))
+        self._claim.check(place)
+        return place
 
     def write_version(self, learner: Learner, version: int, weights: bytes, stop: StopEvent) -> WeightVersion:
         """Write a version's folder, waiting for space while the disk is full. Raises WeightsError if stopped then."""

@@ -8,9 +8,10 @@ from contextlib import ExitStack, closing
 from threading import Event as StopEvent
 
 from consumers.trainer.announcer import Announcer, staleness, training_step
+from consumers.trainer.claim import Claim
 from consumers.trainer.intake import ExactReader, Intake, client_id
 from consumers.trainer.learner import Learner
-from consumers.trainer.recovery import Redo, newest_announced, read_entries
+from consumers.trainer.recovery import Redo, read_own_log
 from rft.config import Config
 from rft.errors import CheckpointError
 from rft.log.events import EventWriter
@@ -31,8 +32,8 @@ logger = logging.getLogger(__name__)
 def run(config: Config, stop: StopEvent) -> None:
     """Train until ``trainer.steps`` are done or ``stop`` is set, then leave a checkpoint.
 
-    Raises BrokerError, PolicyError, WeightsError or CheckpointError. Killed at any moment, the next call goes on as
-    if nothing had happened.
+    Raises BrokerError, PolicyError, WeightsError, CheckpointError, or FencedError when a later start of the same
+    trainer has taken over. Killed at any moment, the next call goes on as if nothing had happened.
     """
     for folder in (CHECKPOINTS, WEIGHTS):
         remove_leftovers(config.run.path / folder)
@@ -45,15 +46,19 @@ def run(config: Config, stop: StopEvent) -> None:
         stack.callback(intake.close)
         exact = stack.enter_context(closing(ExactReader(config, learner.engine.vocabulary)))
         learner.progress = intake.progress
-        announcer = Announcer(config, writer)
+        claim = Claim(config, writer)
+        announcer = Announcer(config, writer, claim)
         if checkpoint:
             logger.info("resuming from %s", checkpoint.folder)
 
-        entries, newest = read_entries(config, learner), newest_announced(config)
+        # Twice: a start that the log refuses must not take it from the trainer that holds it.
+        read_own_log(config, learner)
+        claim.take()
+        entries, newest = read_own_log(config, learner)
         redo = Redo(config, learner, exact, announcer, made_with=checkpoint.state.made_with if checkpoint else {})
         newest = redo.run(entries, newest, stop)
         intake.rewind()
-        trainer = Trainer(config, learner, intake, exact, announcer, stop)
+        trainer = Trainer(config, learner, intake, exact, announcer, claim, stop)
         trainer.train()
         trainer.leave(ended=newest is not None and newest.final)
 
@@ -68,6 +73,7 @@ class Trainer:
         intake: Intake,
         exact: ExactReader,
         announcer: Announcer,
+        claim: Claim,
         stop: StopEvent,
     ) -> None:
         self._config = config.trainer
@@ -76,6 +82,7 @@ class Trainer:
         self._buffer = intake.buffer
         self._exact = exact
         self._announcer = announcer
+        self._claim = claim
         self._stop = stop
         self._seconds = {"idle_s": 0.0, "read_s": 0.0, "publish_s": 0.0, "checkpoint_s": 0.0}
         self._finished: WeightVersion | None = None
@@ -106,6 +113,7 @@ class Trainer:
                 return True
             if self._buffer.must_tell or self._buffer.pending_drops >= MAX_UNTOLD_DROPS:
                 self._tell_drops()
+            self._claim.check_now_and_then()
         return False
 
     def _read(self) -> None:
@@ -155,9 +163,10 @@ class Trainer:
             retired=retired,
             metrics=metrics,
         )
-        event = self._announcer.write_version(learner, next_version, weights, self._stop) if announced else None
+        # The folder comes after the entry: a trainer that is fenced must not replace what its successor has written.
         learner.recorded(record, self._announcer.record(record))
-        if event is not None:
+        if announced:
+            event = self._announcer.write_version(learner, next_version, weights, self._stop)
             self._announcer.announce(event)
             self._finished = event if event.final else None
         self._seconds["publish_s"] = time.perf_counter() - ended
@@ -186,9 +195,9 @@ class Trainer:
         """The steps are done, but no version was marked final: trainer.steps was lowered since."""
         learner = self._learner
         version = learner.version + (learner.version_step != learner.step)
-        event = self._announcer.write_version(learner, version, learner.engine.serialized(), self._stop)
         if version > learner.version:
             self._retire([], [], version)
+        event = self._announcer.write_version(learner, version, learner.engine.serialized(), self._stop)
         self._announcer.announce(event)
 
     def _checkpoint(self) -> None:

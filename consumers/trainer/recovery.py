@@ -13,6 +13,7 @@ from consumers.trainer.learner import Learner, differences, made_with
 from rft.config import Config
 from rft.errors import CheckpointError
 from rft.log.events import EventReader
+from rft.stream.fence import Fence
 from schemas.events import Record, TrainingStep, WeightVersion
 
 logger = logging.getLogger(__name__)
@@ -22,15 +23,36 @@ Entry = tuple[tuple[int, int], TrainingStep]
 """An own event of ``steps`` and its (partition, offset)."""
 
 
+def read_own_log(config: Config, learner: Learner) -> tuple[list[Entry], WeightVersion | None]:
+    """What this trainer has left on the log: the redo log after what ``learner`` already holds, in order, and the
+    newest weight version that is announced.
+
+    Raises CheckpointError when the log is another run's.
+    """
+    entries, newest = read_entries(config, learner), newest_announced(config)
+    begun = learner.step > 0 or learner.version > 0
+    if begun or newest is None or (newest.version == 0 and newest.sha256 == learner.digest):
+        return entries, newest
+    if newest.version == 0 or not entries:
+        raise CheckpointError(
+            f"the log of namespace '{config.log.namespace}' already holds weight version {newest.version} of "
+            f"'{newest.model}', which this trainer has no record of or which started from another model than "
+            f"{config.policy.model}. For a new run set another log.namespace (or trainer.model_key)"
+        )
+    return entries, newest
+
+
 def read_entries(config: Config, learner: Learner) -> list[Entry]:
     """This trainer's redo log after what ``learner`` already holds, in order.
 
     Raises CheckpointError when it does not continue the learner's state: then it is another run's log.
     """
     last = learner.last_record
+    fence = Fence()
     entries = [
         (place, record)
         for place, record in _own(config, "steps", TrainingStep, {("steps", last[0]): last[1]} if last else {})
+        if fence.counts(record)
     ]
     if last is not None:
         if not entries or not _same_state(entries[0], last, learner):
@@ -80,12 +102,9 @@ class Redo:
     def run(self, entries: list[Entry], newest: WeightVersion | None, stop: StopEvent) -> WeightVersion | None:
         """Redo all ``entries``; ``newest`` is the newest version on the log, as is what this returns.
 
-        Raises CheckpointError when a step does not lead to the recorded weights, or the log holds another run's.
+        Raises CheckpointError when a step does not lead to the recorded weights.
         """
         learner = self._learner
-        begun = learner.step > 0 or learner.version > 0
-        if not begun:
-            self._check_start(entries, newest)
         if learner.version_step == learner.step:
             newest = self._make_known(learner.version, learner.engine.serialized(), newest, stop)
         steps = sum(record.kind == "step" for _, record in entries)
@@ -124,16 +143,6 @@ class Redo:
             return newest
         self._announcer.announce(event)
         return event
-
-    def _check_start(self, entries: list[Entry], newest: WeightVersion | None) -> None:
-        if newest is None or (newest.version == 0 and newest.sha256 == self._learner.digest):
-            return
-        if newest.version == 0 or not entries:
-            raise CheckpointError(
-                f"the log of namespace '{self._config.log.namespace}' already holds weight version {newest.version} of "
-                f"'{newest.model}', which this trainer has no record of or which started from another model than "
-                f"{self._config.policy.model}. For a new run set another log.namespace (or trainer.model_key)"
-            )
 
     def _mismatch(self, record: TrainingStep) -> str:
         changed = differences(self._before, made_with(self._config)) if self._before else []

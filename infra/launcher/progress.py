@@ -15,6 +15,7 @@ from consumers.report.measures import (
 )
 from rft.config import Config
 from rft.log.events import Event
+from rft.stream.fence import Fence
 from schemas.events import ScoredExperience, TrainingStep, WeightVersion
 
 KEPT_STEPS = 512
@@ -83,6 +84,7 @@ class Progress:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._function = correctness_function(config.processor.rewards)
+        self._fence = Fence()
         self._step = 0
         self._version = -1
         self._final_version: int | None = None
@@ -105,7 +107,8 @@ class Progress:
             return
         record = event.record()
         if isinstance(record, TrainingStep) and record.model == self._config.trainer.model_key:
-            self._feed_step(record)
+            if self._fence.counts(record):
+                self._feed_step(record)
         elif isinstance(record, WeightVersion) and record.model == self._config.trainer.model_key:
             self._version = max(self._version, record.version)
             if record.final:

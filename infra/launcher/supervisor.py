@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 LONGEST_BACKOFF_S = 30.0
-DONE, FAILED, BAD_CONFIGURATION, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_CONFIGURATION, STAYS_DOWN, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes of roles and runs; with ``STAYS_DOWN`` a role says that it must not be started again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,8 @@ class Supervisor:
         role.state = "ended"
         if code == BAD_CONFIGURATION:
             return self._finish(End(BAD_CONFIGURATION, f"{name} found the configuration wrong", name), now)
+        if code == STAYS_DOWN:
+            return self._finish(End(FAILED, f"{name} must not be started again as things are", name), now)
         if not role.restartable:
             return self._finish(End(FAILED, f"{name} {how_it_ended(code)} and cannot be restarted", name), now)
         if error is not None and error == role.last_error:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from producers.conductor.evaluation import EvaluationPlan, Evaluator, Outcome
 from producers.conductor.pacing import Pace, Pacer
+from rft.stream.fence import Fence
 from schemas.events import ScoredExperience, Task, TrainingStep, WeightVersion
 
 
@@ -45,6 +46,7 @@ class Conductor:
         self._pace = pace
         self._model = model
         self._caught_up = False
+        self._fence = Fence()
         self._newest: int | None = None
         """Newest weight version that explorers can have."""
         self._baseline: int | None = None
@@ -77,7 +79,7 @@ class Conductor:
                 self.evaluator.saw_result(event.experience.group_id, reward)
             case WeightVersion() if event.model == self._model:
                 self._saw_weights(event)
-            case TrainingStep() if event.model == self._model:
+            case TrainingStep() if event.model == self._model and self._fence.counts(event):
                 self.pacer.saw_retired(event.retired)
                 self.pacer.saw_version(event.next_version, event.step)
                 self.pacer.saw_step(event.step)

@@ -19,6 +19,7 @@ from rft.config import Config
 from rft.config_sources import load_config, to_toml
 from rft.errors import DecodeError
 from rft.log.events import Event, EventReader
+from rft.stream.fence import that_count
 from schemas.events import Experience, ScoredExperience, Task, TrainingStep, WeightVersion
 
 RFT = str(Path(sys.executable).with_name("rft"))
@@ -152,7 +153,7 @@ def read_log(config: Config) -> Log:
         tasks=[event.record() for event in events["tasks"]],
         experiences=[event.record(Experience) for event in events["experiences"] if _is_experience(event)],
         ready={(event.partition, event.offset): event.record() for event in events["ready"]},
-        steps=[event.record() for event in events["steps"]],
+        steps=list(that_count(event.record(TrainingStep) for event in events["steps"])),
         weights=[event.record() for event in events["weights"]],
         dead_letters=list(_read(config, "dlq")),
     )

@@ -18,6 +18,7 @@ from infra.launcher.supervisor import (
     Supervisor,
     Terminate,
 )
+from rft.errors import FencedError
 
 
 def make(limit: int = 3, **broker: bool) -> Supervisor:
@@ -96,6 +97,14 @@ def test_bad_configuration_ends_the_run_at_once():
     assert quiet(supervisor.exited("trainer", 2, None, 1)) == [Terminate("conductor"), Terminate("explorer-0")]
     assert supervisor.ending is not None
     assert (supervisor.ending.code, supervisor.ending.role) == (BAD_CONFIGURATION, "trainer")
+
+
+def test_a_role_that_must_not_be_started_again_ends_the_run_at_once():
+    supervisor = make(limit=5)
+    said = quiet(supervisor.exited("trainer", FencedError.exit_code, "FencedError: taken over", 1))
+    assert said == [Terminate("conductor"), Terminate("explorer-0")]
+    assert supervisor.ending is not None
+    assert (supervisor.ending.code, supervisor.ending.role) == (FAILED, "trainer")
 
 
 def test_the_same_lasting_error_twice_ends_the_run_but_different_ones_do_not():

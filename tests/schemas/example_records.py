@@ -85,6 +85,7 @@ EXAMPLES: dict[str, Record] = {
         digest="cd" * 32,
         metrics={"loss": 0.125},
         created_at=_TIME,
+        incarnation="gpu-7/4121/2026-11-23T10:00:00Z/0a1b2c3d",
     ),
     "Waiting": Waiting(
         group_id="train-00000012",

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from synthetic import make_tiny_model, publish, read_all, scored
+from synthetic import make_tiny_model, publish, scored
 from trainer_runs import settings, steps_of, train, trained_ids, versions_of
 
 from consumers.trainer import run
@@ -246,4 +246,4 @@ def test_every_promised_metric_is_reported(embedded_broker, new_run):
     promised = optimisation | data | amounts | times
     for step in steps_of(config):
         assert promised <= step.metrics.keys()
-    assert len(read_all(config, "steps")) == 2
+    assert len(steps_of(config)) == 2

@@ -14,6 +14,7 @@ from typing import Any
 from synthetic import read_all
 
 from rft.config import Config
+from rft.stream.fence import CLAIM
 from schemas.events import TrainingStep, WeightVersion
 
 KILL_POINTS = {
@@ -56,7 +57,8 @@ def start_trainer(config: Config, kill: str | None = None) -> BaseProcess:
 
 
 def steps_of(config: Config) -> list[TrainingStep]:
-    return [record for record in read_all(config, "steps") if isinstance(record, TrainingStep)]
+    """Entries of the redo log; not the claims, of which each start makes one."""
+    return [r for r in read_all(config, "steps") if isinstance(r, TrainingStep) and r.kind != CLAIM]
 
 
 def versions_of(config: Config) -> list[WeightVersion]:

@@ -1,0 +1,51 @@
+"""Which entries of the redo log count when several incarnations of a trainer wrote there."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rft.stream.fence import CLAIM, Fence, that_count
+from schemas.events import TrainingStep
+
+
+def entry(incarnation: str, kind: str = "step", step: int = 1, model: str = "policy") -> TrainingStep:
+    return TrainingStep(model, kind, step, 0, 0, (), (), (), "", {}, 0, incarnation)
+
+
+def test_what_an_older_incarnation_writes_after_the_claim_does_not_count():
+    log = [entry("a", CLAIM), entry("a", step=1), entry("b", CLAIM), entry("a", step=2), entry("b", step=2)]
+    assert [(e.incarnation, e.step) for e in that_count(log)] == [("a", 1), ("b", 2)]
+
+
+def test_a_retired_group_of_an_older_incarnation_does_not_count_either():
+    assert not list(that_count([entry("b", CLAIM), entry("a", "retire")]))
+
+
+def test_trainers_of_other_models_are_not_fenced():
+    log = [entry("a", CLAIM), entry("b", CLAIM, model="shadow"), entry("a"), entry("b", model="shadow")]
+    assert [e.incarnation for e in that_count(log)] == ["a", "b"]
+
+
+def test_a_reading_that_begins_behind_the_claim_goes_by_the_first_entry():
+    fence = Fence()
+    assert fence.counts(entry("a"))
+    assert not fence.counts(entry("zombie"))
+    assert fence.counts(entry("a"))
+
+
+def test_a_log_of_before_claims_counts_as_a_whole():
+    assert len(list(that_count([entry(""), entry("", step=2)]))) == 2
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans())))
+def test_of_any_interleaving_exactly_what_the_last_claimant_wrote_counts(moves):
+    log = [entry(name, CLAIM if claims else "step", number) for number, (name, claims) in enumerate(moves)]
+    holder: str | None = None
+    expected = []
+    for number, (name, claims) in enumerate(moves):
+        if claims:
+            holder = name
+            continue
+        holder = holder or name
+        if name == holder:
+            expected.append(number)
+    assert [e.step for e in that_count(log)] == expected
