@@ -132,12 +132,18 @@ def processor(context: typer.Context, config: ConfigPath) -> None:
 
 
 @app.command(context_settings=_ANY_SETTING)
-def trainer(context: typer.Context, config: ConfigPath) -> None:
-    """Learn from ready groups and announce new weights. One for each run; resumes from its checkpoint.
+def trainer(
+    context: typer.Context,
+    config: ConfigPath,
+    identity: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Be this one of [trainers.<key>] and not the main trainer.")
+    ] = None,
+) -> None:
+    """Learn from ready groups and announce new weights. One for each identity; resumes from its checkpoint.
 
     Example: rft trainer run.toml --broker.bootstrap_servers kafka:9092 --trainer.threads 4
     """
-    _role("trainer", config, context)
+    _role("trainer", config, context, identity)
 
 
 app.command(context_settings=_ANY_SETTING)(archiver)
@@ -206,8 +212,10 @@ def _load_running(path: Path, context: typer.Context) -> Config:
     return with_running_broker(_load(path, context))
 
 
-def _role(name: str, path: Path, context: typer.Context) -> None:
+def _role(name: str, path: Path, context: typer.Context, identity: str | None = None) -> None:
     loaded = _load(path, context)
+    if identity is not None:
+        loaded = loaded.of_trainer(identity)
     from infra.roles import run_role
 
     raise typer.Exit(run_role(name, loaded))

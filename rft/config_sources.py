@@ -51,10 +51,16 @@ def resolve(layers: Sequence[Layer]) -> Config:
     for origin, values in layers:
         _merge(merged, values, origin, origins, ())
     try:
-        return Config.model_validate(merged)
+        config = Config.model_validate(merged)
     except ValidationError as error:
-        faults = [_explain(fault, origins) for fault in error.errors()]
-        raise ConfigError("\n".join(faults)) from None
+        raise ConfigError("\n".join(_explain(fault, fault["loc"], origins) for fault in error.errors())) from None
+    for identity in config.trainers:
+        try:
+            config.of_trainer(identity)
+        except ValidationError as error:
+            faults = [_explain(fault, ("trainers", identity, *fault["loc"]), origins) for fault in error.errors()]
+            raise ConfigError("\n".join(faults)) from None
+    return config
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -180,6 +186,8 @@ def _is_secret(key: Key) -> bool:
 
 def _field_annotation(key: Key) -> Any:
     section: Any = Config
+    if key[:1] == ("trainers",) and len(key) > 1:
+        section, key = (Config, key[2:]) if len(key) > 2 else (Config.model_fields["trainers"].annotation, ())
     for name in key:
         if not (isinstance(section, type) and issubclass(section, BaseModel)) or name not in section.model_fields:
             return None
@@ -196,8 +204,8 @@ def _leaves(section: BaseModel, at: Key) -> Iterator[tuple[Key, Any]]:
             yield (*at, name), value
 
 
-def _explain(fault: ErrorDetails, origins: Mapping[Key, str]) -> str:
-    key = tuple(str(part) for part in fault["loc"])
+def _explain(fault: ErrorDetails, place: Sequence[int | str], origins: Mapping[Key, str]) -> str:
+    key = tuple(str(part) for part in place)
     dotted = ".".join(key) or "configuration"
     origin = next((origins[key[:n]] for n in range(len(key), 0, -1) if key[:n] in origins), "the defaults")
     if fault["type"] == "extra_forbidden":

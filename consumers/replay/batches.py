@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from consumers.replay.fields import Picked
-from rft.training.sample import Sample, read_sample
+from rft.training.sample import Sample, Wanted, read_sample
 
 Batch = list[Sample]
 
@@ -20,7 +20,7 @@ class Groups:
 
     max_bytes: int
     """Arrays beyond this are not kept but fetched again when their batch is trained."""
-    vocabulary: int
+    wanted: Wanted
     held_bytes: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     """Selected events that are not trained, by cause."""
@@ -31,7 +31,7 @@ class Groups:
         if picked.scored.experience.split != "train":
             self.skipped["held_out"] += 1
             return
-        sample = read_sample(*picked.place, picked.scored, self.vocabulary)
+        sample = read_sample(*picked.place, picked.scored, self.wanted)
         if sample.filtered:
             self.skipped[picked.scored.cause or "untrainable"] += 1
             return

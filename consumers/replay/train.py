@@ -91,7 +91,7 @@ def train(config: Config, view: LogView, reading: Reading, plan: Plan, stage: St
     own = _own(config, plan, repeats=_repeats(reading.selection, plan))
     held_out = HeldOut(own)
     learner = Learner(own, None)
-    groups = Groups(int(config.trainer.buffer_mb * 2**20), learner.engine.vocabulary)
+    groups = Groups(int(config.trainer.buffer_mb * 2**20), learner.wanted)
     reading.progress = stage("reading")
     for picked in reading:
         groups.add(picked)
@@ -166,7 +166,9 @@ def _take_steps(
         for batch in epochs(batches, count):
             pointers = [sample for sample in batch if sample.payload is None]
             for sample in pointers:
-                sample.payload = read_payload(view.fetch(ENTITY, *sample.place).record(ScoredExperience))
+                sample.payload = read_payload(
+                    view.fetch(ENTITY, *sample.place).record(ScoredExperience), learner.wanted
+                )
             metrics, _ = learner.learn(batch)
             for sample in pointers:
                 sample.payload = None

@@ -93,7 +93,9 @@ class Announcer:
         self._claim.check(place)
         return place
 
-    def write_version(self, learner: Learner, version: int, weights: bytes, stop: StopEvent) -> WeightVersion:
+    def write_version(
+        self, learner: Learner, version: int, weights: bytes, stop: StopEvent, *, final: bool
+    ) -> WeightVersion:
         """Write a version's folder, waiting for space while the disk is full. Raises WeightsError if stopped then."""
         while True:
             try:
@@ -104,7 +106,7 @@ class Announcer:
                     model=self._config.trainer.model_key,
                     version=version,
                     step=learner.step,
-                    final=learner.step >= self._config.trainer.steps,
+                    final=final,
                     keep=self._config.trainer.keep_versions,
                 )
             except WeightsError as error:

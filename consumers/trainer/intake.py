@@ -13,7 +13,7 @@ from rft.log.events import Event, EventReader, EventWriter
 from rft.log.topics import topic_name
 from rft.training.buffer import GroupBuffer
 from rft.training.progress import LogProgress
-from rft.training.sample import Sample, read_payload, read_sample
+from rft.training.sample import Sample, Wanted, read_payload, read_sample
 from schemas.events import ScoredExperience
 
 Place = tuple[int, int]
@@ -27,7 +27,7 @@ class Intake:
     """Reads forward from the trainer's positions into its buffer."""
 
     def __init__(
-        self, config: Config, writer: EventWriter, progress: LogProgress | None, max_bytes: int, vocabulary: int
+        self, config: Config, writer: EventWriter, progress: LogProgress | None, max_bytes: int, wanted: Wanted
     ) -> None:
         """Starts at the positions of ``progress``, or at the beginning of the log.
 
@@ -35,7 +35,7 @@ class Intake:
         """
         self._config = config
         self._writer = writer
-        self._vocabulary = vocabulary
+        self._wanted = wanted
         positions = {(ENTITY, p): offset for p, offset in progress.positions.items()} if progress else None
         # "none": a position that the log has lost must stop the trainer, not move it silently.
         self._reader = EventReader(config, client_id(config), [ENTITY], positions=positions, auto_offset_reset="none")
@@ -66,7 +66,7 @@ class Intake:
                 self.progress.finish(event.partition, event.offset)
                 continue
             if scored.experience.split == "train":
-                self.buffer.add(read_sample(event.partition, event.offset, scored, self._vocabulary))
+                self.buffer.add(read_sample(event.partition, event.offset, scored, self._wanted))
             else:
                 self.progress.finish(event.partition, event.offset)
 
@@ -94,9 +94,9 @@ class Intake:
 class ExactReader:
     """Fetches events of ``ready`` by place: those of steps to redo, and those that the buffer kept as pointers."""
 
-    def __init__(self, config: Config, vocabulary: int) -> None:
+    def __init__(self, config: Config, wanted: Wanted) -> None:
         self._config = config
-        self._vocabulary = vocabulary
+        self._wanted = wanted
         self._reader: EventReader | None = None
 
     def samples(self, places: Collection[Place]) -> list[Sample]:
@@ -108,8 +108,8 @@ class ExactReader:
         samples = []
         for place in places:
             scored = found[place].record(ScoredExperience)
-            sample = read_sample(*place, scored, self._vocabulary)
-            sample.payload = read_payload(scored)
+            sample = read_sample(*place, scored, self._wanted)
+            sample.payload = read_payload(scored, self._wanted)
             samples.append(sample)
         return samples
 

@@ -18,7 +18,7 @@ from rft.errors import CheckpointError
 from rft.training.checkpoint import Checkpoint, CheckpointState, restore_rng, write_checkpoint
 from rft.training.engine import TorchEngine
 from rft.training.progress import LogProgress
-from rft.training.sample import Sample
+from rft.training.sample import Sample, Wanted
 from rft.weights.checkpoint import companion_files
 from schemas.events import TrainingStep
 
@@ -29,8 +29,8 @@ class Learner:
     def __init__(self, config: Config, checkpoint: Checkpoint | None) -> None:
         """Start from ``checkpoint``, or from the model that the configuration names.
 
-        Raises PolicyError or WeightsError when the model cannot be read, CheckpointError when the checkpoint is
-        another trainer's or the reference model is not the one that training started from.
+        Raises PolicyError or WeightsError when the model cannot be read, CheckpointError when the checkpoint
+        is damaged or the reference model is not the one that training started from.
         """
         self.config = config
         initial = Path(config.policy.model)
@@ -51,6 +51,12 @@ class Learner:
                 f"policy.model ({initial.absolute()}) is not the model that this run started from, so the KL term "
                 "would compare with other weights; put the original back or start a new run"
             )
+
+    @property
+    def wanted(self) -> Wanted:
+        """Which experiences this trainer can use."""
+        trainer = self.config.trainer
+        return Wanted(self.engine.vocabulary, trainer.model_key, trainer.min_reward)
 
     def learn(self, samples: Sequence[Sample]) -> tuple[dict[str, float], bytes]:
         """Take the next step on ``samples``, whose payloads must be there; metrics and the new weights' file."""
@@ -108,11 +114,6 @@ class Learner:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
-        if state.model_key != self.config.trainer.model_key:
-            raise CheckpointError(
-                f"{checkpoint.folder} belongs to trainer.model_key = '{state.model_key}', but this trainer is "
-                f"'{self.config.trainer.model_key}'; give each its own run.name"
-            )
         if state.digest != self.digest:
             raise CheckpointError(f"{checkpoint.folder}: its weights do not have the digest that its state names")
         self.engine.restore_optimizer(checkpoint.optimizer)

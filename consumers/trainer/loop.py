@@ -9,6 +9,7 @@ from threading import Event as StopEvent
 
 from consumers.trainer.announcer import Announcer, staleness, training_step
 from consumers.trainer.claim import Claim
+from consumers.trainer.following import Source
 from consumers.trainer.intake import ExactReader, Intake, client_id
 from consumers.trainer.learner import Learner
 from consumers.trainer.recovery import Redo, read_own_log
@@ -16,9 +17,8 @@ from rft.config import Config
 from rft.errors import CheckpointError
 from rft.log.events import EventWriter
 from rft.training.buffer import Drop
-from rft.training.checkpoint import FOLDER as CHECKPOINTS
-from rft.training.checkpoint import newest_checkpoint
-from rft.weights.checkpoint import FOLDER as WEIGHTS
+from rft.training.checkpoint import checkpoints_of, newest_checkpoint
+from rft.weights.checkpoint import versions_of
 from rft.weights.folders import remove_leftovers
 from schemas.events import WeightVersion
 
@@ -35,19 +35,21 @@ def run(config: Config, stop: StopEvent) -> None:
     Raises BrokerError, PolicyError, WeightsError, CheckpointError, or FencedError when a later start of the same
     trainer has taken over. Killed at any moment, the next call goes on as if nothing had happened.
     """
-    for folder in (CHECKPOINTS, WEIGHTS):
-        remove_leftovers(config.run.path / folder)
+    key = config.trainer.model_key
+    for folder in (checkpoints_of(config.run.path, key), versions_of(config.run.path, key)):
+        remove_leftovers(folder)
     with ExitStack() as stack:
         writer = stack.enter_context(closing(EventWriter(config, client_id(config), linger_ms=0)))
-        checkpoint = newest_checkpoint(config.run.path)
+        checkpoint = newest_checkpoint(config.run.path, key)
         learner = Learner(config, checkpoint)
         max_bytes = int(config.trainer.buffer_mb * 2**20)
-        intake = Intake(config, writer, learner.progress, max_bytes, learner.engine.vocabulary)
+        intake = Intake(config, writer, learner.progress, max_bytes, learner.wanted)
         stack.callback(intake.close)
-        exact = stack.enter_context(closing(ExactReader(config, learner.engine.vocabulary)))
+        exact = stack.enter_context(closing(ExactReader(config, learner.wanted)))
         learner.progress = intake.progress
         claim = Claim(config, writer)
         announcer = Announcer(config, writer, claim)
+        source = stack.enter_context(closing(Source(config)))
         if checkpoint:
             logger.info("resuming from %s", checkpoint.folder)
 
@@ -58,9 +60,9 @@ def run(config: Config, stop: StopEvent) -> None:
         redo = Redo(config, learner, exact, announcer, made_with=checkpoint.state.made_with if checkpoint else {})
         newest = redo.run(entries, newest, stop)
         intake.rewind()
-        trainer = Trainer(config, learner, intake, exact, announcer, claim, stop)
+        trainer = Trainer(config, learner, intake, exact, announcer, claim, source, stop)
         trainer.train()
-        trainer.leave(ended=newest is not None and newest.final)
+        trainer.leave(ended=newest is not None and newest.final and newest.version == learner.version)
 
 
 class Trainer:
@@ -74,6 +76,7 @@ class Trainer:
         exact: ExactReader,
         announcer: Announcer,
         claim: Claim,
+        source: Source,
         stop: StopEvent,
     ) -> None:
         self._config = config.trainer
@@ -83,13 +86,14 @@ class Trainer:
         self._exact = exact
         self._announcer = announcer
         self._claim = claim
+        self._source = source
         self._stop = stop
         self._seconds = {"idle_s": 0.0, "read_s": 0.0, "publish_s": 0.0, "checkpoint_s": 0.0}
         self._finished: WeightVersion | None = None
         self._logged_at = 0.0
 
     def train(self) -> None:
-        """Take steps until the last or until stopped."""
+        """Take steps until the last, until stopped, or until nothing comes any more."""
         while self._learner.step < self._config.steps and self._gather():
             self._step()
             if self._learner.step % self._config.checkpoint_interval == 0:
@@ -98,7 +102,7 @@ class Trainer:
     def leave(self, *, ended: bool) -> None:
         """Write what the next start needs, and what tells others of the end unless it was told (``ended``) before."""
         learner = self._learner
-        done = learner.step >= self._config.steps
+        done = learner.step >= self._config.steps or (not self._stop.is_set() and self._source.dry)
         if done and self._finished is None and not ended:
             self._announce_end()
         if learner.checkpointed_step != learner.step:
@@ -106,8 +110,8 @@ class Trainer:
         logger.info("%s at step %d, version %d", "done" if done else "stopped", learner.step, learner.version)
 
     def _gather(self) -> bool:
-        """Read until a step is possible; False when stopped before."""
-        while not self._stop.is_set():
+        """Read until a step is possible; False when stopped before, or when nothing more will come."""
+        while not self._stop.is_set() and not self._source.dry:
             self._read()
             if self._possible():
                 return True
@@ -132,6 +136,7 @@ class Trainer:
             self._seconds["read_s"] += time.perf_counter() - polled
             if not events or self._stop.is_set():
                 return
+            self._source.came()
             possible = self._possible()
 
     def _possible(self) -> bool:
@@ -166,7 +171,7 @@ class Trainer:
         # The folder comes after the entry: a trainer that is fenced must not replace what its successor has written.
         learner.recorded(record, self._announcer.record(record))
         if announced:
-            event = self._announcer.write_version(learner, next_version, weights, self._stop)
+            event = self._announcer.write_version(learner, next_version, weights, self._stop, final=last)
             self._announcer.announce(event)
             self._finished = event if event.final else None
         self._seconds["publish_s"] = time.perf_counter() - ended
@@ -192,12 +197,12 @@ class Trainer:
         learner.recorded(record, self._announcer.record(record))
 
     def _announce_end(self) -> None:
-        """The steps are done, but no version was marked final: trainer.steps was lowered since."""
+        """No version was marked final when it was announced: trainer.steps was lowered since, or the data has ended."""
         learner = self._learner
         version = learner.version + (learner.version_step != learner.step)
         if version > learner.version:
             self._retire([], [], version)
-        event = self._announcer.write_version(learner, version, learner.engine.serialized(), self._stop)
+        event = self._announcer.write_version(learner, version, learner.engine.serialized(), self._stop, final=True)
         self._announcer.announce(event)
 
     def _checkpoint(self) -> None:

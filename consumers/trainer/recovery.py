@@ -138,7 +138,8 @@ class Redo:
         """The learner has become ``version``: write it if it is the newest, announce it if nobody has."""
         if newest is not None and version < newest.version:
             return newest
-        event = self._announcer.write_version(self._learner, version, weights, stop)
+        last = self._learner.step >= self._config.trainer.steps
+        event = self._announcer.write_version(self._learner, version, weights, stop, final=last)
         if newest is not None and version == newest.version:
             return newest
         self._announcer.announce(event)

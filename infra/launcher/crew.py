@@ -23,22 +23,26 @@ def role_commands(config: Config, config_file: Path) -> dict[str, Command]:
     # -P: a file in the working directory must not shadow a library.
     start = (sys.executable, "-P", "-m", "infra.cli")
     return {
-        name: Command((*start, kind, str(config_file)), role_environment(config, os.environ, name))
-        for name, kind in crew(config).items()
+        name: Command((*start, *words, str(config_file)), role_environment(config, os.environ, name))
+        for name, words in crew(config).items()
     }
 
 
-def crew(config: Config) -> dict[str, str]:
-    """Kind of each role process, by its name."""
-    explorers = {f"explorer-{index}": "explorer" for index in range(config.launcher.explorers)}
-    processors = {f"processor-{index}": "processor" for index in range(config.launcher.processors)}
-    archiver = {ARCHIVER: "archiver"} if config.archiving else {}
-    return {**archiver, "trainer": "trainer", **explorers, **processors, "conductor": "conductor"}
+def crew(config: Config) -> dict[str, tuple[str, ...]]:
+    """Words after ``rft`` that start each role process, by its name."""
+    explorers = {f"explorer-{index}": ("explorer",) for index in range(config.launcher.explorers)}
+    processors = {f"processor-{index}": ("processor",) for index in range(config.launcher.processors)}
+    archiver = {ARCHIVER: ("archiver",)} if config.archiving else {}
+    trainers = {f"trainer-{key}": ("trainer", "--identity", key) for key in config.trainers}
+    return {**archiver, "trainer": ("trainer",), **trainers, **explorers, **processors, "conductor": ("conductor",)}
 
 
 def supervised(config: Config, names: list[str], *, own_broker: bool) -> list[Role]:
-    """The roles for the supervisor: the conductor's success is the run's; a trainer that has finished may rest."""
-    roles = [Role(name, on_success=_ON_SUCCESS.get(name, "restart"), stops_last=name == ARCHIVER) for name in names]
+    """The roles for the supervisor: the success of the conductor and of the further trainers is the run's; a trainer
+    that has finished may rest.
+    """
+    on_success = _ON_SUCCESS | {f"trainer-{key}": "end_run" for key in config.trainers}
+    roles = [Role(name, on_success=on_success.get(name, "restart"), stops_last=name == ARCHIVER) for name in names]
     if own_broker:
         # The embedded broker's log dies with it; a Kafka node comes back with its data.
         roles.insert(0, Role(BROKER, restartable=config.broker.kind == "kafka", outlives_roles=True, state="running"))

@@ -2,7 +2,8 @@
 
 No processes and no clock in here: times come in, actions go out. :mod:`infra.launcher.fleet` carries them out.
 
-A run ends well when its conductor ends well, for the conductor makes the last evaluation. Ways for it to end badly:
+A run ends well when its conductor and its further trainers have ended well: the conductor makes the last evaluation,
+and a further trainer may be slower than the one that paces the run. Ways for it to end badly:
 a role reports bad configuration, fails twice in a row with the same error, or dies more often than
 ``restart_limit`` within ``restart_window_s``.
 """
@@ -113,7 +114,7 @@ class Supervisor:
             return self._stop_next(now)
         if code == DONE and role.on_success != "restart":
             role.state = "done"
-            return self._finish(End(DONE, "done"), now) if role.on_success == "end_run" else []
+            return self._finish(End(DONE, "done"), now) if self._all_done() else []
         role.state = "ended"
         if code == BAD_CONFIGURATION:
             return self._finish(End(BAD_CONFIGURATION, f"{name} found the configuration wrong", name), now)
@@ -146,6 +147,10 @@ class Supervisor:
         self.ending = End(INTERRUPTED, "interrupted")
         self._killed = self._last_asked = True
         return [Kill(role.name) for role in self._alive()]
+
+    def _all_done(self) -> bool:
+        """Whether everything that the run is there for has ended well."""
+        return all(role.state == "done" for role in self.roles.values() if role.on_success == "end_run")
 
     def _restart_or_give_up(self, role: Role, code: int, now: float) -> list[Action]:
         limits = self.limits

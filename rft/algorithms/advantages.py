@@ -15,6 +15,11 @@ EPSILON = 1e-6
 """Keeps the division of a nearly uniform group finite; far below any reward difference that means something."""
 
 
+def ones(rewards: Floats, groups: Groups) -> Floats:
+    """1 for every sample: supervised learning, where being in the batch is all the praise there is."""
+    return np.ones_like(rewards)
+
+
 def group_centered(rewards: Floats, groups: Groups) -> Floats:
     """``r - mean(group)``: Dr. GRPO (https://arxiv.org/abs/2503.20783), without bias towards easy or hard tasks."""
     means = np.bincount(groups, weights=rewards) / np.maximum(np.bincount(groups), 1)

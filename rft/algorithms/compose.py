@@ -17,6 +17,7 @@ KlFunction = Callable[[Tensor, Tensor], Tensor]
 WeightFunction = Callable[[aggregation.Counts], aggregation.Floats]
 
 ADVANTAGES: dict[str, AdvantageFunction] = {
+    "ones": advantages.ones,
     "group_normalized": advantages.group_normalized,
     "group_centered": advantages.group_centered,
 }
@@ -26,6 +27,17 @@ AGGREGATIONS: dict[str, WeightFunction] = {
     "token_mean": aggregation.token_mean,
     "sequence_mean": aggregation.sequence_mean,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """What an algorithm's name stands for, as far as its fields are not set."""
+
+    advantage: str
+    loss: str
+
+
+PRESETS: dict[str, Preset] = {"grpo": Preset("group_normalized", "clipped"), "sft": Preset("ones", "reinforce")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +57,14 @@ class Algorithm:
 
 def compose(config: AlgorithmConfig) -> Algorithm:
     """The algorithm that ``config`` names."""
+    preset = PRESETS[config.name]
     return Algorithm(
-        advantages=ADVANTAGES[config.advantage],
+        advantages=ADVANTAGES[config.advantage or preset.advantage],
         token_loss=partial(
-            LOSSES[config.loss], clip_low=config.clip_low, clip_high=config.clip_high, dual_clip=config.dual_clip
+            LOSSES[config.loss or preset.loss],
+            clip_low=config.clip_low,
+            clip_high=config.clip_high,
+            dual_clip=config.dual_clip,
         ),
         token_weights=AGGREGATIONS[config.aggregation],
         kl=None if config.kl == "none" else KL[config.kl],

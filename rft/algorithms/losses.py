@@ -67,6 +67,9 @@ def reinforce(
     clip_high: float,
     dual_clip: float | None = None,
 ) -> TokenLoss:
-    """``-A · logprob``: the plain policy gradient, right only for on-policy data. Nothing is clipped."""
+    """``-A · logprob``: the plain policy gradient, right only for on-policy data. Nothing is clipped.
+
+    With every advantage 1 it is the negative log-likelihood of supervised fine-tuning.
+    """
     ratio = importance_ratio(logprobs.detach(), behaviour)
     return TokenLoss(-advantages * logprobs, ratio, torch.zeros_like(ratio, dtype=torch.bool))

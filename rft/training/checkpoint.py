@@ -82,7 +82,7 @@ def write_checkpoint(
     Raises CheckpointError, naming the disk, when it cannot be written; nothing of it is left then, and older
     checkpoints are as they were.
     """
-    root = run_path / FOLDER
+    root = checkpoints_of(run_path, state.model_key)
     folder = root / f"step-{state.step:08d}"
     tensors = {f"optimizer/{name}": tensor.contiguous() for name, tensor in optimizer.items()}
     tensors |= {f"rng/{name}": tensor for name, tensor in rng_states().items()}
@@ -110,21 +110,27 @@ def write_checkpoint(
     return folder
 
 
-def newest_checkpoint(run_path: Path) -> Checkpoint | None:
-    """The newest checkpoint that is undamaged; None when there is none at all.
+def checkpoints_of(run_path: Path, model_key: str) -> Path:
+    """Where a trainer's checkpoints are: ``<run>/checkpoints/<model_key>``."""
+    return run_path / FOLDER / model_key
+
+
+def newest_checkpoint(run_path: Path, model_key: str) -> Checkpoint | None:
+    """A trainer's newest checkpoint that is undamaged; None when there is none at all.
 
     Damaged ones are logged and passed over: older ones lead to the same weights, by more steps of the redo log.
     Raises CheckpointError when all are damaged.
     """
+    root = checkpoints_of(run_path, model_key)
     damaged: list[str] = []
-    for folder in _folders(run_path / FOLDER):
+    for folder in _folders(root):
         try:
             return read_checkpoint(folder)
         except CheckpointError as error:
             logger.warning("passing over a damaged checkpoint: %s", error)
             damaged.append(str(error))
     if damaged:
-        raise CheckpointError(f"no checkpoint can be read. {damaged[0]}. Delete {run_path / FOLDER} to redo all steps")
+        raise CheckpointError(f"no checkpoint can be read. {damaged[0]}. Delete {root} to redo all steps")
     return None
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from schemas.events import LogprobArray, MaskArray, ScoredExperience, TokenArray
+from schemas.events import NOT_WRITTEN, LogprobArray, MaskArray, ScoredExperience, TokenArray
 
 OVERHEAD_BYTES = 1024
 """Python objects around one sample's arrays (measured with tracemalloc: 0.8 to 1.1 KiB)."""
@@ -44,6 +44,7 @@ class Sample:
     priority: float
     temperature: float
     oldest_version: int
+    """Of the tokens that this trainer's own model wrote; -1 if it wrote none."""
     payload: Payload | None
 
     @property
@@ -52,14 +53,31 @@ class Sample:
         return self.partition, self.offset
 
 
-def read_sample(partition: int, offset: int, scored: ScoredExperience, vocabulary: int) -> Sample:
-    """The part of an event that training needs.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a trainer can use."""
 
-    An experience that a model with ``vocabulary`` token ids cannot be trained on counts as filtered:
-    the policy wrote nothing after its first token, or a token id is unknown to the model.
-    """
+    vocabulary: int
+    """Token ids that its model knows."""
+    model: str
+    """Its identity; the versions of tokens that another model wrote mean nothing to it."""
+    min_reward: float | None = None
+    """Lowest reward of what it trains."""
+
+    def usable(self, scored: ScoredExperience) -> bool:
+        """Whether to train this: the policy wrote something after the first token, and all token ids are known."""
+        experience = scored.experience
+        return (
+            scored.verdict == "train"
+            and (self.min_reward is None or scored.reward >= self.min_reward)
+            and _trainable(experience.tokens, experience.action_mask, self.vocabulary)
+        )
+
+
+def read_sample(partition: int, offset: int, scored: ScoredExperience, wanted: Wanted) -> Sample:
+    """The part of an event that training needs. What is not ``wanted`` counts as filtered."""
     experience = scored.experience
-    usable = scored.verdict == "train" and _trainable(experience.tokens, experience.action_mask, vocabulary)
+    usable = wanted.usable(scored)
     return Sample(
         partition=partition,
         offset=offset,
@@ -72,15 +90,18 @@ def read_sample(partition: int, offset: int, scored: ScoredExperience, vocabular
         reward=scored.reward,
         priority=scored.priority,
         temperature=experience.temperature,
-        oldest_version=experience.oldest_version,
-        payload=read_payload(scored) if usable else None,
+        oldest_version=experience.oldest_version if experience.model == wanted.model else NOT_WRITTEN,
+        payload=read_payload(scored, wanted) if usable else None,
     )
 
 
-def read_payload(scored: ScoredExperience) -> Payload:
+def read_payload(scored: ScoredExperience, wanted: Wanted) -> Payload:
     """An event's arrays."""
     experience = scored.experience
-    return Payload(experience.tokens, experience.action_mask, experience.logprobs, experience.versions)
+    versions = experience.versions
+    if experience.model != wanted.model:
+        versions = np.full_like(versions, NOT_WRITTEN)
+    return Payload(experience.tokens, experience.action_mask, experience.logprobs, versions)
 
 
 def _trainable(tokens: TokenArray, action_mask: MaskArray, vocabulary: int) -> bool:

@@ -1,8 +1,8 @@
 """The checkpoint transport: weight versions as folders in Hugging Face layout, with their sha256 in the event.
 
-``<run>/weights/v00000012/`` holds ``model.safetensors`` and the model's configuration and tokenizer files. A folder
-appears whole or not at all. It is not synced to the disk: a version lost with the machine's power is found out by its
-digest, and the trainer's checkpoint, which is synced, makes it again.
+``<run>/weights/<model>/v00000012/`` holds ``model.safetensors`` and the model's configuration and tokenizer files. A
+folder appears whole or not at all. It is not synced to the disk: a version lost with the machine's power is found out
+by its digest, and the trainer's checkpoint, which is synced, makes it again.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def publish(
     be written; nothing of it is left then.
     """
     digest = hashlib.sha256(weights).hexdigest()
-    folder = version_folder(run_path, version)
+    folder = version_folder(run_path, model, version)
     if not _holds(folder, digest):
         try:
             with whole_folder(folder, durable=False) as partial:
@@ -76,13 +76,13 @@ def publish(
                 f"cannot write weight version {version} to {folder}: {error.strerror or error}; "
                 f"{describe_disk(run_path)}, {len(weights) / 2**20:,.1f} MiB needed"
             ) from error
-    prune(run_path, newest=version, keep=keep)
+    prune(run_path, model, newest=version, keep=keep)
     return WeightVersion(
         model=model,
         version=version,
         step=step,
         transport=TRANSPORT,
-        uri=f"{FOLDER}/{folder.name}",
+        uri=f"{FOLDER}/{model}/{folder.name}",
         sha256=digest,
         size_bytes=len(weights),
         final=final,
@@ -110,17 +110,22 @@ def fetch(announcement: WeightVersion, run_path: Path) -> Path:
     return folder
 
 
-def prune(run_path: Path, *, newest: int, keep: int) -> None:
-    """Delete all versions up to ``newest - keep``."""
-    for folder in (run_path / FOLDER).glob("v*"):
+def prune(run_path: Path, model: str, *, newest: int, keep: int) -> None:
+    """Delete all versions of ``model`` up to ``newest - keep``."""
+    for folder in versions_of(run_path, model).glob("v*"):
         number = folder.name[1:]
         if number.isdigit() and int(number) <= newest - keep:
             remove_folder(folder)
 
 
-def version_folder(run_path: Path, version: int) -> Path:
+def versions_of(run_path: Path, model: str) -> Path:
+    """Where a model's versions are."""
+    return run_path / FOLDER / model
+
+
+def version_folder(run_path: Path, model: str, version: int) -> Path:
     """Where a version is written."""
-    return run_path / FOLDER / f"v{version:08d}"
+    return versions_of(run_path, model) / f"v{version:08d}"
 
 
 def _holds(folder: Path, digest: str) -> bool:

@@ -150,7 +150,11 @@ def test_two_replays_give_the_same_batches_and_bit_identical_weights(config: Con
     folder = config.run.path / "replays" / first["name"]
     assert json.loads((folder / "replay.json").read_text()) == first
     assert len((folder / "steps.jsonl").read_text().splitlines()) == first["steps"]
-    assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == ["step-00000006", "step-00000008"]
+    kept = sorted((folder / "checkpoints" / "policy").iterdir())
+    assert [path.name for path in kept] == [
+        "step-00000006",
+        "step-00000008",
+    ]
 
 
 def test_the_steps_of_a_run_again_give_the_weights_of_the_run(

@@ -15,6 +15,7 @@ from consumers.replay.batches import Groups, digest
 from consumers.replay.errors import SelectionError
 from consumers.replay.fields import Picked
 from consumers.replay.selection import Range, Selection, parse_offsets
+from rft.training.sample import Wanted
 from tests.synthetic import VOCABULARY
 
 ENDS = {0: 100, 1: 200}
@@ -77,7 +78,7 @@ def test_times_include_their_beginning_and_not_their_end() -> None:
 
 
 def grouped(events: list[Picked], max_bytes: int = 2**30) -> Groups:
-    groups = Groups(max_bytes, VOCABULARY)
+    groups = Groups(max_bytes, Wanted(VOCABULARY, "policy"))
     for event in events:
         groups.add(event)
     return groups

@@ -113,7 +113,9 @@ def test_a_trainer_that_hung_while_another_took_over_stops_and_changes_nothing(
 
 
 def weights_of(config):
-    kept = sorted((config.run.path / "weights").glob("v*/model.safetensors"))[-config.trainer.keep_versions :]
+    kept = sorted((config.run.path / "weights" / "policy").glob("v*/model.safetensors"))[
+        -config.trainer.keep_versions :
+    ]
     return {file.parent.name: file.read_bytes() for file in kept}
 
 

@@ -90,7 +90,7 @@ def test_steps_name_their_events_and_versions_follow_steps(any_broker, new_run):
     assert [v.created_at >= s.created_at for v, s in zip(versions[1:], steps, strict=True)] == [True] * 3
     assert versions[-1].final
     load_model(fetch(versions[-1], config.run.path), "float32", "cpu")
-    load_model(newest_checkpoint(config.run.path).folder, "float32", "cpu")
+    load_model(newest_checkpoint(config.run.path, "policy").folder, "float32", "cpu")
 
 
 def test_the_same_member_published_twice_is_trained_once_and_the_other_recorded(embedded_broker, new_run):
@@ -140,7 +140,7 @@ def test_evaluation_is_not_trained_on(embedded_broker, new_run):
     publish(config, groups(0, 1, split="eval", group_id="eval-00000000-00000000") + groups(0, 1))
     train(config)
     assert all("train-" in ref.experience_id for step in steps_of(config) for ref in step.trained + step.dropped)
-    assert newest_checkpoint(config.run.path).state.progress["positions"] == {"0": 4 * SIZE}
+    assert newest_checkpoint(config.run.path, "policy").state.progress["positions"] == {"0": 4 * SIZE}
 
 
 def test_bytes_that_are_no_event_go_to_the_dead_letters(embedded_broker, new_run):
@@ -186,7 +186,7 @@ def test_stopped_while_waiting_it_leaves_a_checkpoint_and_goes_on_from_it(embedd
     stop.set()
     thread.join(30)
     assert time.monotonic() - started < 5
-    state = newest_checkpoint(config.run.path).state
+    state = newest_checkpoint(config.run.path, "policy").state
     assert (state.step, state.progress["positions"]) == (2, {"0": 4 * SIZE})
     publish(config, group(5)[2:] + group(6))
     train(config)
@@ -224,7 +224,7 @@ def test_a_full_disk_costs_checkpoints_but_no_steps(embedded_broker, new_run, mo
     assert "MiB free" in caplog.text
     (config.run.path / "checkpoints").unlink()
     train(config)
-    assert newest_checkpoint(config.run.path).state.step == 3
+    assert newest_checkpoint(config.run.path, "policy").state.step == 3
     assert [s.step for s in steps_of(config)] == [1, 2, 3]
 
 

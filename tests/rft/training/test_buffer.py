@@ -9,14 +9,16 @@ from synthetic import VOCABULARY, scored
 
 from rft.training.buffer import Cause, GroupBuffer
 from rft.training.progress import LogProgress
-from rft.training.sample import read_sample
+from rft.training.sample import Wanted, read_sample
 from schemas.events import EventRef, TrainingStep
 
 AMPLE = 2**30
 
+WANTED = Wanted(VOCABULARY, "policy")
+
 
 def member(number, sample, size=2, *, offset, **changes):
-    return read_sample(0, offset, scored(number, sample, size, **changes), VOCABULARY)
+    return read_sample(0, offset, scored(number, sample, size, **changes), WANTED)
 
 
 def step_of(groups, drops, numbers):
@@ -99,7 +101,7 @@ def test_a_sample_that_the_model_cannot_be_trained_on_is_filtered(what):
     else:
         event.experience.action_mask[1:] = 0
     buffer, _ = make_buffer()
-    buffer.add(read_sample(0, 0, event, VOCABULARY))
+    buffer.add(read_sample(0, 0, event, WANTED))
     assert causes(buffer) == ([(0, "filtered")], [0])
 
 

@@ -15,6 +15,7 @@ from rft.errors import CheckpointError
 from rft.training import checkpoint as module
 from rft.training.checkpoint import (
     CheckpointState,
+    checkpoints_of,
     newest_checkpoint,
     read_checkpoint,
     restore_rng,
@@ -42,7 +43,7 @@ def write(path, step, *, kilobytes=4, keep=2, keep_every=0):
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     folder = write(tmp_path, 5)
-    found = newest_checkpoint(tmp_path)
+    found = newest_checkpoint(tmp_path, "policy")
     assert found.folder == folder
     assert found.state.last_record == [0, 15]
     assert found.state.progress == {"step": 5}
@@ -53,7 +54,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
 def test_random_numbers_go_on_where_they_were(tmp_path):
     write(tmp_path, 1)
     expected = torch.rand(4)
-    restore_rng(newest_checkpoint(tmp_path).rng)
+    restore_rng(newest_checkpoint(tmp_path, "policy").rng)
     assert torch.equal(torch.rand(4), expected)
     assert "cpu" in rng_states()
 
@@ -61,14 +62,14 @@ def test_random_numbers_go_on_where_they_were(tmp_path):
 def test_the_newest_is_found_and_only_so_many_are_kept(tmp_path):
     for step in (1, 9, 10, 100):
         write(tmp_path, step, keep=2)
-    assert newest_checkpoint(tmp_path).state.step == 100
-    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["step-00000010", "step-00000100"]
+    assert newest_checkpoint(tmp_path, "policy").state.step == 100
+    assert sorted(os.listdir(checkpoints_of(tmp_path, "policy"))) == ["step-00000010", "step-00000100"]
 
 
 def test_every_kth_is_kept_for_ever(tmp_path):
     for step in range(5, 65, 5):
         write(tmp_path, step, keep=2, keep_every=20)
-    kept = sorted(int(name.removeprefix("step-")) for name in os.listdir(tmp_path / "checkpoints"))
+    kept = sorted(int(name.removeprefix("step-")) for name in os.listdir(checkpoints_of(tmp_path, "policy")))
     assert kept == [20, 40, 55, 60]
 
 
@@ -79,7 +80,7 @@ def test_keep_every_that_no_checkpoint_would_meet_is_refused():
 
 
 def test_no_checkpoint_is_no_error(tmp_path):
-    assert newest_checkpoint(tmp_path) is None
+    assert newest_checkpoint(tmp_path, "policy") is None
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "state"])
@@ -95,16 +96,16 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, file, damage, caplog):
         path.unlink()
     else:
         (path.parents[len(file.split("/")) - 1] / "trainer" / "state.json").write_text("{")
-    assert newest_checkpoint(tmp_path).state.step == 1
+    assert newest_checkpoint(tmp_path, "policy").state.step == 1
     assert "step-00000002" in caplog.text
-    shutil.rmtree(tmp_path / "checkpoints" / "step-00000001")
+    shutil.rmtree(checkpoints_of(tmp_path, "policy") / "step-00000001")
     with pytest.raises(CheckpointError, match="no checkpoint can be read"):
-        newest_checkpoint(tmp_path)
+        newest_checkpoint(tmp_path, "policy")
 
 
 def test_killed_at_any_point_of_writing_a_checkpoint_is_whole_or_absent(tmp_path):
     random.seed(0)
-    root = tmp_path / "checkpoints"
+    root = checkpoints_of(tmp_path, "policy")
     newest = 0
     for _ in range(25):
         child = os.fork()
@@ -133,10 +134,10 @@ def test_a_disk_that_fills_up_leaves_nothing_and_is_named(tmp_path):
             write(tmp_path, 2, kilobytes=128)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert os.listdir(tmp_path / "checkpoints") == ["step-00000001"]
-    assert newest_checkpoint(tmp_path).state.step == 1
+    assert os.listdir(checkpoints_of(tmp_path, "policy")) == ["step-00000001"]
+    assert newest_checkpoint(tmp_path, "policy").state.step == 1
     write(tmp_path, 2, kilobytes=128)
-    assert newest_checkpoint(tmp_path).state.step == 2
+    assert newest_checkpoint(tmp_path, "policy").state.step == 2
 
 
 def test_a_format_from_the_future_is_refused_by_name(tmp_path, monkeypatch):

@@ -12,9 +12,11 @@ from rft.algorithms.compose import compose
 from rft.config import AlgorithmConfig, TrainerConfig
 from rft.policy.loading import load_model
 from rft.training.engine import TorchEngine
-from rft.training.sample import read_sample
+from rft.training.sample import Wanted, read_sample
 
 GROUPS, SIZE = 3, 4
+
+WANTED = Wanted(VOCABULARY, "policy")
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def samples():
-    return [read_sample(0, 0, scored(g, s, SIZE), VOCABULARY) for g in range(GROUPS) for s in range(SIZE)]
+    return [read_sample(0, 0, scored(g, s, SIZE), WANTED) for g in range(GROUPS) for s in range(SIZE)]
 
 
 def make_engine(model, *, algorithm=None, **trainer):

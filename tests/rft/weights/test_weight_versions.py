@@ -22,7 +22,7 @@ def test_what_is_published_can_be_fetched(tmp_path):
     folder = fetch(announcement, tmp_path)
     assert (folder / "model.safetensors").read_bytes() == b"new weights"
     assert (folder / "config.json").read_bytes() == b"{}"
-    assert (announcement.uri, announcement.size_bytes, announcement.final) == ("weights/v00000007", 11, True)
+    assert (announcement.uri, announcement.size_bytes, announcement.final) == ("weights/policy/v00000007", 11, True)
 
 
 def test_an_absolute_uri_is_taken_as_it_is(tmp_path):
@@ -36,27 +36,27 @@ def test_an_absolute_uri_is_taken_as_it_is(tmp_path):
 
 def test_weights_that_are_not_what_was_announced_are_refused(tmp_path):
     announcement = put(tmp_path, 1)
-    (version_folder(tmp_path, 1) / "model.safetensors").write_bytes(b"weightz")
+    (version_folder(tmp_path, "policy", 1) / "model.safetensors").write_bytes(b"weightz")
     with pytest.raises(WeightsError, match=r"version 1 of policy .* was announced"):
         fetch(announcement, tmp_path)
 
 
 def test_only_the_newest_are_kept_and_a_fetch_of_an_older_one_says_so(tmp_path):
     announcements = [put(tmp_path, version, keep=2) for version in range(5)]
-    assert sorted(os.listdir(tmp_path / "weights")) == ["v00000003", "v00000004"]
+    assert sorted(os.listdir(tmp_path / "weights" / "policy")) == ["v00000003", "v00000004"]
     with pytest.raises(WeightsError, match="keep_versions"):
         fetch(announcements[0], tmp_path)
 
 
 def test_a_version_published_again_is_replaced_only_if_it_differs(tmp_path):
     put(tmp_path, 1)
-    folder = version_folder(tmp_path, 1)
+    folder = version_folder(tmp_path, "policy", 1)
     before = folder.stat().st_ino
     put(tmp_path, 1)
     assert folder.stat().st_ino == before
     changed = put(tmp_path, 1, b"other")
     assert fetch(changed, tmp_path) == folder
-    assert os.listdir(tmp_path / "weights") == ["v00000001"]
+    assert os.listdir(tmp_path / "weights" / "policy") == ["v00000001"]
 
 
 def test_a_disk_that_fills_up_leaves_nothing_and_is_named(tmp_path):
@@ -67,7 +67,7 @@ def test_a_disk_that_fills_up_leaves_nothing_and_is_named(tmp_path):
             put(tmp_path, 1, bytes(128 * 1024))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert os.listdir(tmp_path / "weights") == []
+    assert os.listdir(tmp_path / "weights" / "policy") == []
 
 
 def test_killed_while_publishing_a_version_is_whole_or_absent(tmp_path):
@@ -81,7 +81,7 @@ def test_killed_while_publishing_a_version_is_whole_or_absent(tmp_path):
         time.sleep(0.004 * (attempt + 1))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        for folder in (tmp_path / "weights").glob("v*"):
+        for folder in (tmp_path / "weights" / "policy").glob("v*"):
             expected = bytes([int(folder.name[1:]) % 256]) * 2**20
             assert (folder / "model.safetensors").read_bytes() == expected
             assert (folder / "config.json").exists()

@@ -1,0 +1,35 @@
+"""The configuration: one typed tree, each field documented beneath itself.
+
+Values come from TOML, ``RFT_<SECTION>__<FIELD>`` environment variables and ``--section.field value``,
+each stronger than the one before (see :mod:`rft.config_sources`). Nothing here does I/O.
+"""
+
+from rft.config.exploring import EvalConfig, PolicyConfig, RolloutConfig, TasksConfig
+from rft.config.learning import AlgorithmConfig, TrainerConfig, TrainerOverrides
+from rft.config.log import ArchiveConfig, BrokerConfig, LogConfig, RegistryConfig
+from rft.config.processing import ExternalRewardsConfig, ProcessorConfig, RewardTerm
+from rft.config.section import EntityName, Name, Section
+from rft.config.tree import Config, LauncherConfig, RunConfig
+
+__all__ = [
+    "AlgorithmConfig",
+    "ArchiveConfig",
+    "BrokerConfig",
+    "Config",
+    "EntityName",
+    "EvalConfig",
+    "ExternalRewardsConfig",
+    "LauncherConfig",
+    "LogConfig",
+    "Name",
+    "PolicyConfig",
+    "ProcessorConfig",
+    "RegistryConfig",
+    "RewardTerm",
+    "RolloutConfig",
+    "RunConfig",
+    "Section",
+    "TasksConfig",
+    "TrainerConfig",
+    "TrainerOverrides",
+]

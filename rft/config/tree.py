@@ -1,0 +1,106 @@
+"""The whole tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from rft.config.exploring import EvalConfig, PolicyConfig, RolloutConfig, TasksConfig
+from rft.config.learning import AlgorithmConfig, TrainerConfig, TrainerOverrides
+from rft.config.log import ArchiveConfig, BrokerConfig, LogConfig, RegistryConfig
+from rft.config.processing import ProcessorConfig
+from rft.config.section import Name, Section
+from rft.errors import ConfigError
+
+
+class RunConfig(Section):
+    name: Name = "run"
+    """Name of the run; its folder is ``folder/name``."""
+    folder: Path = Path("runs")
+    """Where run folders are made."""
+    seed: int = 0
+    """Seeds weights, tasks and sampling."""
+
+    @property
+    def path(self) -> Path:
+        """The run's own folder, absolute."""
+        return (self.folder / self.name).absolute()
+
+
+class LauncherConfig(Section):
+    explorers: int = Field(default=1, ge=1, le=256)
+    """Explorer processes to run."""
+    processors: int = Field(default=1, ge=1, le=256)
+    """Processor processes to run."""
+    restart_limit: int = Field(default=5, ge=0)
+    """Restarts of one role within ``restart_window_s`` before the run fails."""
+    restart_window_s: float = Field(default=300.0, gt=0)
+    """See ``restart_limit``."""
+    backoff_s: float = Field(default=0.5, ge=0)
+    """Wait before the first restart; doubled each time, to at most 30 s."""
+    stop_timeout_s: float = Field(default=30.0, gt=0)
+    """How long a role may take to stop after SIGTERM before it is killed."""
+
+
+class Config(Section):
+    """The whole tree."""
+
+    run: RunConfig = RunConfig()
+    broker: BrokerConfig = BrokerConfig()
+    log: LogConfig = LogConfig()
+    registry: RegistryConfig = RegistryConfig()
+    tasks: TasksConfig = TasksConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    policy: PolicyConfig = PolicyConfig()
+    processor: ProcessorConfig = ProcessorConfig()
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    trainers: dict[Name, TrainerOverrides] = {}
+    """Further trainers that read the same ``ready``, by identity: A/B or shadow training, SFT beside RL. Each has its
+    own steps, checkpoints and weight versions."""
+    eval: EvalConfig = EvalConfig()
+    archive: ArchiveConfig = ArchiveConfig()
+    launcher: LauncherConfig = LauncherConfig()
+
+    @model_validator(mode="after")
+    def _identities_differ(self) -> Config:
+        if self.trainer.model_key in self.trainers:
+            raise ValueError(
+                f"[trainers.{self.trainer.model_key}]: '{self.trainer.model_key}' is the main trainer's identity"
+            )
+        return self
+
+    def of_trainer(self, identity: str) -> Config:
+        """The configuration as the trainer of that identity sees it.
+
+        Raises ConfigError for an unknown identity, pydantic's ValidationError for wrong overrides.
+        """
+        main = self.trainer.model_key
+        if identity == main:
+            return self
+        if identity not in self.trainers:
+            known = ", ".join([main, *self.trainers])
+            raise ConfigError(f"there is no trainer '{identity}'; the configuration has {known} ([trainers.<key>])")
+        values = self.model_dump(exclude={"trainers"})
+        for section, fields in self.trainers[identity].model_dump().items():
+            values[section] |= fields
+        values["trainer"] |= {"model_key": identity, "follows": main}
+        return Config.model_validate(values)
+
+    @property
+    def archiving(self) -> bool:
+        """Whether `rft run` starts an archiver."""
+        enabled = self.archive.enabled
+        return self.broker.kind == "embedded" if enabled is None else enabled
+
+    @property
+    def archive_url(self) -> str:
+        """Where the archive is: a folder or an fsspec URL."""
+        return self.archive.url or str(self.run.path / "archive")
+
+    @property
+    def pacing_bound(self) -> int:
+        """Groups that may be issued and not yet retired: (max_staleness + 1) · sync_interval · groups_per_step."""
+        trainer = self.trainer
+        return (trainer.max_staleness + 1) * trainer.sync_interval * trainer.groups_per_step
