@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 
 from rft.algorithms.compose import compose
 from rft.config import Config
 from rft.errors import CheckpointError
+from rft.training.batch import StepBatch
 from rft.training.checkpoint import Checkpoint, CheckpointState, restore_rng, write_checkpoint
 from rft.training.engine import TorchEngine
 from rft.training.progress import LogProgress
@@ -60,19 +60,8 @@ class Learner:
 
     def learn(self, samples: Sequence[Sample]) -> tuple[dict[str, float], bytes]:
         """Take the next step on ``samples``, whose payloads must be there; metrics and the new weights' file."""
-        index: dict[str, int] = {}
-        groups = [index.setdefault(sample.group_id, len(index)) for sample in samples]
-        payloads = [sample.payload for sample in samples if sample.payload is not None]
-        if len(payloads) != len(samples):
-            raise RuntimeError("a sample's arrays were not fetched before its step")
-        metrics = self.engine.step(
-            self.step + 1,
-            payloads,
-            np.array([sample.reward for sample in samples], dtype=np.float64),
-            groups,
-            [sample.temperature for sample in samples],
-            version=self.version if self.version_step == self.step else None,
-        )
+        version = self.version if self.version_step == self.step else None
+        metrics = self.engine.step(self.step + 1, StepBatch.of(samples), version=version)
         self.step += 1
         weights = self.engine.serialized()
         self.digest = sha256(weights)

@@ -7,94 +7,132 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rft.training.sample import Payload
+from rft.training.sample import Payload, Sample
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True, eq=False)
+class StepBatch:
+    """The B sequences of one gradient step, of 2 tokens or more, and what is known of each.
+
+    The tokens to learn from, M in all, are numbered through: those of the first sequence from left to right, then those
+    of the second, and so on. :attr:`MicroBatch.tokens` refers to these numbers.
+    """
+
+    payloads: Sequence[Payload]
+    rewards: Floats
+    """[B]"""
+    groups: Ints
+    """[B]: index of the group, 0 … G-1."""
+    kinds: tuple[str, ...]
+    """[B]: ``rollout``, ``demonstration`` or ``preference``."""
+    temperatures: Floats
+    """[B], of the sampler; 0 is greedy."""
+    top_ps: Floats
+    """[B], of the sampler."""
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> StepBatch:
+        """``samples`` whose payloads are there."""
+        index: dict[str, int] = {}
+        payloads = [sample.payload for sample in samples if sample.payload is not None]
+        if len(payloads) != len(samples):
+            raise RuntimeError("a sample's arrays were not fetched before its step")
+        return cls(
+            payloads=payloads,
+            rewards=np.array([sample.reward for sample in samples], dtype=np.float64),
+            groups=np.array([index.setdefault(s.group_id, len(index)) for s in samples], dtype=np.int64),
+            kinds=tuple(sample.kind for sample in samples),
+            temperatures=np.array([sample.temperature for sample in samples], dtype=np.float64),
+            top_ps=np.array([sample.top_p for sample in samples], dtype=np.float64),
+        )
+
+    def __len__(self) -> int:
+        """B"""
+        return len(self.payloads)
+
+    @cached_property
+    def counts(self) -> Ints:
+        """int64 [B]: tokens to learn from in each sequence."""
+        return np.array([int(np.count_nonzero(payload.action_mask[1:])) for payload in self.payloads], dtype=np.int64)
+
+    @cached_property
+    def starts(self) -> Ints:
+        """int64 [B]: number of each sequence's first token to learn from."""
+        return np.cumsum(self.counts) - self.counts
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MicroBatch:
-    """B sequences right-padded to L inputs, with N tokens to learn from.
+    """S whole sequences of a step, right-padded to L inputs, with N tokens to learn from.
 
     Causal attention never looks right, so right padding needs no attention mask.
     """
 
     inputs: Tensor
-    """int64 [B, L]: all but each sequence's last token; 0 where padded."""
+    """int64 [S, L]: all but each sequence's last token; 0 where padded."""
     columns: Tensor
     """int64 [C]: columns of ``inputs`` that predict a token to learn from, in any sequence; ascending."""
     picks: Tensor
-    """int64 [N]: where the N predictions stand in logits [B, C, V] flattened to [B · C, V]."""
+    """int64 [N]: where the N predictions stand in logits [S, C, V] flattened to [S · C, V]."""
     targets: Tensor
     """int64 [N]: the tokens that the policy wrote."""
     behaviour: Tensor
     """float32 [N]: the sampler's log-probabilities."""
-    advantages: Tensor
-    """float32 [N]"""
-    weights: Tensor
-    """float32 [N]: share of each token in the step's loss."""
-    temperatures: Tensor
-    """float32 [N]: the logits' divisor; 1 for greedy samples."""
     versions: Tensor
     """int32 [N]: weight version that wrote the token."""
+    tokens: Tensor
+    """int64 [N]: the token's number in its step, see :class:`StepBatch`."""
+    sequences: Tensor
+    """int64 [N]: which of the micro-batch's sequences the token belongs to, 0 … S-1; ascending."""
+    members: Tensor
+    """int64 [S]: which of the step's sequences each is, 0 … B-1."""
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device."""
         return MicroBatch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__slots__))
 
 
-def action_counts(payloads: Sequence[Payload]) -> Ints:
-    """int64 [B]: tokens to learn from in each sequence."""
-    return np.array([int(np.count_nonzero(payload.action_mask[1:])) for payload in payloads], dtype=np.int64)
-
-
-def cut(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+def cut(lengths: Sequence[int], max_tokens: int, units: Sequence[Sequence[int]] | None = None) -> list[list[int]]:
     """Indices of ``lengths`` grouped into micro-batches, shortest first.
 
-    Each holds at most ``max_tokens`` tokens, padding included, but at least one sequence.
+    Each holds at most ``max_tokens`` tokens, padding included, but at least one unit.
+
+    Args:
+        units: indices that must stay together, such as the two of a preference; by default each is alone. What is in
+            none of them is left out.
     """
+    units = [[index] for index in range(len(lengths))] if units is None else units
+    longest = [max(lengths[index] for index in unit) for unit in units]
     pieces: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if pieces and (len(pieces[-1]) + 1) * lengths[index] <= max_tokens:
-            pieces[-1].append(index)
+    for place in sorted(range(len(units)), key=lambda place: (longest[place], units[place][0])):
+        if pieces and (len(pieces[-1]) + len(units[place])) * longest[place] <= max_tokens:
+            pieces[-1] += units[place]
         else:
-            pieces.append([index])
+            pieces.append(list(units[place]))
     return pieces
 
 
-def micro_batches(
-    payloads: Sequence[Payload],
-    *,
-    advantages: Floats,
-    weights: Floats,
-    temperatures: Sequence[float],
-    max_tokens: int,
-) -> list[MicroBatch]:
-    """All of a step's micro-batches.
+def micro_batches(batch: StepBatch, max_tokens: int, units: Sequence[Sequence[int]] | None = None) -> list[MicroBatch]:
+    """The micro-batches of a step, or of the part of it that ``units`` name (see :func:`cut`).
 
-    Args:
-        payloads: B sequences of 2 tokens or more.
-        advantages: [B].
-        weights: [B], of each token of that sequence.
-        temperatures: [B], of the sampler.
-        max_tokens: most tokens of one forward pass, padding included.
+    ``max_tokens`` is the most tokens of one forward pass, padding included.
     """
-    inputs = [len(payload.tokens) - 1 for payload in payloads]
-    divisors = np.array([temperature or 1.0 for temperature in temperatures])
-    return [
-        _pad([payloads[i] for i in piece], advantages[piece], weights[piece], divisors[piece])
-        for piece in cut(inputs, max_tokens)
-    ]
+    inputs = [len(payload.tokens) - 1 for payload in batch.payloads]
+    return [_pad(batch, piece) for piece in cut(inputs, max_tokens, units)]
 
 
-def _pad(payloads: list[Payload], advantages: Floats, weights: Floats, divisors: Floats) -> MicroBatch:
+def _pad(batch: StepBatch, members: list[int]) -> MicroBatch:
+    payloads = [batch.payloads[member] for member in members]
     lengths = np.array([len(payload.tokens) for payload in payloads])
     real = np.arange(lengths.max()) < lengths[:, None]
     tokens = _spread(real, [payload.tokens for payload in payloads], np.int64)
@@ -103,21 +141,24 @@ def _pad(payloads: list[Payload], advantages: Floats, weights: Floats, divisors:
     versions = _spread(real, [payload.versions for payload in payloads], np.int32)
     rows, before = np.nonzero(actions[:, 1:])
     columns, place = np.unique(before, return_inverse=True)
+    counts = batch.counts[members]
+    # The tokens of a row are numbered from its sequence's start on.
+    shift = batch.starts[members] - (np.cumsum(counts) - counts)
     return MicroBatch(
         inputs=torch.from_numpy(np.ascontiguousarray(tokens[:, :-1])),
         columns=torch.from_numpy(columns),
         picks=torch.from_numpy(rows * len(columns) + place),
         targets=torch.from_numpy(tokens[rows, before + 1]),
         behaviour=torch.from_numpy(behaviour[rows, before + 1]),
-        advantages=torch.from_numpy(advantages[rows].astype(np.float32)),
-        weights=torch.from_numpy(weights[rows].astype(np.float32)),
-        temperatures=torch.from_numpy(divisors[rows].astype(np.float32)),
         versions=torch.from_numpy(versions[rows, before + 1]),
+        tokens=torch.from_numpy(np.arange(len(rows)) + shift[rows]),
+        sequences=torch.from_numpy(rows),
+        members=torch.from_numpy(np.array(members, dtype=np.int64)),
     )
 
 
 def _spread(real: npt.NDArray[np.bool_], parts: list[npt.NDArray[np.generic]], dtype: type) -> npt.NDArray[np.generic]:
-    """[B, L] of zeros with each part written from the left of its row."""
+    """[S, L] of zeros with each part written from the left of its row."""
     whole: npt.NDArray[np.generic] = np.zeros(real.shape, dtype=dtype)
     whole[real] = np.concatenate(parts)
     return whole

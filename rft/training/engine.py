@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from rft.algorithms.compose import Algorithm
 from rft.config import TrainerConfig
 from rft.policy.loading import load_model
-from rft.training.batch import Floats, MicroBatch, action_counts, micro_batches
-from rft.training.metrics import TokenTotals
-from rft.training.sample import Payload
+from rft.training.batch import MicroBatch, StepBatch, micro_batches
+from rft.training.objective import Objective
 
 AMP_DTYPES = {"bfloat16": torch.bfloat16}
 
@@ -36,7 +35,7 @@ class TorchEngine:
         """
         prepare_torch(config.threads, seed)
         self.config = config
-        self.algorithm = algorithm
+        self.objective = Objective(algorithm)
         self.model = load_model(folder, "float32", config.device)
         self.device: torch.device = self.model.device
         self.vocabulary: int = self.model.get_input_embeddings().num_embeddings
@@ -58,63 +57,31 @@ class TorchEngine:
     @property
     def needs_reference(self) -> bool:
         """The algorithm has a KL term."""
-        return self.algorithm.kl is not None
+        return self.objective.needs_reference
 
-    def step(
-        self,
-        number: int,
-        payloads: Sequence[Payload],
-        rewards: Floats,
-        groups: Sequence[int],
-        temperatures: Sequence[float],
-        *,
-        version: int | None,
-    ) -> dict[str, float]:
-        """Take gradient step ``number`` (from 1) on B samples and return its metrics (:mod:`rft.training.metrics`).
+    def step(self, number: int, batch: StepBatch, *, version: int | None) -> dict[str, float]:
+        """Take gradient step ``number`` (from 1) on ``batch`` and return its metrics (:mod:`rft.training.metrics`).
 
         Args:
             number: decides the learning rate while warming up.
-            payloads: B sequences.
-            rewards: float64 [B].
-            groups: index of each sample's group, [B], 0 … G-1.
-            temperatures: [B], at which they were sampled; the logits are divided by them before log-probabilities
-                are taken, as the sampler did. (A sampler's ``top_p`` is not repeated here.)
-            version: the weight version that the weights are now, None while they are between two versions; tokens
-                of that version must have nearly the sampler's log-probabilities (``logprob_gap_*``).
+            version: see :meth:`rft.training.objective.Objective.begin`.
 
         A step whose gradient is not finite leaves the weights as they are; metric ``skipped`` is then 1.
         """
         started = time.perf_counter()
-        advantages = self.algorithm.advantages(rewards, np.asarray(groups, dtype=np.int64))
-        weights = self.algorithm.token_weights(action_counts(payloads))
-        # Without a KL term a sample of no advantage has no gradient: most of a step, once groups become uniform.
-        learns = [i for i in range(len(payloads)) if self.algorithm.kl is not None or advantages[i] != 0]
-        batches = micro_batches(
-            [payloads[i] for i in learns],
-            advantages=advantages[learns],
-            weights=weights[learns],
-            temperatures=[temperatures[i] for i in learns],
-            max_tokens=self.config.micro_batch_tokens,
-        )
+        lesson = self.objective.begin(batch, version=version, device=self.device)
         learning_rate = self._set_learning_rate(number)
-        totals = TokenTotals(version)
-        for batch in batches:
-            self._accumulate(batch.to(self.device), totals)
+        for piece in micro_batches(batch, self.config.micro_batch_tokens, lesson.units):
+            lesson.loss(piece.to(self.device), self._policy_logits, self._reference_logits).backward()
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm))
         skipped = not np.isfinite(norm)
         if not skipped:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        metrics = totals.metrics() | {
+        metrics = lesson.metrics() | {
             "grad_norm": 0.0 if skipped else norm,
             "skipped": float(skipped),
-            "reward_mean": float(rewards.mean()),
-            "reward_std": float(rewards.std()),
-            "advantage_abs_mean": float(np.abs(advantages).mean()),
             "learning_rate": learning_rate,
-            "tokens": float(sum(len(payload.tokens) for payload in payloads)),
-            "groups": float(len(set(groups))),
-            "experiences": float(len(payloads)),
             "step_s": time.perf_counter() - started,
         }
         return {name: value for name, value in metrics.items() if np.isfinite(value)}
@@ -149,33 +116,20 @@ class TorchEngine:
             group["lr"] = learning_rate
         return learning_rate
 
-    def _accumulate(self, batch: MicroBatch, totals: TokenTotals) -> None:
-        logits = self._logits(self.model, batch)
-        distribution = torch.log_softmax(logits, dim=-1)
-        logprobs = distribution.gather(-1, batch.targets[:, None]).squeeze(-1)
-        token = self.algorithm.token_loss(logprobs, batch.behaviour, batch.advantages)
-        loss = token.loss
-        estimates = None
-        if self.algorithm.kl is not None:
-            estimates = self.algorithm.kl(logprobs, self._reference_logprobs(batch))
-            loss = loss + self.algorithm.kl_coef * estimates
-        total = (loss * batch.weights).sum()
-        total.backward()
-        totals.add(batch, token, logprobs.detach(), distribution.detach(), float(total.detach()), estimates)
+    def _policy_logits(self, batch: MicroBatch) -> Tensor:
+        return self._logits(self.model, batch)
 
     @torch.no_grad()
-    def _reference_logprobs(self, batch: MicroBatch) -> Tensor:
+    def _reference_logits(self, batch: MicroBatch) -> Tensor:
         if self._reference is None:
             raise RuntimeError("a KL term needs set_reference() first")
-        logits = self._logits(self._reference, batch)
-        return torch.log_softmax(logits, dim=-1).gather(-1, batch.targets[:, None]).squeeze(-1)
+        return self._logits(self._reference, batch)
 
     def _logits(self, model: Any, batch: MicroBatch) -> Tensor:
-        """float32 [N, V], divided by temperature, at the places that predict a token to learn from."""
+        """float32 [N, V] at the places that predict a token to learn from."""
         with torch.autocast(self.device.type, dtype=self._autocast, enabled=self._autocast is not None):
             logits = model(input_ids=batch.inputs, use_cache=False, logits_to_keep=batch.columns).logits
-        picked = logits.flatten(0, 1).index_select(0, batch.picks).float()
-        return picked / batch.temperatures[:, None]
+        return logits.flatten(0, 1).index_select(0, batch.picks).float()
 
 
 def serialize(model: nn.Module) -> bytes:

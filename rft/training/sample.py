@@ -46,6 +46,9 @@ class Sample:
     oldest_version: int
     """Of the tokens that this trainer's own model wrote; -1 if it wrote none."""
     payload: Payload | None
+    top_p: float = 1.0
+    kind: str = "rollout"
+    """``rollout``, ``demonstration`` or ``preference``."""
 
     @property
     def place(self) -> tuple[int, int]:
@@ -92,6 +95,8 @@ def read_sample(partition: int, offset: int, scored: ScoredExperience, wanted: W
         temperature=experience.temperature,
         oldest_version=experience.oldest_version if experience.model == wanted.model else NOT_WRITTEN,
         payload=read_payload(scored, wanted) if usable else None,
+        top_p=experience.top_p,
+        kind=experience.kind,
     )
 
 

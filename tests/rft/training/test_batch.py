@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rft.training.batch import action_counts, cut, micro_batches
+from rft.training.batch import StepBatch, cut, micro_batches
 from rft.training.sample import Payload
 
 
@@ -26,39 +26,45 @@ def payloads(draw):
     return Payload(tokens, mask, logprobs * mask, np.where(mask == 1, draw(st.integers(0, 5)), -1).astype(np.int32))
 
 
+def step_batch(payloads):
+    size = len(payloads)
+    ones = np.ones(size)
+    return StepBatch(payloads, ones, np.arange(size), ("rollout",) * size, ones, ones)
+
+
+@given(st.data(), st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 200))
+def test_what_belongs_together_stays_in_one_piece_and_the_rest_is_left_out(data, lengths, max_tokens):
+    places = data.draw(st.permutations(range(len(lengths))))
+    units = [list(places[i : i + 2]) for i in range(0, data.draw(st.integers(0, len(lengths))), 2)]
+    pieces = cut(lengths, max_tokens, units)
+    assert sorted(i for piece in pieces for i in piece) == sorted(i for unit in units for i in unit)
+    for unit in units:
+        assert sum(set(unit) <= set(piece) for piece in pieces) == 1
+    for piece in pieces:
+        assert piece in units or len(piece) * max(lengths[i] for i in piece) <= max_tokens
+
+
 @given(st.lists(payloads(), min_size=1, max_size=12), st.integers(1, 80))
 def test_each_written_token_is_predicted_once_from_the_tokens_before_it(samples, max_tokens):
-    batches = micro_batches(
-        samples,
-        advantages=np.arange(len(samples), dtype=np.float64),
-        weights=np.arange(len(samples), dtype=np.float64) / 8,
-        temperatures=[0.0 if i % 2 else 0.5 for i in range(len(samples))],
-        max_tokens=max_tokens,
-    )
     expected = []
     for i, p in enumerate(samples):
         for t in range(1, len(p.tokens)):
             if p.action_mask[t]:
-                divisor = 1.0 if i % 2 else 0.5
-                expected.append((tuple(p.tokens[:t]), p.tokens[t], p.logprobs[t], i, i / 8, divisor, p.versions[t]))
+                number = len(expected)
+                expected.append((number, tuple(p.tokens[:t]), p.tokens[t], p.logprobs[t], p.versions[t], i))
     found = []
-    for batch in batches:
+    for batch in micro_batches(step_batch(samples), max_tokens):
         for n, pick in enumerate(batch.picks.tolist()):
             row, place = divmod(pick, len(batch.columns))
             column = int(batch.columns[place])
-            values = (batch.targets, batch.behaviour, batch.advantages, batch.weights, batch.temperatures)
-            numbers = [float(v[n]) for v in values]
-            found.append((tuple(batch.inputs[row, : column + 1].tolist()), *numbers, int(batch.versions[n])))
-    assert sorted(found) == sorted(expected)
+            assert int(batch.sequences[n]) == row
+            numbers = [float(v[n]) for v in (batch.targets, batch.behaviour, batch.versions)]
+            inputs = tuple(batch.inputs[row, : column + 1].tolist())
+            found.append((int(batch.tokens[n]), inputs, *numbers, int(batch.members[row])))
+    assert sorted(found) == expected
 
 
 @given(st.lists(payloads(), min_size=1, max_size=12))
 def test_counts_are_of_the_tokens_learned_from(samples):
-    batches = micro_batches(
-        samples,
-        advantages=np.zeros(len(samples)),
-        weights=np.zeros(len(samples)),
-        temperatures=[1.0] * len(samples),
-        max_tokens=50,
-    )
-    assert action_counts(samples).sum() == sum(len(batch.targets) for batch in batches)
+    batch = step_batch(samples)
+    assert batch.counts.sum() == sum(len(piece.targets) for piece in micro_batches(batch, 50))

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from synthetic import VOCABULARY, make_tiny_model, scored
 from rft.algorithms.compose import compose
 from rft.config import AlgorithmConfig, TrainerConfig
 from rft.policy.loading import load_model
+from rft.training.batch import StepBatch
 from rft.training.engine import TorchEngine
 from rft.training.sample import Wanted, read_sample
 
@@ -35,14 +37,8 @@ def make_engine(model, *, algorithm=None, **trainer):
 
 
 def take_step(engine, samples, number=1, temperature=1.0, version=0):
-    return engine.step(
-        number,
-        [s.payload for s in samples],
-        np.array([s.reward for s in samples]),
-        [s.number for s in samples],
-        [temperature] * len(samples),
-        version=version,
-    )
+    samples = [replace(sample, temperature=temperature) for sample in samples]
+    return engine.step(number, StepBatch.of(samples), version=version)
 
 
 def weights_of(engine):
