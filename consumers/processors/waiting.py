@@ -142,10 +142,10 @@ class WaitingShell:
             self.remember(note)
 
     def committed(self) -> None:
-        """Positions have been committed: released groups whose experiences cannot come again are forgotten."""
+        """Positions have been committed: released groups are forgotten when nothing of them can come again."""
         self._committed |= self._offsets["experiences"].committed
         for partition, offset in self._committed.items():
-            for note in self._room.committed(partition, offset):
+            for note in self._room.committed(partition, offset, int(time.time() * 1000)):
                 self.remember(note)
 
     def remember(self, note: Remember) -> None:

@@ -44,8 +44,10 @@ class WaitingRoom:
         self._released = released
         self._counts = counts
         self._shelves: dict[int, Shelf] = {}
-        self._markers: dict[int, list[tuple[str, int]]] = {}
+        self._markers: dict[int, dict[str, int]] = {}
         """Groups that the changelog knows as released, with the offset after their last experience; by partition."""
+        self._fading: dict[int, dict[str, int]] = {}
+        """Those of them whose own events cannot come again, with the time (ms) until which copies are expected."""
 
     def __len__(self) -> int:
         return sum(map(len, self._shelves.values()))
@@ -59,7 +61,7 @@ class WaitingRoom:
         """Begin with a partition: with what its changelog holds. Its deadlines rest until ``caught_up``."""
         shelf = self._shelves[partition] = self._new_shelf()
         shelf.held = True
-        self._markers[partition] = []
+        self._markers[partition], self._fading[partition] = {}, {}
         for waiting in groups:
             if waiting.released:
                 self._remember_release(waiting)
@@ -82,18 +84,29 @@ class WaitingRoom:
         for partition in partitions:
             self._shelves.pop(partition, None)
             self._markers.pop(partition, None)
+            self._fading.pop(partition, None)
 
     def marked(self, partition: int, waiting: Waiting) -> None:
         """The changelog says that this group has been released."""
         if partition in self._markers:
             end = 1 + max((member.offset for member in waiting.members), default=-1)
-            self._markers[partition].append((waiting.group_id, end))
+            self._markers[partition][waiting.group_id] = end
 
-    def committed(self, partition: int, offset: int) -> list[Remember]:
-        """Forget the released groups whose experiences are all before ``offset``: they will not come again."""
-        markers = self._markers.get(partition, [])
-        self._markers[partition] = [(group_id, end) for group_id, end in markers if end > offset]
-        return [Remember(partition, group_id, None) for group_id, end in markers if end <= offset]
+    def committed(self, partition: int, offset: int, now_ms: int) -> list[Remember]:
+        """Forget the released groups whose experiences are all before ``offset``, when no copy of them is to be
+        expected any more: rollouts that are done again come within ``group_deadline_s``."""
+        markers, fading = self._markers.get(partition, {}), self._fading.get(partition, {})
+        for group_id in [group_id for group_id, end in markers.items() if end <= offset]:
+            del markers[group_id]
+            fading[group_id] = now_ms + self._members_ms
+        gone = []
+        for group_id, until in fading.items():  # in the order of their times
+            if until > now_ms:
+                break
+            gone.append(group_id)
+        for group_id in gone:
+            del fading[group_id]
+        return [Remember(partition, group_id, None) for group_id in gone]
 
     def check(self, experience: Experience) -> None:
         """Raises DecodeError for an experience that is too large to be kept waiting."""

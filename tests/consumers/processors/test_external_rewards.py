@@ -23,9 +23,9 @@ GROUPS, SIZE = 30, 2
 PLACES = [(number, sample) for number in range(GROUPS) for sample in range(SIZE)]
 
 
-def waiting_config(make_config: ConfigMaker, servers: str, **external: Any) -> Config:
-    section = {"required": ["human"], **external}
-    config = make_config(servers, processor={"external": section, "rewards": [], "buffer_mb": 0.01})
+def waiting_config(make_config: ConfigMaker, servers: str, group_deadline_s: float = 300, **external: Any) -> Config:
+    processor = {"external": {"required": ["human"], **external}, "rewards": [], "buffer_mb": 0.01}
+    config = make_config(servers, processor=processor | {"group_deadline_s": group_deadline_s})
     ensure_topics(config)
     return config
 
@@ -54,7 +54,7 @@ def balance(config: Config) -> tuple[int, int]:
 
 
 def test_rewards_join_before_and_after_their_experiences_through_kill_minus_nine(any_broker, make_config, start_worker):
-    config = waiting_config(make_config, any_broker)
+    config = waiting_config(make_config, any_broker, group_deadline_s=30)
     worker = start_worker(config)
     order = PLACES.copy()
     random.Random(5).shuffle(order)
@@ -78,7 +78,7 @@ def test_rewards_join_before_and_after_their_experiences_through_kill_minus_nine
     for place, record in found.items():
         assert (record.verdict, record.reward, record.release_size) == ("train", value_of(*place), SIZE)
         assert record.rewards == {"human": value_of(*place)}
-    wait_for(lambda: remembered(config) == 0, 20, lambda: worker.log)
+    wait_for(lambda: remembered(config) == 0, 60, lambda: worker.log)
     give(config, PLACES[:4], revision=1)
     wait_for(lambda: committed(config, "rewards") == len(PLACES) + 10 + len(late) // 2 + 4, 15, lambda: worker.log)
     assert worker.stop() == 0, worker.log

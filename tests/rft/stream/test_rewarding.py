@@ -92,7 +92,7 @@ class World:
         return next((n for n in range(self.read[what]) if n not in self.finished[what]), self.read[what])
 
     def commit(self, now: int) -> None:
-        self.perform(self.pipeline.room.committed(0, self.position("experiences")), now)
+        self.perform(self.pipeline.room.committed(0, self.position("experiences"), now), now)
 
     def kill(self) -> None:
         for what in self.logs:
@@ -299,6 +299,28 @@ def test_members_that_need_no_reward_are_not_waited_for():
     assert [m.cause for m in world.published[0].members] == ["rollout_failed", None]
     [evaluated] = world.pipeline.receive(world.logs["experiences"][2], 0)
     assert isinstance(evaluated, Publish)
+
+
+def test_a_copy_is_recognised_though_its_group_is_committed_and_the_worker_killed():
+    """A rollout that is done again comes late: its released group is known for as long as members are waited for."""
+    world = World({"required": ["human"]}, rewards=[], group_deadline_s=60)
+    group = [received(make_experience(0, sample, size=2), sample) for sample in range(2)]
+    for event in group:
+        world.write("experiences", event)
+    for sample in range(2):
+        one = reward(0, sample, 1.0)
+        world.write("rewards", Received(0, sample, one.group_id.encode(), encode(one)))
+    world.finish(0)
+    world.commit(0)
+    world.kill()
+    world.commit(0)
+    world.write("experiences", received(make_experience(0, 1, size=2), 2))
+    world.finish(50_000)
+    assert (len(world.published), len(world.pipeline.room), world.resolved["duplicate"]) == (1, 0, 1)
+    world.commit(59_000)
+    assert len(world.changelog) == 1
+    world.commit(61_000)
+    assert world.changelog == {}
 
 
 def test_rewards_whose_experience_never_comes_are_bounded_by_number_and_time():
