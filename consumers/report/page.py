@@ -117,6 +117,7 @@ def _charts(report: Mapping[str, Any], story: Story, config: Config) -> str:
             "distinct experiences a second",
             line_chart([Line("experiences/s", throughput(story), "a")], x_label="seconds"),
         ),
+        *([_card("Further trainers", "on the same log", _further(report["trainers"]))] if report["trainers"] else []),
         _card("Where the time went", "", _time(report)),
         _card("Experiences", "counted by id, from the log", _counts(report["experiences"])),
     ]
@@ -147,6 +148,20 @@ def _time(report: Mapping[str, Any]) -> str:
             ),
         ]
     )
+
+
+def _further(trainers: Mapping[str, Any]) -> str:
+    """What each learned from: its steps' experiences and their reward."""
+    rows = "".join(
+        f'<tr><td>{escape(key)}</td><td class="n">{found["steps"]:,} steps</td>'
+        f'<td class="n">{found["trained"]:,} experiences</td></tr>'
+        for key, found in trainers.items()
+    )
+    lines = [
+        Line(key, smooth(found["reward"], max(1, len(found["reward"]) // SMOOTHING)), "abcde"[index % 5])
+        for index, (key, found) in enumerate(trainers.items())
+    ]
+    return f"<table>{rows}</table>{line_chart(lines, x_label='step')}"
 
 
 def _counts(experiences: Mapping[str, Any]) -> str:

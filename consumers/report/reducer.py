@@ -71,6 +71,8 @@ class Story:
     """Cause by experience id."""
     evaluated_ids: set[str] = field(default_factory=set)
     steps: dict[int, Step] = field(default_factory=dict)
+    further: dict[str, dict[int, Step]] = field(default_factory=dict)
+    """Steps of the other trainers on this log, by identity."""
     dropped: dict[str, str] = field(default_factory=dict)
     """Cause by experience id, of what the trainer did not use."""
     rollouts: dict[int, dict[str, Rollout]] = field(default_factory=dict)
@@ -139,14 +141,16 @@ class StoryTeller:
 
     def _step(self, event: Event) -> None:
         record = event.record()
-        if not isinstance(record, TrainingStep) or record.model != self._model or not self._fence.counts(record):
+        if not isinstance(record, TrainingStep) or not self._fence.counts(record):
             return
-        for ref in record.dropped:
+        own = record.model == self._model
+        for ref in record.dropped if own else ():
             self.story.dropped[ref.experience_id] = ref.cause
         if record.kind != "step":
             return
+        steps = self.story.steps if own else self.story.further.setdefault(record.model, {})
         # A later word on the same step replaces the earlier: the weights that survive came from it.
-        self.story.steps[record.step] = Step(
+        steps[record.step] = Step(
             number=record.step,
             version=record.version,
             created_at=record.created_at,

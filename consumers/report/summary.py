@@ -67,6 +67,7 @@ def summarize(story: Story, config: Config, *, wall_s: float | None, versions: M
             "training_s": round(training_seconds(steps), 3),
             "seconds": {name: round(value, 3) for name, value in asdict(seconds).items()},
         },
+        "trainers": _further(story),
         "explorers": explorer_seconds(story),
         "throughput": {"experiences_per_s": round(_rate(story), 2)},
         "broker": config.broker.kind,
@@ -148,6 +149,19 @@ def _accuracy(story: Story, config: Config) -> dict[str, float | int | None]:
         "before": round(_share(before), 5) if before else None,
         "after": round(_share(after), 5) if after else None,
         "tasks": min(len(before), len(after)) if after else len(before),
+    }
+
+
+def _further(story: Story) -> dict[str, dict[str, Any]]:
+    """What the other trainers on this log did, by identity."""
+    return {
+        model: {
+            "steps": len(steps),
+            "trained": len({experience_id for step in steps.values() for experience_id in step.trained}),
+            "reward": [[number, round(steps[number].reward_mean, 5)] for number in sorted(steps)],
+            "loss": [[number, round(steps[number].loss, 5)] for number in sorted(steps)],
+        }
+        for model, steps in sorted(story.further.items())
     }
 
 

@@ -76,6 +76,8 @@ class Facts:
     idle_share: float
     lag: Mapping[str, int]
     dead_letters: int
+    further: tuple[tuple[str, int, int], ...] = ()
+    """(identity, step, steps) of each further trainer."""
 
 
 class Progress:
@@ -85,6 +87,7 @@ class Progress:
         self._config = config
         self._function = correctness_function(config.processor.rewards)
         self._fence = Fence()
+        self._further = {key: (0, config.of_trainer(key).trainer.steps) for key in config.trainers}
         self._step = 0
         self._version = -1
         self._final_version: int | None = None
@@ -106,9 +109,13 @@ class Progress:
                 self._feed_evaluation(version, event)
             return
         record = event.record()
-        if isinstance(record, TrainingStep) and record.model == self._config.trainer.model_key:
-            if self._fence.counts(record):
+        if isinstance(record, TrainingStep):
+            if not self._fence.counts(record):
+                return
+            if record.model == self._config.trainer.model_key:
                 self._feed_step(record)
+            elif record.model in self._further:
+                self._further[record.model] = record.step, self._further[record.model][1]
         elif isinstance(record, WeightVersion) and record.model == self._config.trainer.model_key:
             self._version = max(self._version, record.version)
             if record.final:
@@ -138,6 +145,7 @@ class Progress:
             idle_share=self._seconds.idle_share,
             lag=self._lags,
             dead_letters=self._ends.get("dlq", 0),
+            further=tuple((key, step, steps) for key, (step, steps) in self._further.items()),
         )
 
     def _feed_step(self, record: TrainingStep) -> None:

@@ -94,6 +94,7 @@ class LiveView:
 def plain_line(facts: Facts, roles: Sequence[RoleFacts], elapsed_s: float) -> str:
     """All facts of the live view in one line."""
     parts = [f"{clock(elapsed_s)} {facts.phase}", f"step {facts.step}/{facts.steps}"]
+    parts += [f"{key} {step}/{steps}" for key, step, steps in facts.further]
     if facts.eta_s is not None:
         parts.append(f"eta {clock(facts.eta_s)}")
     if facts.rewards:
@@ -145,6 +146,8 @@ def _learning(facts: Facts) -> Table:
     table.add_row("reward", reward)
     table.add_row("held-out", _accuracy(facts.accuracies))
     table.add_row("weights", f"v{facts.version}" if facts.version >= 0 else "-")
+    for key, step, steps in facts.further:
+        table.add_row(key, f"step {step}/{steps}")
     table.add_row("staleness", f"mean {facts.staleness_mean:.2f}, max {facts.staleness_max:.0f}")
     table.add_row("experiences", f"{facts.experiences:,} ({facts.experiences_per_s:,.0f}/s)")
     table.add_row("trainer idle", f"{facts.idle_share:.0%}")

@@ -137,13 +137,13 @@ def test_a_role_that_is_killed_is_started_again(launched):
 
 
 def test_a_role_that_keeps_dying_ends_the_run_with_its_last_lines(launched):
-    dies = "import sys; print('the reason'); sys.exit(3)"
+    dies = "import sys; print('the reason'); sys.exit(7)"
     run = launched({"conductor": FOREVER, "explorer-0": dies}, "launcher.restart_limit = 2\n")
     children = run.wait_for_children(2)
     assert run.end() == 1
     assert_gone(children)
     assert run.text.count("restart ") == 2
-    assert "failed: explorer-0 ended with exit code 3" in run.text
+    assert "failed: explorer-0 ended with exit code 7" in run.text
     assert "  the reason" in run.text
 
 
