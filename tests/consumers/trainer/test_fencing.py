@@ -29,12 +29,12 @@ from consumers.trainer.{module} import {cls}
 from infra.roles import run_role
 from rft.config_sources import load_config
 original, calls = {cls}.{name}, 0
-def paused(self, *args):
+def paused(self, *args, **kwargs):
     global calls
     calls += 1
     if calls == {count}:
         os.kill(os.getpid(), signal.SIGSTOP)
-    return original(self, *args)
+    return original(self, *args, **kwargs)
 {cls}.{name} = paused
 sys.exit(run_role("trainer", load_config(Path(sys.argv[1]))))
 """
