@@ -202,6 +202,25 @@ class WeightVersion(Record):
     """True for the last version of a run."""
     created_at: int
     """Unix time in ms."""
+    epoch: int = -1
+    """Newest transfer that was opened for this model; -1 before the first."""
+    members: tuple[str, ...] = ()
+    """Receivers that are to take part in the transfer ``epoch``; none when this event opens none."""
+    backend: str = ""
+    """Of the transfer: ``gloo`` or ``nccl``."""
+    rendezvous: str = ""
+    """Where its members meet: ``host:port/nonce``."""
+    deadline_ms: int = 0
+    """What the transfer may take, from this event on."""
+    layout: bytes = b""
+    """The safetensors file's header, zlib."""
+    bucket_bytes: int = 0
+    checksums: bytes = b""
+    """CRC-32C of each bucket, little-endian u4."""
+    stored_version: int = -1
+    """Newest version that is in a folder; -1 for none."""
+    stored_uri: str = ""
+    stored_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,7 +241,18 @@ class Member(Record):
     heartbeat_at: int
     """Unix time in ms."""
     stats: Mapping[str, float] = field(default_factory=dict)
-    """Counters since start: ``rollouts``, ``failed``, ``tokens``, ``generating_s``, ``waiting_s``, ``resync_s``."""
+    """Counters since start: ``rollouts``, ``failed``, ``tokens``, ``generating_s``, ``waiting_s``, ``resync_s``,
+    ``pause_s``, ``received``, ``missed``, ``received_bytes``."""
+    transport: str = "checkpoint"
+    """``checkpoint``, or ``collective`` (and then by checkpoint, too)."""
+    backend: str = ""
+    """Of its collective."""
+    receivers: int = 1
+    """Ranks that it needs in a collective."""
+    epoch: int = -1
+    """Newest transfer that it knows of; -1 for none."""
+    host: str = ""
+    """Name of its machine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from schemas.events import (
     TrainingStep,
     Waiting,
     WaitingMember,
+    WeightVersion,
 )
 from schemas.load import current
 from schemas.packing import PACKED, pack, unpack
@@ -99,6 +100,14 @@ def _nest_refs(wire: Wire, at: str) -> None:
     wire["retired"] = tuple(wire["retired"])
 
 
+def _unnest_receivers(wire: Wire) -> None:
+    wire["members"] = list(wire["members"])
+
+
+def _nest_receivers(wire: Wire, at: str) -> None:
+    wire["members"] = tuple(wire["members"])
+
+
 def _unnest_members(wire: Wire) -> None:
     wire["members"] = [_plain_member(member, f"members[{n}]") for n, member in enumerate(wire["members"])]
 
@@ -129,12 +138,14 @@ _TO_WIRE: Mapping[type[Record], Callable[[Wire], None]] = {
     ScoredExperience: _unnest_experience,
     TrainingStep: _unnest_refs,
     Waiting: _unnest_members,
+    WeightVersion: _unnest_receivers,
 }
 _FROM_WIRE: Mapping[type[Record], Callable[[Wire, str], None]] = {
     Experience: _unpack_experience,
     ScoredExperience: _nest_experience,
     TrainingStep: _nest_refs,
     Waiting: _nest_members,
+    WeightVersion: _nest_receivers,
 }
 
 

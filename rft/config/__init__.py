@@ -10,6 +10,7 @@ from rft.config.log import ArchiveConfig, BrokerConfig, LogConfig, RegistryConfi
 from rft.config.processing import ExternalRewardsConfig, ProcessorConfig, RewardTerm
 from rft.config.section import EntityName, Name, Section
 from rft.config.tree import Config, LauncherConfig, RunConfig
+from rft.config.weights import WeightsConfig
 
 __all__ = [
     "AlgorithmConfig",
@@ -32,4 +33,5 @@ __all__ = [
     "TasksConfig",
     "TrainerConfig",
     "TrainerOverrides",
+    "WeightsConfig",
 ]

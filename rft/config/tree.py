@@ -11,6 +11,7 @@ from rft.config.learning import AlgorithmConfig, TrainerConfig, TrainerOverrides
 from rft.config.log import ArchiveConfig, BrokerConfig, LogConfig, RegistryConfig
 from rft.config.processing import ProcessorConfig
 from rft.config.section import Name, Section
+from rft.config.weights import WeightsConfig
 from rft.errors import ConfigError
 
 
@@ -59,6 +60,7 @@ class Config(Section):
     trainers: dict[Name, TrainerOverrides] = {}
     """Further trainers that read the same ``ready``, by identity: A/B or shadow training, SFT beside RL. Each has its
     own steps, checkpoints and weight versions."""
+    weights: WeightsConfig = WeightsConfig()
     eval: EvalConfig = EvalConfig()
     archive: ArchiveConfig = ArchiveConfig()
     launcher: LauncherConfig = LauncherConfig()

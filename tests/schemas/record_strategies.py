@@ -117,6 +117,17 @@ weight_versions = st.builds(
     size_bytes=number,
     final=st.booleans(),
     created_at=number,
+    epoch=number,
+    members=st.lists(text, max_size=3).map(tuple),
+    backend=text,
+    rendezvous=text,
+    deadline_ms=number,
+    layout=st.binary(max_size=20),
+    bucket_bytes=number,
+    checksums=st.binary(max_size=20),
+    stored_version=number,
+    stored_uri=text,
+    stored_sha256=text,
 )
 members = st.builds(
     Member,
@@ -129,6 +140,11 @@ members = st.builds(
     address=text,
     heartbeat_at=number,
     stats=reals,
+    transport=text,
+    backend=text,
+    receivers=st.integers(-(2**31), 2**31 - 1),
+    epoch=number,
+    host=text,
 )
 refs = st.builds(
     EventRef, partition=number, offset=number, experience_id=text, number=number, staleness=number, cause=text

@@ -1,0 +1,243 @@
+"""The collective transport between real processes: right to the last byte, or refused; never stuck."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psutil
+import pytest
+import torch
+
+from rft.errors import WeightsError
+from rft.weights.manifest import Manifest, pack_checksums, pack_layout
+from rft.weights.receiving import Receiver
+from rft.weights.reception import receiver_name
+from rft.weights.rendezvous import Rendezvous
+from rft.weights.sending import Outcome, Sender
+from tests.rft.weights.receivers import ReceiverProcess, describe, digest, reception, weights_of
+
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture
+def sender() -> Iterator[Sender]:
+    one = Sender("127.0.0.1", 0, "gloo")
+    yield one
+    one.abort()
+
+
+@pytest.fixture
+def three() -> Iterator[list[ReceiverProcess]]:
+    processes = [ReceiverProcess(name) for name in NAMES]
+    yield processes
+    for process in processes:
+        process.close()
+
+
+def send(
+    sender: Sender,
+    weights: bytes,
+    epoch: int,
+    names: tuple[str, ...] = NAMES,
+    deadline_s: float = 10,
+    stall_s: float = 2,
+) -> tuple[Outcome, float]:
+    began = time.monotonic()
+    outcome = sender.send(
+        weights,
+        describe(weights),
+        epoch=epoch,
+        receivers=[receiver_name(name, 0) for name in names],
+        deadline_s=deadline_s,
+        stall_s=stall_s,
+    )
+    return outcome, time.monotonic() - began
+
+
+def whole(*names: str) -> frozenset[str]:
+    return frozenset(receiver_name(name, 0) for name in names)
+
+
+def test_every_receiver_holds_the_very_bytes_staged_or_streamed_and_the_group_is_kept(sender, three):
+    for epoch, staged in enumerate((True, False, True)):
+        weights = weights_of(epoch)
+        for process in three:
+            process.receive(reception(sender, describe(weights), epoch, process.name), staged=staged)
+        outcome, _ = send(sender, weights, epoch)
+        assert outcome.reached == whole(*NAMES), outcome
+        assert [process.result() for process in three] == [(digest(weights), "")] * 3
+        assert outcome.built == (epoch == 0)
+
+
+def test_a_receiver_killed_in_mid_transfer_costs_less_than_a_stall_and_the_next_goes_without_it(sender, three):
+    weights = weights_of(1, elements=5_000_000)
+    manifest = describe(weights)
+    for process in three:
+        process.receive(reception(sender, manifest, 0, process.name), die_at_bucket=20 if process.name == "b" else -1)
+    outcome, seconds = send(sender, weights, 0)
+    assert receiver_name("b", 0) in outcome.silent
+    assert seconds < 10
+    survivors = [process for process in three if process.name != "b"]
+    results = [process.result() for process in survivors]
+    assert all(result == (digest(weights), "") or "broke off" in result[1] for result in results), results
+    for process in survivors:
+        process.receive(reception(sender, manifest, 1, process.name))
+    outcome, _ = send(sender, weights, 1, ("a", "c"))
+    assert outcome.reached == whole("a", "c")
+    assert outcome.built
+    assert [process.result() for process in survivors] == [(digest(weights), "")] * 2
+
+
+def test_a_stopped_receiver_holds_nobody_past_the_deadline_and_comes_back_afterwards(sender, three):
+    weights = weights_of(2, elements=5_000_000)
+    manifest = describe(weights)
+    three[1].signal(signal.SIGSTOP)
+    for process in three:
+        process.receive(reception(sender, manifest, 0, process.name))
+    outcome, seconds = send(sender, weights, 0, deadline_s=4, stall_s=1)
+    assert seconds < 4.5
+    assert (outcome.reached, outcome.silent) == (whole("a", "c"), whole("b"))
+    assert [process.result()[1] for process in (three[0], three[2])] == ["", ""]
+    three[1].signal(signal.SIGCONT)
+    assert "went without this member" in three[1].result()[1]
+    for process in three:
+        process.receive(reception(sender, manifest, 1, process.name))
+    outcome, _ = send(sender, weights, 1)
+    assert outcome.reached == whole(*NAMES)
+    assert [process.result() for process in three] == [(digest(weights), "")] * 3
+
+
+def test_a_receiver_stopped_within_a_transfer_breaks_it_off_by_its_stall_time(sender, three):
+    """Two 80 MB transfers in one group, so that the second finds the stopped member in the middle of the stream."""
+    weights = weights_of(3, elements=20_000_000)
+    manifest = describe(weights)
+    for process in three:
+        process.receive(reception(sender, manifest, 0, process.name, deadline_s=30, stall_s=5))
+    assert send(sender, weights, 0, deadline_s=30, stall_s=5)[0].reached == whole(*NAMES)
+    assert [process.result()[1] for process in three] == [""] * 3
+    stopper = threading.Thread(target=lambda: (time.sleep(0.05), three[1].signal(signal.SIGSTOP)))
+    for process in three:
+        process.receive(reception(sender, manifest, 1, process.name, deadline_s=8, stall_s=1))
+    stopper.start()
+    outcome, seconds = send(sender, weights, 1, deadline_s=8, stall_s=1)
+    stopper.join()
+    assert seconds < 8.5
+    assert receiver_name("b", 0) in outcome.silent
+    for process in (three[0], three[2]):
+        held, error = process.result()
+        assert held == digest(weights) or error
+    three[1].signal(signal.SIGCONT)
+    three[1].result()
+    for process in three:
+        process.receive(reception(sender, manifest, 2, process.name))
+    assert send(sender, weights, 2)[0].reached == whole(*NAMES)
+    assert [process.result() for process in three] == [(digest(weights), "")] * 3
+
+
+def test_an_aborted_sender_and_receiver_end_at_once(sender):
+    weights = weights_of(4)
+    receiver = Receiver()
+    errors: list[str] = []
+
+    def receive() -> None:
+        try:
+            dict(receiver.receive(reception(sender, describe(weights), 0, "a", deadline_s=30)))
+        except WeightsError as error:
+            errors.append(str(error))
+
+    waiting = threading.Thread(target=lambda: send(sender, weights, 0, ("a", "b"), deadline_s=30, stall_s=30))
+    thread = threading.Thread(target=receive)
+    began = time.monotonic()
+    waiting.start()
+    thread.start()
+    time.sleep(0.2)
+    sender.abort()
+    receiver.abort()
+    waiting.join(10)
+    thread.join(10)
+    assert not waiting.is_alive()
+    assert not thread.is_alive()
+    assert time.monotonic() - began < 10
+    assert errors
+
+
+@pytest.mark.parametrize(
+    ("verify", "staged", "said"),
+    [
+        ("crc32c", True, "bucket 0 does not have the checksum"),
+        ("crc32c", False, "bucket 0 does not have the checksum"),
+        ("sha256", True, "have sha256"),
+    ],
+)
+def test_other_bytes_than_announced_are_refused_and_the_others_are_not_disturbed(sender, three, verify, said, staged):
+    sent, announced = weights_of(5), weights_of(6)
+    deceived, honest = three[0], three[1:]
+    deceived.receive(reception(sender, describe(announced), 0, deceived.name, verify=verify), staged=staged)
+    for process in honest:
+        process.receive(reception(sender, describe(sent), 0, process.name, verify=verify), staged=staged)
+    outcome, _ = send(sender, sent, 0)
+    held, error = deceived.result()
+    assert held == ""
+    assert "not what was announced" in error
+    assert said in error
+    assert [process.result() for process in honest] == [(digest(sent), "")] * 2
+    assert outcome.reached == whole("b", "c")
+    assert set(outcome.failed) == whole("a")
+
+
+def test_a_manifest_that_was_tampered_with_is_refused(sender):
+    good = describe(weights_of(7))
+    order = reception(sender, good, 0, "a")
+    for changed, said in [
+        (replace(order, layout=pack_layout(good.header.replace(b'"big"', b'"bog"'))[:-9]), "manifest"),
+        (replace(order, layout=b"junk"), "cannot be unpacked"),
+        (replace(order, layout=pack_layout(good.header.replace(b"[100000]", b"[999999]"))), "does not fit its shape"),
+        (replace(order, checksums=pack_checksums(good.checksums[:-1])), "checksums"),
+        (replace(order, bucket_bytes=0), "buckets of 0"),
+        (replace(order, rendezvous="nowhere"), "no rendezvous"),
+    ]:
+        with pytest.raises(WeightsError, match=said):
+            dict(Receiver().receive(changed))
+    with pytest.raises(WeightsError, match="no safetensors file"):
+        Manifest.describe(b"rubbish", "", 10)
+
+
+def test_a_renamed_tensor_does_not_have_the_announced_digest(sender):
+    weights = weights_of(8)
+    good = describe(weights)
+    order = replace(reception(sender, good, 0, "a"), layout=pack_layout(good.header.replace(b'"big"', b'"bog"')))
+    thread = threading.Thread(target=lambda: send(sender, weights, 0, ("a",)))
+    thread.start()
+    with pytest.raises(WeightsError, match="sha256"):
+        dict(Receiver().receive(order))
+    thread.join()
+
+
+def test_a_trainer_that_is_gone_is_noticed_at_once():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}/abc"
+    good = describe(weights_of(9))
+    began = time.monotonic()
+    with pytest.raises(WeightsError, match="cannot be reached"):
+        dict(Receiver().receive(reception(type("Gone", (), {"address": address})(), good, 0, "a", deadline_s=30)))
+    assert time.monotonic() - began < 5
+
+
+def test_the_rendezvous_listens_on_loopback_only():
+    rendezvous = Rendezvous("127.0.0.1", 0)
+    listening = [c.laddr for c in psutil.Process().net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    assert [c.ip for c in listening if c.port == rendezvous.port] == ["127.0.0.1"]
+
+
+def test_the_default_process_group_is_not_touched(sender, three):
+    weights = weights_of(10)
+    three[0].receive(reception(sender, describe(weights), 0, "a"))
+    send(sender, weights, 0, ("a",))
+    assert three[0].result() == (digest(weights), "")
+    assert not torch.distributed.is_initialized()
