@@ -17,6 +17,7 @@ RftError                 exit code 1
 ├── CheckpointError      a checkpoint cannot be written or read
 ├── FencedError          exit code 3, not to be started again: another trainer with this identity has taken over
 ├── ArchiveError         an archive cannot be written or read
+├── DataError            a file of tasks, demonstrations or preferences cannot be imported
 └── MissingRangeError    events that are needed are not on the log, or not in the archive
 """
 
@@ -39,6 +40,7 @@ __all__ = [
     "BrokerError",
     "CheckpointError",
     "ConfigError",
+    "DataError",
     "DecodeError",
     "EncodeError",
     "FencedError",
@@ -97,6 +99,10 @@ class FencedError(RftError):
     """A newer trainer with the same identity holds the redo log; this one must not be started again."""
 
     exit_code = 3
+
+
+class DataError(RftError):
+    """A file of tasks, demonstrations or preferences cannot be read, or nothing in it can be used."""
 
 
 class ArchiveError(RftError):

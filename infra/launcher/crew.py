@@ -14,7 +14,7 @@ from rft.config import Config
 
 BROKER = "broker"
 ARCHIVER = "archiver"
-_ON_SUCCESS: dict[str, OnSuccess] = {"conductor": "end_run", "trainer": "leave"}
+_ON_SUCCESS: dict[str, OnSuccess] = {"conductor": "end_run", "trainer": "leave", "importer": "leave"}
 MakeCommands = Callable[[Config, Path], dict[str, Command]]
 
 
@@ -33,8 +33,10 @@ def crew(config: Config) -> dict[str, tuple[str, ...]]:
     explorers = {f"explorer-{index}": ("explorer",) for index in range(config.launcher.explorers)}
     processors = {f"processor-{index}": ("processor",) for index in range(config.launcher.processors)}
     archiver = {ARCHIVER: ("archiver",)} if config.archiving else {}
+    importer = {"importer": ("importer",)} if any(not source.manual for source in config.imports) else {}
     trainers = {f"trainer-{key}": ("trainer", "--identity", key) for key in config.trainers}
-    return {**archiver, "trainer": ("trainer",), **trainers, **explorers, **processors, "conductor": ("conductor",)}
+    learning = {"trainer": ("trainer",), **trainers}
+    return {**archiver, **importer, **learning, **explorers, **processors, "conductor": ("conductor",)}
 
 
 def supervised(config: Config, names: list[str], *, own_broker: bool) -> list[Role]:

@@ -72,7 +72,7 @@ class Conductor:
         match event:
             case Task(split="eval"):
                 self.evaluator.saw_task(event.group_id)
-            case Task():
+            case Task() if event.number >= 0:  # imported tasks are nobody's to pace
                 self.pacer.saw_task(event.number, event.min_version)
             case ScoredExperience():
                 reward = event.reward if event.verdict == "train" else 0.0

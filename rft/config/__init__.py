@@ -4,6 +4,7 @@ Values come from TOML, ``RFT_<SECTION>__<FIELD>`` environment variables and ``--
 each stronger than the one before (see :mod:`rft.config_sources`). Nothing here does I/O.
 """
 
+from rft.config.data import ColumnsConfig, ImportConfig
 from rft.config.exploring import EvalConfig, PolicyConfig, RolloutConfig, TasksConfig
 from rft.config.learning import AlgorithmConfig, TrainerConfig, TrainerOverrides
 from rft.config.log import ArchiveConfig, BrokerConfig, LogConfig, RegistryConfig
@@ -16,10 +17,12 @@ __all__ = [
     "AlgorithmConfig",
     "ArchiveConfig",
     "BrokerConfig",
+    "ColumnsConfig",
     "Config",
     "EntityName",
     "EvalConfig",
     "ExternalRewardsConfig",
+    "ImportConfig",
     "LauncherConfig",
     "LogConfig",
     "Name",

@@ -11,7 +11,8 @@ from rft.config.section import Section
 
 class TasksConfig(Section):
     source: str = "reasoning_gym:spell_backward"
-    """``reasoning_gym:<dataset>``, ``jsonl:<file>`` or ``package.module:function`` of your own."""
+    """``reasoning_gym:<dataset>``, ``jsonl:<file>``, ``import:<name>`` of ``[[imports]]``, or
+    ``package.module:function`` of your own."""
     eval_source: str | None = None
     """Another source for held-out tasks; by default ``source`` split into disjoint train and held-out parts."""
     options: dict[str, Any] = {}

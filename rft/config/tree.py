@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
+from rft.config.data import ImportConfig
 from rft.config.exploring import EvalConfig, PolicyConfig, RolloutConfig, TasksConfig
 from rft.config.learning import AlgorithmConfig, TrainerConfig, TrainerOverrides
 from rft.config.log import ArchiveConfig, BrokerConfig, LogConfig, RegistryConfig
@@ -51,6 +52,8 @@ class Config(Section):
     broker: BrokerConfig = BrokerConfig()
     log: LogConfig = LogConfig()
     registry: RegistryConfig = RegistryConfig()
+    imports: list[ImportConfig] = []
+    """Files that are published to the log: by `rft import`, and by `rft run` while it goes on."""
     tasks: TasksConfig = TasksConfig()
     rollout: RolloutConfig = RolloutConfig()
     policy: PolicyConfig = PolicyConfig()
@@ -64,6 +67,13 @@ class Config(Section):
     eval: EvalConfig = EvalConfig()
     archive: ArchiveConfig = ArchiveConfig()
     launcher: LauncherConfig = LauncherConfig()
+
+    @model_validator(mode="after")
+    def _imports_differ(self) -> Config:
+        names = [source.name for source in self.imports]
+        if len(set(names)) < len(names):
+            raise ValueError("[[imports]]: two have the same name")
+        return self
 
     @model_validator(mode="after")
     def _identities_differ(self) -> Config:

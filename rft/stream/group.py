@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from rft.config import ProcessorConfig
 from schemas.events import Experience, ScoredExperience
 
+LEAST_MEMBERS = {"demonstration": 1, "preference": 2}
+"""Usable members that a group of that kind needs, whatever ``processor.min_group_size`` is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -105,13 +108,17 @@ def usable_rewards(group: Group) -> list[float]:
 
 
 def group_cause(group: Group, config: ProcessorConfig) -> str | None:
-    """Why the group as a whole is kept out of training; None when it is not. Evaluation groups never are."""
+    """Why the group as a whole is kept out of training; None when it is not. Evaluation groups never are.
+
+    A demonstration stands for itself, a preference needs both its members; only rollouts are compared by reward.
+    """
     if group.split == "eval":
         return None
     rewards = usable_rewards(group)
-    if len(rewards) < config.min_group_size:
+    kind = next(iter(group.members.values())).experience.kind
+    if len(rewards) < LEAST_MEMBERS.get(kind, config.min_group_size):
         return "group_too_small"
-    if config.drop_uniform_groups and max(rewards) == min(rewards):
+    if kind == "rollout" and config.drop_uniform_groups and max(rewards) == min(rewards):
         return "uniform"
     return None
 

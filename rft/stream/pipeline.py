@@ -187,7 +187,7 @@ class Pipeline:
             event.offset,
             member.size_bytes,
             member.cause,
-            experience.kind == "demonstration",
+            experience.kind != "rollout",
             member.reward,
             member.rewards,
             (),

@@ -16,11 +16,13 @@ from rft.errors import ConfigError
 from rft.plugins import is_plugin
 from rft.tasks.base import TaskItem, TaskSplits
 from rft.tasks.finite import FiniteTasks, distinct
+from rft.tasks.imported import read_import
 from rft.tasks.listed import call_source, read_jsonl
 from rft.tasks.procedural import EndlessTasks, Gym, held_out
 
 GYM = "reasoning_gym:"
 JSONL = "jsonl:"
+IMPORT = "import:"
 
 
 def open_sources(config: Config) -> TaskSplits:
@@ -63,11 +65,14 @@ def _open(name: str, options: Mapping[str, Any], config: Config) -> Gym | list[T
     if name.startswith(JSONL):
         _check_options(read_jsonl, name, options, given=2)
         items = read_jsonl(Path(name.removeprefix(JSONL)), template, **options)
+    elif name.startswith(IMPORT):
+        items = read_import(config, name.removeprefix(IMPORT))
     elif is_plugin(name):
         items = call_source(name, template, config.run.seed, options)
     else:
         raise ConfigError(
-            f"tasks: {name!r} is no source; write reasoning_gym:<dataset>, jsonl:<file> or package.module:function"
+            f"tasks: {name!r} is no source; write reasoning_gym:<dataset>, jsonl:<file>, import:<name> or "
+            "package.module:function"
         )
     if not items:
         raise ConfigError(f"tasks: {name} is empty")

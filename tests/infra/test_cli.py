@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 RFT = str(Path(sys.executable).with_name("rft"))
-COMMANDS = ("run", "conductor", "explorer", "processor", "trainer", "doctor", "topics", "report")
+COMMANDS = ("run", "import", "importer", "conductor", "explorer", "processor", "trainer", "doctor", "topics", "report")
 
 
 def rft(*words: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -143,7 +143,7 @@ def test_a_template_that_does_not_fit_names_the_fields_there_are(template: str, 
 def test_an_unknown_dataset_or_source_is_answered_with_what_there_is() -> None:
     with pytest.raises(ConfigError, match="did you mean spell_backward"):
         open_sources(configure(source="reasoning_gym:spell_backwards"))
-    with pytest.raises(ConfigError, match=r"write reasoning_gym:<dataset>, jsonl:<file> or package.module:function"):
+    with pytest.raises(ConfigError, match=r"write reasoning_gym:<dataset>, jsonl:<file>, import:<name> or package"):
         open_sources(configure(source="gsm8k"))
 
 

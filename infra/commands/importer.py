@@ -1,0 +1,76 @@
+"""``rft import`` and the role ``rft importer``."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from infra.commands.common import AsJson, ConfigPath, load
+
+
+def importer(context: typer.Context, config: ConfigPath) -> None:
+    """Publish what [[imports]] names, as a role beside others; ends when all is on the log.
+
+    Example: rft importer run.toml --broker.bootstrap_servers kafka:9092
+    """
+    loaded = load(config, context)
+    from infra.roles import run_role
+
+    raise typer.Exit(run_role("importer", loaded))
+
+
+def import_files(
+    context: typer.Context,
+    config: ConfigPath,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="NAME", help="Only this import; may be repeated.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish files of tasks, demonstrations or preferences ([[imports]]) to the log, each row once.
+
+    Started again, also after a kill, it publishes what is missing and nothing twice. Rows that cannot be used go to
+    <file>.rejected.jsonl with their cause. Finds the broker that a run in progress has started.
+
+    Example: rft import run.toml --broker.kind external --broker.bootstrap_servers kafka:9092
+    """
+    loaded = load(config, context)
+    from rich.console import Console
+
+    from infra.commands.stages import Stages
+    from infra.launcher.folder import with_running_broker
+    from rft.errors import BrokerError, ConfigError
+
+    known = [source.name for source in loaded.imports]
+    unknown = sorted(set(only or ()) - set(known))
+    if unknown or not known:
+        there = ", ".join(known) or "none"
+        what = f"has no import {unknown[0]!r}" if unknown else "names nothing to import"
+        raise ConfigError(f"{config} {what}; its [[imports]] are: {there}")
+    loaded = with_running_broker(loaded)
+    if loaded.broker.bootstrap_servers is None:
+        raise BrokerError(
+            f"no run of {config} is in progress, and its broker ({loaded.broker.kind}) lives with its run: `rft run` "
+            "imports by itself; or name a cluster (broker.kind = 'external', broker.bootstrap_servers)"
+        )
+    from producers.importer.shell import Import
+    from rft.log.topics import ensure_topics
+
+    ensure_topics(loaded)
+    results = {}
+    with Stages(Console(stderr=True)) as stages:
+        for source in loaded.imports:
+            if only is None or source.name in only:
+                results[source.name] = Import(loaded, source).run(threading.Event(), stages(f"import {source.name}"))
+    if as_json:
+        print(json.dumps({name: asdict(counts) for name, counts in results.items()}, indent=1))
+        return
+    for source in loaded.imports:
+        if source.name in results:
+            counts = results[source.name]
+            where = f" (see {source.rejected_path})" if counts.rejected else ""
+            print(f"{source.name}: {counts}{where}")

@@ -1,0 +1,204 @@
+"""The importer as a role: rows become events, in batches, each batch on the log before it counts as done."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from producers.importer.position import (
+    CLIENT_ID,
+    Position,
+    entity_of,
+    published_since,
+    read_position,
+    write_position,
+)
+from producers.importer.rejects import Rejects
+from rft.config import Config, ImportConfig
+from rft.data.errors import RowError
+from rft.data.reading import BadRow, Row, open_rows
+from rft.data.recorded import Recorded
+from rft.data.rows import RowMaker
+from rft.data.tokenizer import open_tokens
+from rft.errors import DataError
+from rft.log.events import EventReader, EventWriter
+from rft.log.headers import event_id
+from schemas.events import Experience, Task
+
+BATCH = 1000
+"""Rows that are published together."""
+LOG_EVERY_S = 10.0
+
+Events = Sequence[Experience] | Sequence[Task]
+Progress = Callable[[int, int], None]
+"""Told (rows done, rows in all)."""
+
+log = logging.getLogger("rft")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of one import's rows."""
+
+    rows: int = 0
+    published: int = 0
+    """Rows whose events were published now."""
+    present: int = 0
+    """Rows whose events were on the log already."""
+    repeated: int = 0
+    """Rows that say the same as an earlier one."""
+    rejected: int = 0
+
+    def __str__(self) -> str:
+        parts = [f"{self.rows:,} rows: {self.published:,} published"]
+        parts += [f"{self.present:,} on the log already"] if self.present else []
+        parts += [f"{self.repeated:,} the same as earlier ones"] if self.repeated else []
+        return ", ".join([*parts, f"{self.rejected:,} rejected"])
+
+
+def run(config: Config, stop: threading.Event) -> None:
+    """Publish everything that ``[[imports]]`` names, what is ``manual`` aside.
+
+    Raises DataError, PolicyError, BrokerError.
+    """
+    for source in [source for source in config.imports if not source.manual]:
+        if stop.is_set():
+            return
+        told = _Log(source.name)
+        counts = Import(config, source).run(stop, told)
+        log.info("import %s: %s", source.name, counts)
+        if counts.rejected:
+            log.warning("import %s: rejected rows are in %s", source.name, source.rejected_path)
+
+
+class Import:
+    """One entry of ``[[imports]]``."""
+
+    def __init__(self, config: Config, source: ImportConfig) -> None:
+        """Raises DataError when the file cannot be read, PolicyError when its model's tokenizer cannot."""
+        self._config = config
+        self._source = source
+        self.counts = Counts()
+        if source.kind == "experiences":
+            recorded = Recorded(config, source)
+            self.total = recorded.total
+            self._numbered: Callable[[], Iterator[tuple[int, object]]] = recorded.numbered
+            self._events: Callable[..., Events] = lambda row, now_ms: [recorded.experience(row, now_ms)]
+        else:
+            rows = open_rows(source.path, source.subset)
+            self.total = rows.total
+            self._numbered = rows.numbered
+            self._events = RowMaker(config, source, open_tokens(Path(config.policy.model))).events
+        if source.limit is not None:
+            self.total = min(self.total, source.limit)
+
+    def run(self, stop: threading.Event, progress: Progress = lambda done, total: None) -> Counts:
+        """Publish what the log does not hold yet; ends early, at a whole batch, when ``stop`` is set.
+
+        Raises DataError, BrokerError.
+        """
+        config, source = self._config, self._source
+        position = self._position()
+        present = published_since(config, source, position)
+        if present is None:
+            position = Position(position.topic)
+            present = published_since(config, source, position) or set()
+        skipped, seen = position.rows, set[str]()
+        good = [0]
+        with (
+            EventWriter(config, f"{CLIENT_ID}-{source.name}") as writer,
+            EventReader(config, CLIENT_ID, [entity_of(source)], from_end=True) as reader,
+            Rejects(source.rejected_path, lambda: not good[0]) as rejects,
+        ):
+            state = Position(position.topic)
+            unsaved = 0
+            for number, row in self._rows():
+                self.counts.rows += 1
+                events = self._made(number, row, rejects)
+                if events:
+                    good[0] += 1
+                    ids = [event_id(event) for event in events]
+                    if ids[0] in seen:
+                        self.counts.repeated += 1
+                    elif self.counts.rows <= skipped or present.issuperset(ids):
+                        self.counts.present += 1
+                    else:
+                        self._send(writer, events, present)
+                        self.counts.published += 1
+                        unsaved += 1
+                    seen.add(ids[0])
+                    state = replace(state, chain=state.then(ids))
+                if unsaved >= BATCH:
+                    writer.flush()
+                    unsaved = 0
+                    self._note(replace(state, rows=self.counts.rows), reader)
+                    if stop.is_set():
+                        return self.counts
+                progress(self.counts.rows, self.total)
+            writer.flush()
+            self._note(replace(state, rows=self.counts.rows), reader)
+            progress(self.total, self.total)
+        if self.counts.rows and not good[0]:
+            cause = rejects.causes.most_common(1)[0][0]
+            raise DataError(f"{source.path}: all {self.counts.rows} rows were rejected, e.g. because it {cause}")
+        return self.counts
+
+    def _rows(self) -> Iterator[tuple[int, object]]:
+        for done, (number, row) in enumerate(self._numbered()):
+            if self._source.limit is not None and done >= self._source.limit:
+                return
+            yield number, row
+
+    def _made(self, number: int, row: object, rejects: Rejects | None) -> Events:
+        """The row's events; none if it is rejected."""
+        try:
+            if isinstance(row, BadRow):
+                raise RowError(f"is {row.cause}")
+            return self._events(row, int(time.time() * 1000))
+        except RowError as error:
+            if rejects is not None:
+                self.counts.rejected += 1
+                content: Row | BadRow = row if isinstance(row, (dict, BadRow)) else BadRow("", "")
+                rejects.add(number, content, str(error))
+            return []
+
+    def _send(self, writer: EventWriter, events: Events, present: set[str]) -> None:
+        """A kill may have left the first of a pair on the log."""
+        for event in events:
+            if event_id(event) not in present:
+                writer.send(entity_of(self._source), event)
+
+    def _position(self) -> Position:
+        """What was noted, if the rows are still the same up to there; else the beginning."""
+        noted = read_position(self._config, self._source)
+        state = Position(noted.topic)
+        for done, (number, row) in enumerate(self._rows() if noted.rows else (), 1):
+            if events := self._made(number, row, None):
+                state = replace(state, chain=state.then(event_id(event) for event in events))
+            if done == noted.rows:
+                return noted if state.chain == noted.chain else Position(noted.topic)
+        return Position(noted.topic)
+
+    def _note(self, position: Position, reader: EventReader) -> None:
+        ends = tuple(sorted((partition, offset) for (_, partition), offset in reader.end_offsets().items()))
+        try:
+            write_position(self._config, self._source, replace(position, ends=ends))
+        except OSError as error:
+            raise DataError(f"the position of import {self._source.name} cannot be noted: {error}") from error
+
+
+class _Log:
+    """Progress for a log file."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._at = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() - self._at >= LOG_EVERY_S:
+            self._at = time.monotonic()
+            log.info("import %s: %d of %d rows", self._name, done, total)
