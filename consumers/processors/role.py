@@ -16,7 +16,6 @@ import faust
 from consumers.processors.app import make_app, source_topic
 from consumers.processors.offsets import Offsets
 from consumers.processors.output import Output
-from consumers.processors.quiet import log_sparingly
 from consumers.processors.schemas_known import KnownSchemas
 from consumers.processors.shell import Shell
 from consumers.processors.summary import summary_line
@@ -62,7 +61,6 @@ def run(config: Config, stop: threading.Event) -> None:
     )
     for line in ensure_topics(config):
         logger.info(line)
-    log_sparingly("aiokafka")
     with tempfile.TemporaryDirectory(prefix="rft-processor-") as scratch:
         asyncio.run(_serve(config, Pipeline(rules), stop, Path(scratch)))
 

@@ -19,7 +19,8 @@ from rft.tasks import TaskSplits, open_sources
 
 CLIENT_ID = "conductor"
 POLL_S = 0.5
-FLUSH_TIMEOUT_S = 20.0
+FLUSH_TIMEOUT_S = 60.0
+"""Longer than a broker takes to restart."""
 PROGRESS_S = 10.0
 
 log = logging.getLogger("rft")

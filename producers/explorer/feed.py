@@ -19,8 +19,9 @@ from kafka.errors import KafkaError
 from producers.explorer.backlog import Delivery
 from producers.explorer.ledger import TaskLedger
 from rft.config import Config
-from rft.errors import BrokerError, DecodeError
+from rft.errors import DecodeError
 from rft.log.clients import make_consumer
+from rft.log.patience import Patience
 from rft.log.registry import open_registry
 from rft.log.topics import topic_name
 from schemas.codec import decode
@@ -67,6 +68,7 @@ class TaskFeed(AsyncConsumerRebalanceListener):
         self._taking = threading.Event()
         self._open = threading.Event()
         self._commit_at = 0.0
+        self._patience = Patience(f"cannot take tasks from {self._topic}")
         self.error: Exception | None = None
         """What ended the thread, if it was not :meth:`close`."""
         self._consumer: KafkaConsumer = make_consumer(config, member_id, f"{config.log.namespace}.explorers")
@@ -120,16 +122,23 @@ class TaskFeed(AsyncConsumerRebalanceListener):
                 if time.monotonic() >= self._commit_at:
                     self._commit()
                 self._pause_or_resume()
-                self._take(self._consumer.poll(timeout_ms=POLL_MS))
+                self._take(self._poll())
             self._settle()
             self._commit()
-        except KafkaError as error:
-            self.error = BrokerError(f"cannot take tasks from {self._topic}: {error}")
         # The thread's end is the role's end: its owner raises what is kept here.
         except Exception as error:
             self.error = error
         finally:
             self._consumer.close(autocommit=False, timeout_ms=LEAVE_TIMEOUT_MS)
+
+    def _poll(self) -> dict[TopicPartition, list[Any]]:
+        try:
+            batches: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=POLL_MS)
+        except KafkaError as error:
+            self._patience.bear(error)
+            return {}
+        self._patience.eased()
+        return batches
 
     def _settle(self) -> None:
         """Enter in the ledger what was acknowledged since the last time."""

@@ -33,7 +33,9 @@ def ask_offsets(
                 raise BrokerError(f"no leader is known for {error}") from None
             time.sleep(0.05)
         except KafkaError as error:
-            raise BrokerError(f"cannot read offsets: {error}") from error
+            if not error.retriable or time.monotonic() > deadline:
+                raise BrokerError(f"cannot read offsets: {error}") from error
+            time.sleep(0.1)
 
 
 class EndOffsets:

@@ -15,6 +15,7 @@ from rft.config import Config
 from rft.errors import BrokerError, DecodeError, TopicError
 from rft.log.clients import make_consumer
 from rft.log.ends import EndOffsets, ask_offsets
+from rft.log.patience import Patience
 from rft.log.registry import open_registry
 from rft.log.topics import topic_name
 from schemas.codec import DEFAULT_MAX_BYTES, decode
@@ -78,6 +79,7 @@ class EventReader:
         """
         self._entities = {topic_name(config, entity): entity for entity in entities}
         self._ends = EndOffsets(config, client_id)
+        self._patience = Patience(f"cannot read {', '.join(self._entities)}")
         self._max_bytes = config.log.max_message_bytes
         registry = open_registry(config)
         self._writer_schemas = None if registry is None else registry.find
@@ -96,11 +98,16 @@ class EventReader:
         return dict(self._positions)
 
     def poll(self, timeout_s: float = 0.5, max_events: int = 500) -> list[Event]:
-        """Events, in order within each partition; empty if none came within ``timeout_s``."""
+        """Events, in order within each partition; empty if none came within ``timeout_s``.
+
+        A broker that is away is borne for a minute; then, or if trying again cannot help, BrokerError.
+        """
         try:
             batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_events)
         except KafkaError as error:
-            raise BrokerError(f"cannot read {', '.join(self._entities)}: {error}") from error
+            self._patience.bear(error)
+            return []
+        self._patience.eased()
         events = []
         for partition, messages in batches.items():
             where = (self._entities[partition.topic], partition.partition)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from types import TracebackType
@@ -98,7 +99,9 @@ class EventWriter:
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Send what is buffered, for at most ``timeout_s``, and disconnect. Does not raise for lost events: flush."""
-        self._producer.close(timeout=timeout_s)
+        # What brought us here is the error to tell, not that the broker is away.
+        with contextlib.suppress(KafkaError):
+            self._producer.close(timeout=timeout_s)
 
     def __enter__(self) -> EventWriter:
         return self
