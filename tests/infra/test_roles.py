@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import time
 
 import pytest
 
+from infra.quiet import Sparingly
 from infra.roles import ROLES, lasting_error
 
 ROLE = """
@@ -94,3 +97,30 @@ def test_every_role_of_the_table_can_be_imported():
 
     for entry in ROLES.values():
         assert callable(importlib.import_module(entry.module).run)
+
+
+def test_what_kafkas_clients_repeat_is_said_once_in_a_while_and_nothing_else_is_withheld(monkeypatch):
+    monkeypatch.setattr("infra.quiet.INTERVAL_S", 0.3)
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    handler.addFilter(Sparingly("kafka", "aiokafka"))
+    noisy, ours = logging.getLogger("kafka.a_test"), logging.getLogger("rft.a_test")
+    for logger in (noisy, ours):
+        logger.addHandler(handler)
+    try:
+        for number in range(200):
+            noisy.error("%s: connection lost", number, exc_info=ValueError("nobody wants this traceback"))
+            ours.error("ours")
+        noisy.error("not authorised")
+        time.sleep(0.4)
+        noisy.error("%s: connection lost", 200)
+    finally:
+        for logger in (noisy, ours):
+            logger.removeHandler(handler)
+    assert said.getvalue().splitlines() == [
+        "WARNING 0: connection lost",
+        *["ERROR ours"] * 200,
+        "WARNING not authorised",
+        "WARNING 200: connection lost (and 199 more such lines)",
+    ]
