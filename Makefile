@@ -5,9 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Most tests wait for brokers and processes, so three workers suit two cores.
 PYTEST_ARGS ?= -q -n 3 --dist worksteal
+# Each kind of fault twice takes about eight minutes.
+N ?= 28
+SEED ?= 0
+CHAOS_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format clean
+.PHONY: help setup quickstart test chaos lint format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +33,10 @@ quickstart: $(STAMP)  ## Train a small model through a real log and write a repo
 test: $(STAMP)  ## Run all tests (set KAFKA_HOME and REGISTRY_HOME to include those on Apache Kafka and a schema registry)
 	@echo "==> Running the tests"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+chaos: $(STAMP)  ## Inject N=28 faults (SEED=0) into pipelines on Apache Kafka and audit their logs; needs KAFKA_HOME
+	@echo "==> Injecting $(N) faults drawn from seed $(SEED); CHAOS_ARGS=--help lists further options"
+	@PYTHONPATH=tests $(BIN)/python -m chaos --faults $(N) --seed $(SEED) $(CHAOS_ARGS)
 
 lint: $(STAMP)  ## Check style and types
 	@echo "==> ruff check, ruff format --check, mypy"

@@ -2,15 +2,14 @@
 
 import random
 
-import numpy as np
 import pytest
+from accounts import discrepancies
 from kafka import KafkaProducer
 from pipeline import Pipeline, read_log, settings
+from poison import garbage
 
 from rft.log.events import EventReader
 from rft.log.topics import topic_name
-from schemas.codec import encode
-from schemas.events import Experience, Reward
 
 pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -50,24 +49,6 @@ def follow():
         follower.close()
 
 
-def check_nothing_lost_nothing_twice(log, steps: int) -> None:
-    """Set equality: what was ordered came to an end, and the surviving weights learned nothing twice."""
-    assert [step.step for step in log.lineage] == list(range(1, steps + 1))
-    trained = [ref.experience_id for step in log.lineage for ref in step.trained]
-    assert len(trained) == len(set(trained))
-    issued = [task.number for task in log.tasks if task.split == "train"]
-    assert len(issued) == len(set(issued))
-    assert sorted(issued) == list(range(len(issued)))
-    ordered = {f"{task.group_id}/{sample}" for task in log.tasks for sample in range(task.samples)}
-    published = {experience.experience_id for experience in log.experiences}
-    ready = {scored.experience.experience_id for scored in log.ready.values()}
-    retired = {number for step in log.steps for number in step.retired}
-    unfinished = {task.group_id for task in log.tasks if task.split == "train" and task.number not in retired}
-    missing = {one for one in ordered - (published & ready) if one.rsplit("/", 1)[0] not in unfinished}
-    assert missing == set()
-    assert published <= ordered
-
-
 def test_a_run_survives_kill_9_of_each_role_in_turn(pipeline, follow, tmp_path, tiny_model, kafka_broker):
     """No task is lost and nothing is trained twice in the surviving weights."""
     run = pipeline(
@@ -87,38 +68,8 @@ def test_a_run_survives_kill_9_of_each_role_in_turn(pipeline, follow, tmp_path, 
             f"restart of the {role}",
         )
     assert run.wait(200) == 0, run.tail()
-    check_nothing_lost_nothing_twice(read_log(run.config), steps=120)
+    assert discrepancies(read_log(run.config), steps=120) == []
     assert run.report["finished"] is True
-
-
-def garbage(source: random.Random) -> list[tuple[bytes, bytes]]:
-    """1,000 malformed events as (key, value): random, truncated, of another schema, with a NaN, trailing or 10 MB."""
-    experience = Experience(
-        experience_id="g/0", group_id="g", number=-1, sample=0, split="train", group_size=1, prompt="a>",
-        response="a", answer="a", created_at=0, source="garbage", model="policy",
-        tokens=np.array([1, 2], dtype=np.int32), action_mask=np.array([0, 1], dtype=np.uint8),
-        logprobs=np.array([0, -1.2345678], dtype=np.float32), versions=np.array([-1, 0], dtype=np.int32),
-    )  # fmt: skip
-    good = encode(experience)
-    # Encoding refuses a NaN, so its four bytes are put in afterwards.
-    logprob = np.float32(-1.2345678).tobytes()
-    assert good.count(logprob) == 1
-    with_nan = good.replace(logprob, np.float32("nan").tobytes())
-    reward = encode(Reward("g/0", "g", "someone", 1.0, 0))
-    values: list[bytes] = []
-    for i in range(1000):
-        match i % 5:
-            case 0:
-                values.append(source.randbytes(source.randint(0, 400)))
-            case 1:
-                values.append(good[: source.randint(0, len(good) - 1)])
-            case 2:
-                values.append(reward)
-            case 3:
-                values.append(with_nan)
-            case 4:
-                values.append(source.randbytes(10_000_000) if i < 50 else good + b"trailing")
-    return [(f"garbage-{i}".encode(), value) for i, value in enumerate(values)]
 
 
 def test_garbage_goes_to_the_dead_letters_and_disturbs_nobody(pipeline, follow, tmp_path, tiny_model, kafka_broker):
@@ -133,7 +84,9 @@ def test_garbage_goes_to_the_dead_letters_and_disturbs_nobody(pipeline, follow, 
     sent: dict[tuple[int, int], tuple[bytes, bytes]] = {}
     producer = KafkaProducer(bootstrap_servers=kafka_broker, max_request_size=12_000_000)
     topic = topic_name(run.config, "experiences")
-    futures = [(pair, producer.send(topic, key=pair[0], value=pair[1])) for pair in garbage(random.Random(7))]
+    futures = [
+        (pair, producer.send(topic, key=pair[0], value=pair[1])) for pair in garbage(random.Random(7), 1000, huge=10)
+    ]
     for pair, future in futures:
         where = future.get(60)
         sent[where.partition, where.offset] = pair
@@ -155,7 +108,7 @@ def test_garbage_goes_to_the_dead_letters_and_disturbs_nobody(pipeline, follow, 
         assert headers["rft.error.stage"]
         assert headers["rft.error.class"]
         assert headers["rft.error.message"]
-    check_nothing_lost_nothing_twice(log, steps=60)
+    assert discrepancies(log, steps=60) == []
     assert run.report["experiences"]["dead_lettered"] == 1000
     assert run.report["experiences"]["duplicates"] == 0
     assert "restart" not in run.output.read_text()

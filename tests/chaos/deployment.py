@@ -1,0 +1,135 @@
+"""One pipeline under fault: started, its processes found by name, ended cleanly."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from kafka import KafkaProducer
+from pipeline import RFT, Pipeline, settings
+
+from chaos.disk import SmallDisk
+from chaos.node import ProxiedNode
+from chaos.plan import SESSION_S, Scenario
+from chaos.watch import Place, Watch
+from rft.config import Config
+from rft.log.events import EventReader
+from rft.log.topics import topic_name
+from schemas.events import TrainingStep
+
+LAST_STEPS = 3
+"""Steps that a pipeline still takes after the last fault, to come to a regular end."""
+ENDLESS = 1_000_000
+
+
+class Deployment:
+    """A conductor, explorers, processors and a trainer on a proxied broker, their folder on a small disk."""
+
+    def __init__(self, folder: Path, model: Path, node: ProxiedNode, scenario: Scenario) -> None:
+        folder.mkdir(parents=True)
+        self.node = node
+        self.folder = folder
+        self.disk = SmallDisk(folder / "runs")
+        self._settings: dict[str, Any] = settings(
+            folder,
+            model,
+            node.servers,
+            log={"session_timeout_ms": int(SESSION_S * 1000), "namespace": f"chaos-{os.getpid()}-{scenario.number}"},
+            trainer={
+                "steps": ENDLESS,
+                "groups_per_step": 4,
+                "learning_rate": 1e-4,
+                "checkpoint_interval": 10,
+                "max_staleness": scenario.max_staleness,
+                "sync_interval": scenario.sync_interval,
+                "max_barren_groups": 0,
+            },
+            eval={"tasks": 10},
+            # Longer than any recovery: a group released without its late members is no loss, but looks like one.
+            processor={"group_deadline_s": 300},
+            launcher={
+                "explorers": scenario.explorers,
+                "processors": scenario.processors,
+                # Many faults in a short time are the point here; elsewhere they would be a reason to give up.
+                "restart_limit": 1000,
+                "restart_window_s": 10,
+            },
+        )
+        self.run = Pipeline(folder, self._settings)
+        direct = self.config.broker.model_copy(update={"bootstrap_servers": node.direct_servers})
+        self.direct_config: Config = self.config.model_copy(update={"broker": direct})
+        self.watch = Watch(self.direct_config)
+        self.poison: dict[Place, tuple[bytes, bytes]] = {}
+        """What was sent to ``experiences`` that is no experience."""
+
+    @property
+    def config(self) -> Config:
+        return self.run.config
+
+    def start(self, timeout_s: float) -> None:
+        """Start it, and return when it trains."""
+        self.run.start()
+        deadline = time.monotonic() + timeout_s
+        self.run.wait_until(lambda: bool(self.run.role("trainer")), timeout_s, "trainer")
+        self.watch.start()
+        self.run.wait_until(lambda: self.watch.step > 0, max(1, deadline - time.monotonic()), "first step")
+
+    def processes(self, role: str) -> Iterator[tuple[str, psutil.Process]]:
+        """Name (``explorer-1``) and process of each that lives, of one role."""
+        for process in self.run.role(role):
+            try:
+                yield process.environ()["RFT_ROLE_NAME"], process
+            except (psutil.Error, KeyError):  # just started: not yet what it will be, or ended already
+                continue
+
+    def process(self, name: str) -> psutil.Process | None:
+        """The live process of that name."""
+        return next((found for at, found in self.processes(name.partition("-")[0]) if at == name), None)
+
+    def send_poison(self, events: list[tuple[bytes, bytes]]) -> None:
+        """Publish what is no experience, and note where it stands."""
+        topic = topic_name(self.config, "experiences")
+        producer = KafkaProducer(bootstrap_servers=self.node.direct_servers)
+        try:
+            sent = [(pair, producer.send(topic, key=pair[0], value=pair[1])) for pair in events]
+            for pair, future in sent:
+                where = future.get(60)
+                self.poison[where.partition, where.offset] = pair
+        finally:
+            producer.close()
+
+    def finish(self, timeout_s: float) -> int:
+        """Stop the run, let the same run take its last steps to a regular end; how many steps it took in all."""
+        self.run.stop()
+        self.watch.stop()
+        steps = self._steps_taken() + LAST_STEPS
+        again = self.folder / "finish"
+        again.mkdir()
+        self.run = Pipeline(again, self._settings | {"trainer": self._settings["trainer"] | {"steps": steps}})
+        self.run.start()
+        assert self.run.wait(timeout_s) == 0, self.run.tail()
+        return steps
+
+    def audit(self) -> subprocess.CompletedProcess[str]:
+        """``rft audit --json``."""
+        command = [RFT, "audit", str(self.run.path), "--json"]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+
+    def close(self) -> None:
+        """End whatever still runs."""
+        self.run.stop()
+        self.watch.stop()
+        self.disk.close()
+
+    def _steps_taken(self) -> int:
+        newest = 0
+        with EventReader(self.direct_config, "chaos-steps", ["steps"]) as reader:
+            ends = reader.end_offsets()
+            while not reader.caught_up(ends):
+                newest = max([newest, *(event.record(TrainingStep).step for event in reader.poll(0.5))])
+        return newest

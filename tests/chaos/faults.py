@@ -1,0 +1,150 @@
+"""How each fault is carried out, and what shows that the pipeline has got over it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+import psutil
+from poison import garbage
+
+from chaos.deployment import Deployment
+from chaos.plan import Fault
+
+Recovered = Callable[[], bool]
+LEAST_POISON, MOST_POISON = 5, 200
+DISK_QUIET_S = 4.0
+"""For so long no weights must have been announced before a disk counts as full for the trainer."""
+DISK_FULL_S = 40.0
+
+
+class NotFeltError(AssertionError):
+    """A fault was injected, but nothing came of it."""
+
+
+def inject(fault: Fault, here: Deployment) -> Recovered:
+    """Carry the fault out, to its end; what it returns says whether the pipeline has recovered."""
+    match fault.kind.split():
+        case ["kill", "-9", "broker"]:
+            return _kill_broker(fault, here)
+        case ["kill", "-9", role]:
+            return _kill(fault, here, role)
+        case ["SIGSTOP", role]:
+            return _stop(fault, here, role)
+        case ["1", "%", "poison"]:
+            return _poison(fault, here)
+        case ["full", "disk"]:
+            return _fill_disk(here)
+        case ["network", mode]:
+            return _network(fault, here, mode)
+    raise ValueError(fault.kind)
+
+
+def _kill(fault: Fault, here: Deployment, role: str) -> Recovered:
+    name, old = _pick(fault, here, role)
+    old.kill()
+
+    def recovered() -> bool:
+        new = here.process(name)
+        return new is not None and new.pid != old.pid and _works(here, role, new, _created_ms(new))
+
+    return recovered
+
+
+def _stop(fault: Fault, here: Deployment, role: str) -> Recovered:
+    name, process = _pick(fault, here, role)
+    process.suspend()
+    time.sleep(fault.lasts_s)
+    process.resume()
+    since = _now_ms()
+
+    def recovered() -> bool:
+        now = here.process(name)  # another, if it found that it had to end
+        return now is not None and _works(here, role, now, since)
+
+    return recovered
+
+
+def _kill_broker(fault: Fault, here: Deployment) -> Recovered:
+    here.node.kill()
+    time.sleep(fault.lasts_s)
+    here.node.start()
+    return _all_goes_round(here)
+
+
+def _network(fault: Fault, here: Deployment, mode: str) -> Recovered:
+    chance = random.Random(fault.seed)
+    proxy = here.node.proxy
+    match mode:
+        case "cut":
+            hit = proxy.cut()
+        case "delay":
+            hit = proxy.connections
+            proxy.delay(chance.uniform(0.1, 0.6), fault.seed)
+        case _:
+            hit = proxy.drop(chance.uniform(0.3, 1.0), fault.seed)
+    time.sleep(fault.lasts_s)
+    proxy.mend()
+    if not hit:
+        raise NotFeltError("there was no connection to hit")
+    return _all_goes_round(here)
+
+
+def _poison(fault: Fault, here: Deployment) -> Recovered:
+    since = _now_ms()
+    due = here.watch.count("experiences") // 100 - len(here.poison)
+    events = garbage(random.Random(fault.seed), min(max(due, LEAST_POISON), MOST_POISON))
+    before = set(here.poison)
+    here.send_poison(events)
+    sent = set(here.poison) - before
+    return lambda: sent <= here.watch.letters() and here.watch.wrote("steps", since)
+
+
+def _fill_disk(here: Deployment) -> Recovered:
+    """Full until the trainer has stood still for want of room."""
+    _, trainer = next(here.processes("trainer"))
+    began = time.monotonic()
+    quiet_since = _now_ms()
+    while _now_ms() - quiet_since < DISK_QUIET_S * 1000:
+        here.disk.fill(trainer)
+        time.sleep(0.05)
+        if here.watch.wrote("weights", quiet_since):
+            quiet_since = _now_ms()
+        if time.monotonic() - began > DISK_FULL_S:
+            here.disk.free(trainer)
+            raise NotFeltError(f"weights were written for {DISK_FULL_S:g} s on a disk that is full ({here.disk.how})")
+    here.disk.free(trainer)
+    since = _now_ms()
+    return lambda: here.watch.wrote("weights", since) and here.watch.wrote("steps", since)
+
+
+def _pick(fault: Fault, here: Deployment, role: str) -> tuple[str, psutil.Process]:
+    found = sorted(here.processes(role), key=lambda pair: pair[0])
+    return found[fault.index % len(found)]
+
+
+def _works(here: Deployment, role: str, process: psutil.Process, since_ms: int) -> bool:
+    """Whether this very process has done its part since then, and a step was taken."""
+    entity, by = {
+        "conductor": ("tasks", "conductor$"),
+        "explorer": ("experiences", f"-{process.pid}$"),
+        "processor": ("ready", f":{process.pid}$"),
+        "trainer": ("steps", f"/{process.pid}/"),
+    }[role]
+    return here.watch.wrote(entity, since_ms, by) and here.watch.wrote("steps", since_ms)
+
+
+def _all_goes_round(here: Deployment) -> Recovered:
+    """Tasks, experiences, groups, steps and weights were all written since now."""
+    since = _now_ms()
+    entities = ("tasks", "experiences", "ready", "steps", "weights")
+    return lambda: all(here.watch.wrote(entity, since) for entity in entities)
+
+
+def _created_ms(process: psutil.Process) -> int:
+    return int(process.create_time() * 1000)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

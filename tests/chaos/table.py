@@ -1,0 +1,157 @@
+"""What came of the faults: results, and the table of them. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from rich.table import Table
+
+from chaos.plan import KINDS
+
+SLOW_S = 60.0
+"""Recoveries that take longer are pointed out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that must not be."""
+
+    kind: Literal["lost", "twice", "unbalanced", "stuck"]
+    text: str
+    at_ms: int = 0
+    """Unix time of what it is about; 0 if not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One fault that was injected."""
+
+    number: int
+    kind: str
+    scenario: int
+    injected_at_ms: int
+    recovery_s: float | None
+    """From its injection to the proof of recovery, the fault's own duration included; None if it never came."""
+    lasts_s: float
+    """The fault's own duration."""
+
+
+@dataclass(slots=True)
+class Row:
+    """A line of the table."""
+
+    kind: str
+    injected: int = 0
+    lost: int = 0
+    twice: int = 0
+    recoveries: list[float] = field(default_factory=list)
+
+    @property
+    def p50_s(self) -> float | None:
+        return round(statistics.median(self.recoveries), 1) if self.recoveries else None
+
+    @property
+    def max_s(self) -> float | None:
+        return round(max(self.recoveries), 1) if self.recoveries else None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """All scenarios of a run of the harness."""
+
+    seed: int
+    results: list[Result] = field(default_factory=list)
+    findings: list[tuple[int, Finding]] = field(default_factory=list)
+    """With the scenario's number."""
+    scenarios: int = 0
+    """Those that came to their end."""
+    steps: int = 0
+    experiences: int = 0
+    wall_s: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings
+
+    def rows(self) -> list[Row]:
+        """One for each kind that was injected, then one for all."""
+        by_kind = {kind: Row(kind) for kind in KINDS}
+        total = Row("all")
+        for result in self.results:
+            for row in (by_kind[result.kind], total):
+                row.injected += 1
+                if result.recovery_s is not None:
+                    row.recoveries.append(result.recovery_s)
+        for scenario, finding in self.findings:
+            culprit = blamed(finding, [r for r in self.results if r.scenario == scenario])
+            for row in (by_kind[culprit.kind] if culprit else Row(""), total):
+                row.lost += finding.kind == "lost"
+                row.twice += finding.kind == "twice"
+        return [row for row in by_kind.values() if row.injected] + [total]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for ``--json``."""
+        rows = [
+            {"fault": r.kind, "injected": r.injected, "lost": r.lost, "trained_twice": r.twice, "p50_s": r.p50_s,
+             "max_s": r.max_s}
+            for r in self.rows()
+        ]  # fmt: skip
+        findings = [{"scenario": scenario, **asdict(finding)} for scenario, finding in self.findings]
+        return {
+            "ok": self.ok,
+            "seed": self.seed,
+            "scenarios": self.scenarios,
+            "steps": self.steps,
+            "experiences": self.experiences,
+            "wall_s": round(self.wall_s, 1),
+            "table": rows,
+            "findings": findings,
+            "faults": [asdict(result) for result in self.results],
+        }
+
+
+def blamed(finding: Finding, results: Sequence[Result]) -> Result | None:
+    """The fault in whose time the finding falls: the last one injected before it."""
+    before = [result for result in results if result.injected_at_ms <= finding.at_ms]
+    return max(before, key=lambda result: result.injected_at_ms, default=None)
+
+
+def table(outcome: Outcome) -> Table:
+    """For people."""
+    seconds = f"{outcome.wall_s / 60:.1f} min"
+    what = f"{outcome.scenarios} deployments, {outcome.steps:,} steps, {outcome.experiences:,} experiences"
+    made = Table(title=f"seed {outcome.seed}: {what}, {seconds}", title_justify="left")
+    made.add_column("fault")
+    for name in ("injected", "lost", "trained twice", "recovery p50 s", "max s"):
+        made.add_column(name, justify="right")
+    rows = outcome.rows()
+    for row in rows:
+        if row is rows[-1]:
+            made.add_section()
+        bad = "bold red" if row.lost or row.twice else ""
+        cells = (row.injected, row.lost, row.twice, _shown(row.p50_s), _shown(row.max_s))
+        made.add_row(row.kind, *map(str, cells), style=bad)
+    return made
+
+
+def remarks(outcome: Outcome) -> list[str]:
+    """What the table does not say: findings, slow recoveries, faults that were never got over."""
+    lines = [f"{finding.kind} (deployment {scenario}): {finding.text}" for scenario, finding in outcome.findings]
+    slow = [r for r in outcome.results if r.recovery_s is not None and r.recovery_s > SLOW_S]
+    lines += [
+        f"slow: fault {r.number}, {r.kind}: {r.recovery_s:.0f} s (it lasted {r.lasts_s:g} s itself)" for r in slow
+    ]
+    return lines
+
+
+def counts(findings: Iterable[Finding]) -> Mapping[str, int]:
+    """How many of each kind."""
+    found = list(findings)
+    return {kind: sum(one.kind == kind for one in found) for kind in ("lost", "twice", "unbalanced", "stuck")}
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

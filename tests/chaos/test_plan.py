@@ -1,0 +1,92 @@
+"""What is drawn from a seed, and what the table makes of what came of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from accounts import discrepancies
+from hypothesis import given
+from hypothesis import strategies as st
+from pipeline import Log
+
+from chaos.plan import KINDS, SESSION_S, make_plan
+from chaos.table import Finding, Outcome, Result, blamed, remarks
+from schemas.events import EventRef, Task, TrainingStep
+
+
+@given(seed=st.integers(0, 2**32), faults=st.integers(1, 300), per=st.integers(1, 40))
+def test_every_kind_is_drawn_equally_often_and_nothing_is_left_out(seed, faults, per):
+    plan = make_plan(seed, faults, per_scenario=per)
+    drawn = [fault for scenario in plan for fault in scenario.faults]
+    assert [fault.number for fault in drawn] == list(range(faults))
+    assert all(1 <= len(scenario.faults) <= per for scenario in plan)
+    counts = Counter(fault.kind for fault in drawn)
+    assert max(counts.values()) - min(counts.get(kind, 0) for kind in KINDS) <= 1
+    assert plan == make_plan(seed, faults, per_scenario=per)
+
+
+def test_who_is_stopped_is_silent_for_longer_than_a_session():
+    drawn = [fault for scenario in make_plan(1, 280) for fault in scenario.faults]
+    stops = [fault.lasts_s for fault in drawn if fault.kind.startswith("SIGSTOP")]
+    assert len(stops) == 80
+    assert min(stops) > SESSION_S
+
+
+def test_another_seed_is_another_plan():
+    assert make_plan(1, 50) != make_plan(2, 50)
+
+
+RESULTS = [
+    Result(0, "kill -9 trainer", 0, 1000, 4.0, 0),
+    Result(1, "full disk", 0, 2000, 8.0, 0),
+    Result(2, "kill -9 trainer", 1, 3000, 70.0, 0),
+]
+
+
+def test_the_table_counts_what_each_fault_cost_and_how_long_it_took():
+    outcome = Outcome(0, RESULTS, [(0, Finding("lost", "a", 2500)), (0, Finding("twice", "b", 0))])
+    rows = {row.kind: (row.injected, row.lost, row.twice, row.p50_s, row.max_s) for row in outcome.rows()}
+    assert rows == {
+        "kill -9 trainer": (2, 0, 0, 37.0, 70.0),
+        "full disk": (1, 1, 0, 8.0, 8.0),
+        "all": (3, 1, 1, 8.0, 70.0),
+    }
+    assert not outcome.ok
+    assert any("slow: fault 2" in line for line in remarks(outcome))
+
+
+def test_only_a_run_without_findings_is_well():
+    assert Outcome(0, RESULTS).ok
+    for kind in ("lost", "twice", "unbalanced", "stuck"):
+        assert not Outcome(0, RESULTS, [(0, Finding(kind, ""))]).ok
+
+
+def test_a_finding_is_blamed_on_the_fault_before_it():
+    assert blamed(Finding("lost", "", 999), RESULTS) is None
+    assert blamed(Finding("lost", "", 2000), RESULTS[:2]).number == 1
+
+
+def task(number: int) -> Task:
+    return Task(f"train-{number:08d}", number, "train", "s", "p", "a", 1, 1, 1.0, 1.0, 0, 0, 100 + number)
+
+
+def step(number: int, *names: str, retired: tuple[int, ...] = ()) -> TrainingStep:
+    refs = tuple(EventRef(0, 0, name, 0, 0) for name in names)
+    return TrainingStep("policy", "step", number, 0, 1, refs, (), retired, "d", {}, 1)
+
+
+@pytest.mark.parametrize(
+    ("log", "found"),
+    [
+        (Log([task(0)], [], {}, [step(1)], [], []), []),
+        (Log([task(0)], [], {}, [step(1, retired=(0,))], [], []), ["train-00000000/0 has no outcome"]),
+        (Log([], [], {}, [], [], []), ["step 1 is not in steps"]),
+        (Log([], [], {}, [step(1), step(2)], [], []), ["there is a step 2, after the last"]),
+        (Log([], [], {}, [step(1, "a", "a")], [], []), ["a was trained in steps 1 and 1"]),
+        (Log([task(0), task(0)], [], {}, [step(1)], [], []), ["task 0 was issued 2 times"]),
+        (Log([task(1)], [], {}, [step(1)], [], []), ["task 0 was never issued"]),
+    ],
+)
+def test_what_is_lost_or_doubled_is_named(log, found):
+    assert [one.text for one in discrepancies(log, steps=1)] == found
