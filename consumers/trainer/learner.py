@@ -11,12 +11,11 @@ from typing import Any
 import torch
 import transformers
 
-from rft.algorithms.compose import compose
-from rft.config import Config
+from rft.config import Config, engine_fields
 from rft.errors import CheckpointError
 from rft.training.batch import StepBatch
 from rft.training.checkpoint import Checkpoint, CheckpointState, restore_rng, write_checkpoint
-from rft.training.engine import TorchEngine
+from rft.training.engines.opening import open_engine
 from rft.training.progress import LogProgress
 from rft.training.sample import Sample, Wanted
 from rft.weights.checkpoint import companion_files
@@ -36,7 +35,7 @@ class Learner:
         initial = Path(config.policy.model)
         folder = checkpoint.folder if checkpoint else initial
         self.companions = companion_files_of(folder)
-        self.engine = TorchEngine(folder, config.trainer, compose(config.algorithm), seed=config.run.seed)
+        self.engine = open_engine(folder, config)
         self.step = 0
         self.version = 0
         self.version_step = 0
@@ -44,13 +43,11 @@ class Learner:
         self.last_record: tuple[int, int] | None = None
         self.progress: LogProgress | None = None
         self.checkpointed_step = -1
-        if checkpoint:
-            self._restore(checkpoint)
-        if self.engine.needs_reference and self.engine.set_reference(initial) != self.initial_digest:
-            raise CheckpointError(
-                f"policy.model ({initial.absolute()}) is not the model that this run started from, so the KL term "
-                "would compare with other weights; put the original back or start a new run"
-            )
+        try:
+            self._become(checkpoint, initial)
+        except BaseException:
+            self.engine.close()
+            raise
 
     @property
     def wanted(self) -> Wanted:
@@ -92,7 +89,7 @@ class Learner:
         folder = write_checkpoint(
             self.config.run.path,
             state,
-            weights=self.engine.serialized(),
+            weights=self.engine.checkpoint_files(),
             companions=self.companions,
             optimizer=self.engine.optimizer_tensors(),
             keep=self.config.trainer.keep_checkpoints,
@@ -101,8 +98,26 @@ class Learner:
         self.checkpointed_step = self.step
         return folder
 
+    def close(self) -> None:
+        """End the engine's other processes."""
+        self.engine.close()
+
+    def _become(self, checkpoint: Checkpoint | None, initial: Path) -> None:
+        if checkpoint:
+            self._restore(checkpoint)
+        if self.engine.needs_reference and self.engine.set_reference(initial) != self.initial_digest:
+            raise CheckpointError(
+                f"policy.model ({initial.absolute()}) is not the model that this run started from, so the KL term "
+                "would compare with other weights; put the original back or start a new run"
+            )
+
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
+        if self.engine.base_digest not in (None, state.initial_digest):
+            raise CheckpointError(
+                f"policy.model ({Path(self.config.policy.model).absolute()}) is not the model that the adapters in "
+                f"{checkpoint.folder} were trained on; put the original back or start a new run"
+            )
         if state.digest != self.digest:
             raise CheckpointError(f"{checkpoint.folder}: its weights do not have the digest that its state names")
         self.engine.restore_optimizer(checkpoint.optimizer)
@@ -137,6 +152,7 @@ def made_with(config: Config) -> dict[str, Any]:
         "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "algorithm": config.algorithm.model_dump(mode="json"),
         **{name: trainer[name] for name in (*kept, "threads", "device", "dtype")},
+        **engine_fields(config.trainer),
     }
 
 

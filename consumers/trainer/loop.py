@@ -41,7 +41,7 @@ def run(config: Config, stop: StopEvent) -> None:
     with ExitStack() as stack:
         writer = stack.enter_context(closing(EventWriter(config, client_id(config), linger_ms=0)))
         checkpoint = newest_checkpoint(config.run.path, key)
-        learner = Learner(config, checkpoint)
+        learner = stack.enter_context(closing(Learner(config, checkpoint)))
         max_bytes = int(config.trainer.buffer_mb * 2**20)
         intake = Intake(config, writer, learner.progress, max_bytes, learner.wanted)
         stack.callback(intake.close)
@@ -118,6 +118,7 @@ class Trainer:
             if self._buffer.must_tell or self._buffer.pending_drops >= MAX_UNTOLD_DROPS:
                 self._tell_drops()
             self._claim.check_now_and_then()
+            self._learner.engine.check()
         return False
 
     def _read(self) -> None:

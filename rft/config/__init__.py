@@ -5,6 +5,7 @@ each stronger than the one before (see :mod:`rft.config_sources`). Nothing here 
 """
 
 from rft.config.data import ColumnsConfig, ImportConfig
+from rft.config.engines import EngineConfig, LoraConfig, engine_fields
 from rft.config.exploring import EvalConfig, PolicyConfig, RolloutConfig, TasksConfig
 from rft.config.learning import AlgorithmConfig, TrainerConfig, TrainerOverrides
 from rft.config.log import ArchiveConfig, BrokerConfig, LogConfig, RegistryConfig
@@ -19,12 +20,14 @@ __all__ = [
     "BrokerConfig",
     "ColumnsConfig",
     "Config",
+    "EngineConfig",
     "EntityName",
     "EvalConfig",
     "ExternalRewardsConfig",
     "ImportConfig",
     "LauncherConfig",
     "LogConfig",
+    "LoraConfig",
     "Name",
     "PolicyConfig",
     "ProcessorConfig",
@@ -37,4 +40,5 @@ __all__ = [
     "TrainerConfig",
     "TrainerOverrides",
     "WeightsConfig",
+    "engine_fields",
 ]

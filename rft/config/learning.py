@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from rft.config.engines import EngineConfig
 from rft.config.section import Name, Section
 
 
@@ -33,7 +34,7 @@ class AlgorithmConfig(Section):
     """Mean over all tokens of a step, or over sequences of their token means."""
 
 
-class TrainerConfig(Section):
+class TrainerConfig(EngineConfig):
     model_key: Name = "policy"
     """Identity of this trainer: key of its weight versions and steps. Two trainers of one identity exclude each other:
     the newer takes over, the older stops."""

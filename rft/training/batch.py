@@ -1,4 +1,4 @@
-"""Samples become padded micro-batches: sorted by length, cut by tokens, ready for one forward pass each.
+"""Samples become micro-batches, padded or packed: sorted by length, cut by tokens, ready for one forward pass each.
 
 Everything here derives from the samples and their order alone, so a step done again is the same to the last bit.
 """
@@ -6,7 +6,7 @@ Everything here derives from the samples and their order alone, so a step done a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -73,17 +73,18 @@ class StepBatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MicroBatch:
-    """S whole sequences of a step, right-padded to L inputs, with N tokens to learn from.
+    """S whole sequences of a step, with N tokens to learn from: right-padded to L inputs each, or packed into one row.
 
-    Causal attention never looks right, so right padding needs no attention mask.
+    Causal attention never looks right, so right padding needs no attention mask. A packed row does need to tell its
+    sequences apart (:mod:`rft.training.packing`).
     """
 
     inputs: Tensor
-    """int64 [S, L]: all but each sequence's last token; 0 where padded."""
+    """int64 [S, L], 0 where padded, or packed [1, L]: all but each sequence's last token."""
     columns: Tensor
-    """int64 [C]: columns of ``inputs`` that predict a token to learn from, in any sequence; ascending."""
+    """int64 [C]: columns of ``inputs`` that predict a token to learn from, in any row; ascending."""
     picks: Tensor
-    """int64 [N]: where the N predictions stand in logits [S, C, V] flattened to [S · C, V]."""
+    """int64 [N]: where the N predictions stand in logits [S, C, V] flattened to [S · C, V]; packed, 0 … N-1."""
     targets: Tensor
     """int64 [N]: the tokens that the policy wrote."""
     behaviour: Tensor
@@ -96,13 +97,18 @@ class MicroBatch:
     """int64 [N]: which of the micro-batch's sequences the token belongs to, 0 … S-1; ascending."""
     members: Tensor
     """int64 [S]: which of the step's sequences each is, 0 … B-1."""
+    packed: tuple[int, ...] | None = None
+    """Lengths of the S sequences of a packed row; None when each has a row of its own."""
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device."""
-        return MicroBatch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__slots__))
+        tensors = {name: getattr(self, name).to(device, non_blocking=True) for name in self.__slots__[:-1]}
+        return replace(self, **tensors)
 
 
-def cut(lengths: Sequence[int], max_tokens: int, units: Sequence[Sequence[int]] | None = None) -> list[list[int]]:
+def cut(
+    lengths: Sequence[int], max_tokens: int, units: Sequence[Sequence[int]] | None = None, *, packed: bool = False
+) -> list[list[int]]:
     """Indices of ``lengths`` grouped into micro-batches, shortest first.
 
     Each holds at most ``max_tokens`` tokens, padding included, but at least one unit.
@@ -110,25 +116,85 @@ def cut(lengths: Sequence[int], max_tokens: int, units: Sequence[Sequence[int]] 
     Args:
         units: indices that must stay together, such as the two of a preference; by default each is alone. What is in
             none of them is left out.
+        packed: there is no padding.
     """
     units = [[index] for index in range(len(lengths))] if units is None else units
     longest = [max(lengths[index] for index in unit) for unit in units]
     pieces: list[list[int]] = []
+    held = 0
     for place in sorted(range(len(units)), key=lambda place: (longest[place], units[place][0])):
-        if pieces and (len(pieces[-1]) + len(units[place])) * longest[place] <= max_tokens:
-            pieces[-1] += units[place]
+        unit = units[place]
+        added = sum(lengths[index] for index in unit)
+        size = held + added if packed else (len(pieces[-1]) + len(unit)) * longest[place] if pieces else 0
+        if pieces and size <= max_tokens:
+            pieces[-1] += unit
+            held += added
         else:
-            pieces.append(list(units[place]))
+            pieces.append(list(unit))
+            held = added
     return pieces
 
 
-def micro_batches(batch: StepBatch, max_tokens: int, units: Sequence[Sequence[int]] | None = None) -> list[MicroBatch]:
+def waste(batch: StepBatch, max_tokens: int, units: Sequence[Sequence[int]]) -> float:
+    """Tokens of ``units`` cut into padded micro-batches, over their tokens without padding; 1 or more."""
+    inputs = _inputs(batch)
+    pieces = cut(inputs, max_tokens, units)
+    padded = sum(len(piece) * max(inputs[i] for i in piece) for piece in pieces)
+    return padded / max(sum(inputs[i] for piece in pieces for i in piece), 1)
+
+
+def shares(batch: StepBatch, units: Sequence[Sequence[int]], ranks: int) -> list[list[Sequence[int]]]:
+    """``units`` dealt to so many ranks, so that each has about as many tokens: the longest first, to whom has least."""
+    inputs = _inputs(batch)
+    sizes = [sum(inputs[i] for i in unit) for unit in units]
+    dealt: list[list[Sequence[int]]] = [[] for _ in range(ranks)]
+    held = [0] * ranks
+    for place in sorted(range(len(units)), key=lambda place: (-sizes[place], units[place][0])):
+        rank = held.index(min(held))
+        dealt[rank].append(units[place])
+        held[rank] += sizes[place]
+    return dealt
+
+
+def micro_batches(
+    batch: StepBatch, max_tokens: int, units: Sequence[Sequence[int]] | None = None, *, packed: bool = False
+) -> list[MicroBatch]:
     """The micro-batches of a step, or of the part of it that ``units`` name (see :func:`cut`).
 
     ``max_tokens`` is the most tokens of one forward pass, padding included.
     """
-    inputs = [len(payload.tokens) - 1 for payload in batch.payloads]
-    return [_pad(batch, piece) for piece in cut(inputs, max_tokens, units)]
+    make = _pack if packed else _pad
+    return [make(batch, piece) for piece in cut(_inputs(batch), max_tokens, units, packed=packed)]
+
+
+def _inputs(batch: StepBatch) -> list[int]:
+    return [len(payload.tokens) - 1 for payload in batch.payloads]
+
+
+def _pack(batch: StepBatch, members: list[int]) -> MicroBatch:
+    payloads = [batch.payloads[member] for member in members]
+    lengths = np.array([len(payload.tokens) - 1 for payload in payloads])
+    # Where the row's tokens and the ones that follow them stand among all tokens.
+    before = np.arange(lengths.sum()) + np.repeat(np.arange(len(payloads)), lengths)
+    learned = np.concatenate([payload.action_mask for payload in payloads])[before + 1] != 0
+    tokens = np.concatenate([payload.tokens for payload in payloads])
+    after = before[learned] + 1
+    counts = batch.counts[members]
+    columns = np.flatnonzero(learned)
+    return MicroBatch(
+        inputs=torch.from_numpy(tokens[before].astype(np.int64))[None],
+        columns=torch.from_numpy(columns),
+        picks=torch.arange(len(columns)),
+        targets=torch.from_numpy(tokens[after].astype(np.int64)),
+        behaviour=torch.from_numpy(np.concatenate([payload.logprobs for payload in payloads])[after]),
+        versions=torch.from_numpy(np.concatenate([payload.versions for payload in payloads])[after]),
+        tokens=torch.from_numpy(
+            np.concatenate([np.arange(c) + s for c, s in zip(counts, batch.starts[members], strict=True)])
+        ),
+        sequences=torch.from_numpy(np.repeat(np.arange(len(members)), counts)),
+        members=torch.from_numpy(np.array(members, dtype=np.int64)),
+        packed=tuple(lengths.tolist()),
+    )
 
 
 def _pad(batch: StepBatch, members: list[int]) -> MicroBatch:

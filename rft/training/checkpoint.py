@@ -21,7 +21,6 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from rft.errors import CheckpointError
-from rft.weights.checkpoint import WEIGHTS_FILE
 from rft.weights.folders import describe_disk, remove_folder, whole_folder
 
 FOLDER = "checkpoints"
@@ -44,7 +43,7 @@ class CheckpointState:
     version_step: int
     """Step whose weights that version is."""
     digest: str
-    """sha256 of the weights in this checkpoint."""
+    """sha256 of the weights in this checkpoint; with LoRA, of the whole model with its adapters merged."""
     initial_digest: str
     """sha256 of the weights that training started from."""
     last_record: tuple[int, int] | None
@@ -60,7 +59,7 @@ class Checkpoint:
     """A checkpoint that was read and verified."""
 
     folder: Path
-    """A model folder in Hugging Face layout."""
+    """A model folder in Hugging Face layout; with LoRA, one of PEFT's adapters."""
     state: CheckpointState
     optimizer: Mapping[str, Tensor]
     rng: Mapping[str, Tensor]
@@ -71,13 +70,15 @@ def write_checkpoint(
     run_path: Path,
     state: CheckpointState,
     *,
-    weights: bytes,
+    weights: Mapping[str, bytes],
     companions: Mapping[str, bytes],
     optimizer: Mapping[str, Tensor],
     keep: int,
     keep_every: int = 0,
 ) -> Path:
     """Write a checkpoint and delete all but the newest ``keep`` and those of every ``keep_every`` steps.
+
+    ``weights`` are files by name: a model's, or adapters' and what describes them.
 
     Raises CheckpointError, naming the disk, when it cannot be written; nothing of it is left then, and older
     checkpoints are as they were.
@@ -86,7 +87,7 @@ def write_checkpoint(
     folder = root / f"step-{state.step:08d}"
     tensors = {f"optimizer/{name}": tensor.contiguous() for name, tensor in optimizer.items()}
     tensors |= {f"rng/{name}": tensor for name, tensor in rng_states().items()}
-    contents = {**companions, WEIGHTS_FILE: weights, _OPTIMIZER: save(tensors)}
+    contents = {**companions, **weights, _OPTIMIZER: save(tensors)}
     described = {
         "format": FORMAT,
         **asdict(state),

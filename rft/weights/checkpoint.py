@@ -22,6 +22,8 @@ WEIGHTS_FILE = "model.safetensors"
 TRANSPORT = "checkpoint"
 MAX_COMPANION_BYTES = 64 * 1024 * 1024
 """Larger files beside a model are no configuration or tokenizer, and are not copied along."""
+ADAPTER_CONFIG = "adapter_config.json"
+"""Beside merged weights it would have transformers look for an adapter."""
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"}
 
 
@@ -36,6 +38,7 @@ def companion_files(folder: Path) -> dict[str, bytes]:
             for path in sorted(folder.iterdir())
             if path.is_file()
             and path.suffix not in _WEIGHT_SUFFIXES
+            and path.name != ADAPTER_CONFIG
             and not path.name.endswith(".index.json")
             and path.stat().st_size <= MAX_COMPANION_BYTES
         }

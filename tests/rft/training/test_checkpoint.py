@@ -33,7 +33,7 @@ def write(path, step, *, kilobytes=4, keep=2, keep_every=0):
     return write_checkpoint(
         path,
         state(step),
-        weights=bytes([step % 256]) * (kilobytes * 1024),
+        weights={"model.safetensors": bytes([step % 256]) * (kilobytes * 1024)},
         companions={"config.json": b"{}"},
         optimizer={"layer/exp_avg": torch.full((kilobytes * 256,), float(step))},
         keep=keep,

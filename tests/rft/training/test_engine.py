@@ -9,11 +9,10 @@ import pytest
 import torch
 from synthetic import VOCABULARY, make_tiny_model, scored
 
-from rft.algorithms.compose import compose
-from rft.config import AlgorithmConfig, TrainerConfig
+from rft.config import AlgorithmConfig, Config
 from rft.policy.loading import load_model
 from rft.training.batch import StepBatch
-from rft.training.engine import TorchEngine
+from rft.training.engines.torch_engine import TorchEngine
 from rft.training.sample import Wanted, read_sample
 
 GROUPS, SIZE = 3, 4
@@ -33,7 +32,9 @@ def samples():
 
 def make_engine(model, *, algorithm=None, **trainer):
     trainer = {"learning_rate": 1e-2, "max_grad_norm": 1e9} | trainer
-    return TorchEngine(model, TrainerConfig(**trainer), compose(AlgorithmConfig(**(algorithm or {}))), seed=0)
+    return TorchEngine(
+        model, Config(policy={"model": str(model)}, trainer=trainer, algorithm=algorithm or {}, run={"seed": 0})
+    )
 
 
 def take_step(engine, samples, number=1, temperature=1.0, version=0):

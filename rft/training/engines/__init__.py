@@ -1,0 +1,1 @@
+"""Engines take gradient steps; :mod:`rft.training.engines.base` is their contract."""

@@ -1,0 +1,146 @@
+"""The model that an engine trains: loaded, with adapters, packing, checkpointing of activations and compilation."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from rft.config import Config
+from rft.errors import PolicyError
+from rft.policy.loading import load_model
+from rft.training.batch import MicroBatch, StepBatch, waste
+from rft.training.engines import adapters
+from rft.training.packing import AUTO_WASTE, packed_arguments, prepare_packing
+from rft.weights.checkpoint import WEIGHTS_FILE
+
+AMP_DTYPES = {"bfloat16": torch.bfloat16}
+
+
+class TrainedModel:
+    """A causal language model in float32, its reference, and how both are run over a micro-batch."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        """Load the weights in ``folder``: a model, or with LoRA a checkpoint of adapters or the model beneath them.
+
+        Raises PolicyError when they cannot be loaded or the model cannot do what the configuration asks for.
+        """
+        self._config = trainer = config.trainer
+        self._lora = trainer.lora
+        self._base_folder = config.policy.model
+        self.module: Any = load_model(Path(config.policy.model) if self.adapted else folder, device=trainer.device)
+        self.device: torch.device = self.module.device
+        self.vocabulary: int = self.module.get_input_embeddings().num_embeddings
+        self._tied = frozenset(getattr(self.module, "all_tied_weights_keys", None) or {})
+        self.base_digest = digest_of(serialize(self.module.state_dict(), self._tied)) if self.adapted else None
+        self._packs = trainer.packing != "off" and not trainer.compile and prepare_packing(self.module)
+        if trainer.packing == "on" and not self._packs:
+            raise PolicyError(
+                f"trainer.packing = 'on', but {type(self.module).__name__} does not keep the sequences of a packed row "
+                "apart; use 'auto' or 'off'"
+            )
+        if self.adapted:
+            self.module = adapters.attach(self.module, self._lora)
+            adapters.load_adapter(self.module, folder)
+        if trainer.gradient_checkpointing:
+            _checkpoint_activations(self.module)
+        if trainer.compile:
+            self.module.compile(dynamic=True)
+        self._reference: Any = None
+        self._autocast = AMP_DTYPES.get(trainer.dtype)
+
+    @property
+    def adapted(self) -> bool:
+        """Whether adapters are trained, and not the model."""
+        return self._lora.rank > 0
+
+    @property
+    def trainable(self) -> list[nn.Parameter]:
+        """The parameters that have a gradient."""
+        return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+
+    def set_reference(self, folder: Path) -> str:
+        """The model that reference logits come from; its sha256. Beneath adapters the reference is there already."""
+        if self.base_digest is not None:
+            return self.base_digest
+        self._reference = load_model(folder, device=self._config.device).requires_grad_(False)
+        return digest_of(serialize(self._reference.state_dict(), self._tied))
+
+    def packs(self, batch: StepBatch, units: list[list[int]]) -> bool:
+        """Whether to pack this step. Decided by lengths alone, so that a step done again is cut the same."""
+        if not self._packs or not units:
+            return False
+        return self._config.packing == "on" or waste(batch, self._config.micro_batch_tokens, units) > AUTO_WASTE
+
+    def logits(self, batch: MicroBatch, module: Any = None) -> Tensor:
+        """float32 [N, V] at the places that predict a token to learn from; ``module`` wraps the model."""
+        return self._run(self.module if module is None else module, batch)
+
+    @torch.no_grad()
+    def reference_logits(self, batch: MicroBatch, module: Any = None) -> Tensor:
+        """The same of the reference."""
+        if self.adapted:
+            with self.module.disable_adapter():
+                return self.logits(batch, module)
+        if self._reference is None:
+            raise RuntimeError("a KL term needs set_reference() first")
+        return self._run(self._reference, batch)
+
+    def serialized(self, tensors: Mapping[str, Tensor]) -> bytes:
+        """``tensors`` of the module's state, whole and in float32, as the file to publish."""
+        if self.adapted:
+            tensors = adapters.merged(tensors, self._lora.alpha / self._lora.rank)
+        return serialize(tensors, self._tied)
+
+    def checkpoint_files(self, tensors: Mapping[str, Tensor]) -> dict[str, bytes]:
+        """The same as a checkpoint keeps them."""
+        if self.adapted:
+            return adapters.adapter_files(tensors, self.module, self._base_folder)
+        return {WEIGHTS_FILE: self.serialized(tensors)}
+
+    def _run(self, module: Any, batch: MicroBatch) -> Tensor:
+        arguments = packed_arguments(batch.packed, self.device) if batch.packed else {}
+        autocast = (
+            torch.autocast(self.device.type, dtype=self._autocast) if self._autocast else contextlib.nullcontext()
+        )
+        with autocast:
+            output = module(input_ids=batch.inputs, use_cache=False, logits_to_keep=batch.columns, **arguments)
+        return output.logits.flatten(0, 1).index_select(0, batch.picks).float()
+
+
+def serialize(tensors: Mapping[str, Tensor], tied: frozenset[str]) -> bytes:
+    """A model's state, tied parameters once, as a safetensors file; the same weights give the same bytes."""
+    return save({n: t.detach().contiguous() for n, t in tensors.items() if n not in tied}, {"format": "pt"})
+
+
+def digest_of(weights: bytes) -> str:
+    """sha256 of a safetensors file."""
+    return hashlib.sha256(weights).hexdigest()
+
+
+def prepare_torch(threads: int, seed: int) -> None:
+    """Make this process's torch repeatable: a fixed thread count, deterministic algorithms, seeded numbers."""
+    torch.set_num_threads(threads)
+    # On a GPU a few operations have no deterministic twin: there we warn, and the promise is for CPUs.
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    # Only helps to find reads of uninitialised memory, and costs 2 % of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set by its class
+    torch.manual_seed(seed)
+
+
+def _checkpoint_activations(model: Any) -> None:
+    # Only in training mode do models heed it, and then they drop out too: each probability is set to 0.
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)

@@ -1,0 +1,17 @@
+"""Which engine to open is the configuration's to say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rft.config import Config
+from rft.training.engines.base import Engine
+from rft.training.engines.torch_engine import TorchEngine
+
+
+def open_engine(folder: Path, config: Config) -> Engine:
+    """The engine of ``trainer.engine`` with the weights in ``folder``.
+
+    Raises PolicyError when the weights cannot be loaded, EngineError when the engine or its ranks cannot be started.
+    """
+    return TorchEngine(folder, config)
