@@ -37,6 +37,7 @@ from rft.config import Config
 from rft.errors import RftError
 from rft.log.registry import writer_ids
 from rft.log.topics import ensure_topics
+from rft.weights.checkpoint import versions_of
 
 TICK_S = 0.1
 LAST_LINES = 15
@@ -219,6 +220,8 @@ class _Run:
         if report is None:
             return FAILED
         self._say(f"done in {clock(elapsed)}: {report['steps']} steps")
+        for key, further in report["trainers"].items():
+            self._say(f"{key}: {further['steps']} steps, its weights are in {versions_of(self._path, key)}")
         accuracy = report["accuracy"]
         if accuracy["before"] is not None and accuracy["after"] is not None:
             change = f"{accuracy['before']:.1%} before, {accuracy['after']:.1%} after"
