@@ -9,13 +9,16 @@ from dataclasses import replace
 from threading import Event as StopEvent
 
 from consumers.trainer.claim import Claim
-from consumers.trainer.learner import Learner
+from consumers.trainer.distributor import Distributor
+from consumers.trainer.learner import Learner, sha256
 from rft.config import Config
 from rft.errors import WeightsError
 from rft.log.events import EventWriter
 from rft.training.buffer import Drop
 from rft.training.sample import Sample
 from rft.weights import checkpoint as transport
+from rft.weights.choosing import COLLECTIVE
+from rft.weights.published import published, published_companions
 from schemas.events import NOT_WRITTEN, EventRef, TrainingStep, WeightVersion
 
 RETRY_S = 2.0
@@ -83,6 +86,32 @@ class Announcer:
         self._config = config
         self._writer = writer
         self._claim = claim
+        self._distributor: Distributor | None = None
+        self._converted: tuple[bytes, bytes] = (b"", b"")
+
+    def open_collective(self, learner: Learner, newest: WeightVersion | None) -> None:
+        """From now on versions reach explorers by collectives, if they are configured. ``newest`` is on the log.
+
+        Raises BrokerError, WeightsError.
+        """
+        if self._config.weights.transport == COLLECTIVE:
+            self._distributor = Distributor(
+                self._config,
+                self._writer,
+                lambda event, weights: self._write_folder(
+                    learner, weights, event.version, event.step, final=event.final, digest=event.sha256
+                ),
+                newest,
+            )
+
+    def close(self, *, patiently: bool = True) -> None:
+        """Let the newest version reach its members, within its deadline (or a moment), and close the collective."""
+        if self._distributor is not None:
+            self._distributor.close(patiently=patiently)
+
+    def take_metrics(self) -> dict[str, float]:
+        """Of the collective, since the last call; see :meth:`Distributor.take_metrics`."""
+        return self._distributor.take_metrics() if self._distributor else {}
 
     def record(self, step: TrainingStep) -> tuple[int, int]:
         """Publish an entry of the redo log; its (partition, offset).
@@ -93,28 +122,73 @@ class Announcer:
         self._claim.check(place)
         return place
 
+    def publish(self, learner: Learner, version: int, weights: bytes, stop: StopEvent, *, final: bool) -> WeightVersion:
+        """Announce the learner's weights as ``version``, with a folder if one is due.
+
+        Raises BrokerError, WeightsError.
+        """
+        if self._distributor is None or final or version % self._config.weights.checkpoint_every == 0:
+            event = self.write_version(learner, version, weights, stop, final=final)
+        else:
+            event = self._unwritten(learner, version, weights)
+        self.announce(event, weights)
+        return event
+
     def write_version(
         self, learner: Learner, version: int, weights: bytes, stop: StopEvent, *, final: bool
     ) -> WeightVersion:
         """Write a version's folder, waiting for space while the disk is full. Raises WeightsError if stopped then."""
         while True:
             try:
-                return transport.publish(
-                    weights,
-                    learner.companions,
-                    self._config.run.path,
-                    model=self._config.trainer.model_key,
-                    version=version,
-                    step=learner.step,
-                    final=final,
-                    keep=self._config.trainer.keep_versions,
-                )
+                return self._write_folder(learner, self._published(weights), version, learner.step, final=final)
             except WeightsError as error:
                 if stop.wait(RETRY_S):
                     raise
                 logger.error("%s; trying again every %g s", error, RETRY_S)
 
-    def announce(self, version: WeightVersion) -> None:
-        """Publish a version whose folder and step are there. Raises BrokerError."""
+    def announce(self, version: WeightVersion, weights: bytes) -> None:
+        """Publish a version whose step is on the log, and its folder, if it names one, there. Raises BrokerError."""
+        if self._distributor is not None:
+            self._distributor.publish(version, self._published(weights))
+            return
         self._writer.send("weights", version)
         self._writer.flush()
+
+    def published_digest(self, learner: Learner, weights: bytes) -> str:
+        """sha256 of the learner's ``weights`` as they are published."""
+        published = self._published(weights)
+        return learner.digest if published is weights else sha256(published)
+
+    def _write_folder(
+        self, learner: Learner, published: bytes, version: int, step: int, *, final: bool, digest: str = ""
+    ) -> WeightVersion:
+        return transport.publish(
+            published,
+            published_companions(learner.companions, self._config.weights.wire_dtype),
+            self._config.run.path,
+            model=self._config.trainer.model_key,
+            version=version,
+            step=step,
+            final=final,
+            keep=self._config.trainer.keep_versions,
+            digest=digest,
+        )
+
+    def _unwritten(self, learner: Learner, version: int, weights: bytes) -> WeightVersion:
+        return WeightVersion(
+            model=self._config.trainer.model_key,
+            version=version,
+            step=learner.step,
+            transport=COLLECTIVE,
+            uri="",
+            sha256=self.published_digest(learner, weights),
+            size_bytes=len(self._published(weights)),
+            final=False,
+            created_at=int(time.time() * 1000),
+        )
+
+    def _published(self, weights: bytes) -> bytes:
+        """``weights`` in the wire's dtype; the newest are remembered."""
+        if self._converted[0] is not weights:
+            self._converted = (weights, published(weights, self._config.weights.wire_dtype))
+        return self._converted[1]

@@ -54,9 +54,11 @@ def run(config: Config, stop: StopEvent) -> None:
             logger.info("resuming from %s", checkpoint.folder)
 
         # Twice: a start that the log refuses must not take it from the trainer that holds it.
-        read_own_log(config, learner)
+        read_own_log(config, learner, announcer)
         claim.take()
-        entries, newest = read_own_log(config, learner)
+        entries, newest = read_own_log(config, learner, announcer)
+        announcer.open_collective(learner, newest)
+        stack.callback(lambda: announcer.close(patiently=not stop.is_set()))
         redo = Redo(config, learner, exact, announcer, made_with=checkpoint.state.made_with if checkpoint else {})
         newest = redo.run(entries, newest, stop)
         intake.rewind()
@@ -158,6 +160,7 @@ class Trainer:
         next_version = version + announced
         seconds, self._seconds = self._seconds, dict.fromkeys(self._seconds, 0.0)
         metrics |= seconds | staleness(samples, version)
+        metrics |= self._announcer.take_metrics()
         metrics |= {"buffer_bytes": float(buffer.held_bytes), "duplicates": float(duplicates)}
         record = training_step(
             learner,
@@ -172,8 +175,7 @@ class Trainer:
         # The folder comes after the entry: a trainer that is fenced must not replace what its successor has written.
         learner.recorded(record, self._announcer.record(record))
         if announced:
-            event = self._announcer.write_version(learner, next_version, weights, self._stop, final=last)
-            self._announcer.announce(event)
+            event = self._announcer.publish(learner, next_version, weights, self._stop, final=last)
             self._finished = event if event.final else None
         self._seconds["publish_s"] = time.perf_counter() - ended
         self._log(metrics)
@@ -203,8 +205,7 @@ class Trainer:
         version = learner.version + (learner.version_step != learner.step)
         if version > learner.version:
             self._retire([], [], version)
-        event = self._announcer.write_version(learner, version, learner.engine.serialized(), self._stop, final=True)
-        self._announcer.announce(event)
+        self._announcer.publish(learner, version, learner.engine.serialized(), self._stop, final=True)
 
     def _checkpoint(self) -> None:
         started = time.perf_counter()

@@ -23,7 +23,7 @@ Entry = tuple[tuple[int, int], TrainingStep]
 """An own event of ``steps`` and its (partition, offset)."""
 
 
-def read_own_log(config: Config, learner: Learner) -> tuple[list[Entry], WeightVersion | None]:
+def read_own_log(config: Config, learner: Learner, announcer: Announcer) -> tuple[list[Entry], WeightVersion | None]:
     """What this trainer has left on the log: the redo log after what ``learner`` already holds, in order, and the
     newest weight version that is announced.
 
@@ -31,7 +31,7 @@ def read_own_log(config: Config, learner: Learner) -> tuple[list[Entry], WeightV
     """
     entries, newest = read_entries(config, learner), newest_announced(config)
     begun = learner.step > 0 or learner.version > 0
-    if begun or newest is None or (newest.version == 0 and newest.sha256 == learner.digest):
+    if begun or newest is None or (newest.version == 0 and newest.sha256 == _digest(learner, announcer)):
         return entries, newest
     if newest.version == 0 or not entries:
         raise CheckpointError(
@@ -40,6 +40,10 @@ def read_own_log(config: Config, learner: Learner) -> tuple[list[Entry], WeightV
             f"{config.policy.model}. For a new run set another log.namespace (or trainer.model_key)"
         )
     return entries, newest
+
+
+def _digest(learner: Learner, announcer: Announcer) -> str:
+    return announcer.published_digest(learner, learner.engine.serialized())
 
 
 def read_entries(config: Config, learner: Learner) -> list[Entry]:
@@ -140,9 +144,10 @@ class Redo:
             return newest
         last = self._learner.step >= self._config.trainer.steps
         event = self._announcer.write_version(self._learner, version, weights, stop, final=last)
-        if newest is not None and version == newest.version:
+        if newest is not None and version == newest.version and newest.uri:
             return newest
-        self._announcer.announce(event)
+        # Not announced yet, or as a transfer that has ended with its trainer: now there is a folder.
+        self._announcer.announce(event, weights)
         return event
 
     def _mismatch(self, record: TrainingStep) -> str:

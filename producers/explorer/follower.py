@@ -6,12 +6,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
+from producers.explorer.reception import ReceptionThread
 from rft.config import Config
 from rft.errors import DecodeError, PolicyError, WeightsError
 from rft.log.events import Event, EventReader
 from rft.policy.base import Policy
 from rft.weights.checkpoint import fetch
+from rft.weights.choosing import COLLECTIVE, Fetch, Held, Receive, choose, supersedes
+from rft.weights.reception import receiver_name
 from schemas.events import WeightVersion
 
 POLL_S = 0.5
@@ -31,7 +35,7 @@ def newest(events: Iterable[Event], model: str) -> WeightVersion | None:
         except DecodeError as error:
             log.warning("weights, offset %d: %s", event.offset, error)
             continue
-        if announced.model == model and (best is None or announced.version >= best.version):
+        if announced.model == model and supersedes(announced, best):
             best = announced
     return best
 
@@ -40,30 +44,45 @@ class WeightsFollower:
     """Keeps a policy at the newest announced weights, on a thread of its own."""
 
     def __init__(self, config: Config, member_id: str, policy: Policy, changed: Callable[[int], None]) -> None:
-        """Connect. Raises BrokerError. ``changed`` is called on this thread after the policy has a new version."""
+        """Connect. Raises BrokerError. ``changed`` is called after the policy has a new version, from any thread."""
         self._model = config.trainer.model_key
         self._run_path = config.run.path
         self._policy = policy
         self._changed = changed
+        collective = config.weights.transport == COLLECTIVE
+        self.receivers = tuple(receiver_name(member_id, n) for n in range(policy.receivers if collective else 0))
+        """Names of the policy's ranks in collectives; none when it takes folders only."""
+        self._backend = config.weights.backend
         self._reader = EventReader(config, f"{member_id}-weights", ["weights"])
+        self._reception = ReceptionThread(config.weights, policy)
         self._open = threading.Event()
         self._thread = threading.Thread(target=self._run, name="weights-follower", daemon=True)
         self._failed: tuple[int, int] = (-1, 0)
         """Version and number of its failed tries."""
-        self.held: WeightVersion | None = None
-        """What the policy holds; None until the first announcement."""
-        self.resync_s = 0.0
-        """Seconds spent on fetching and loading weights."""
+        self.held = Held()
+        """What the policy holds; nothing until the first announcement."""
+        self.epoch = -1
+        """Newest transfer that it knows of."""
+        self._tried_epoch = -1
+        self._resync_s = 0.0
         self.error: Exception | None = None
         """What ended the thread, if it was not :meth:`close`."""
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Since start: ``resync_s`` spent on getting weights, ``pause_s`` of generation for them; transfers
+        ``received`` and ``missed``, ``received_bytes``."""
+        pause = float(self._policy.stats.get("resync_s", 0.0))
+        return {"resync_s": self._resync_s, "pause_s": pause, **self._reception.stats}
 
     def start(self) -> None:
         self._open.set()
         self._thread.start()
 
     def close(self, timeout_s: float) -> None:
-        """Stop following; a transfer that is under way is finished first, for at most ``timeout_s``."""
+        """Stop following; a folder that is being read is finished first, for at most ``timeout_s``."""
         self._open.clear()
+        self._reception.abort()
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
@@ -80,12 +99,22 @@ class WeightsFollower:
         ends = self._reader.end_offsets()
         while self._open.is_set():
             found = newest(self._reader.poll(POLL_S), self._model)
-            if found and (wanted is None or found.version >= wanted.version):
+            if found and supersedes(found, wanted):
                 wanted = found
             if not wanted or not self._reader.caught_up(ends):
                 continue
-            if self.held is None or wanted.version > self.held.version:
-                self._resync(wanted)
+            self.epoch = max(self.epoch, wanted.epoch)
+            if self._reception.busy:
+                # One thing at a time: what is abandoned may not put its weights over newer ones.
+                self._reception.expire(newest_epoch=wanted.epoch)
+                continue
+            ranks = self.receivers if wanted.backend in ("", self._backend) else ()
+            match choose(wanted, self.held, ranks, self._tried_epoch):
+                case Receive(announced, receivers):
+                    self._tried_epoch = announced.epoch
+                    self._reception.begin(announced, receivers, self._took)
+                case Fetch(version, sha256, uri):
+                    self._resync(replace(wanted, version=version, sha256=sha256, uri=uri))
 
     def _resync(self, wanted: WeightVersion) -> None:
         began = time.monotonic()
@@ -99,6 +128,9 @@ class WeightsFollower:
             log.warning("cannot take weight version %d, will try again: %s", wanted.version, error)
             time.sleep(RETRY_S)
             return
-        self.held = wanted
-        self.resync_s += time.monotonic() - began
-        self._changed(wanted.version)
+        self._took(wanted, time.monotonic() - began)
+
+    def _took(self, taken: WeightVersion, seconds: float) -> None:
+        self.held = Held(taken.version, taken.sha256)
+        self._resync_s += seconds
+        self._changed(taken.version)

@@ -26,6 +26,8 @@ from rft.log.dead_letters import dead_letter_headers, earlier_failure
 from rft.log.events import EventWriter
 from rft.policy.base import Policy
 from rft.policy.transformers_policy import TransformersPolicy
+from rft.weights.checkpoint import TRANSPORT as CHECKPOINT
+from rft.weights.choosing import COLLECTIVE
 from rft.workflows.base import resolve
 from schemas.events import Experience, Member
 
@@ -129,7 +131,12 @@ class Explorer:
         self._loop.call_soon_threadsafe(lambda: self._pool.add(deliveries))
 
     def _changed(self, version: int) -> None:
-        self._loop.call_soon_threadsafe(lambda: self._pool.holds(version))
+        def tell() -> None:
+            self._pool.holds(version)
+            # At once: the trainer waits to hear who holds what.
+            self._announce("here")
+
+        self._loop.call_soon_threadsafe(tell)
 
     def _publish(self, delivery: Delivery, experience: Experience) -> None:
         try:
@@ -173,7 +180,7 @@ class Explorer:
         self._writer.send_bytes("dlq", message.value, key=message.key, headers=headers).get(FLUSH_TIMEOUT_S)
 
     def _announce(self, state: str) -> None:
-        held = self._follower.held
+        follower = self._follower
         self._writer.send(
             "members",
             Member(
@@ -181,10 +188,15 @@ class Explorer:
                 role="explorer",
                 engine=self._config.policy.engine,
                 state=state,
-                version=held.version if held else -1,
-                sha256=held.sha256 if held else "",
+                version=follower.held.version,
+                sha256=follower.held.sha256,
                 address=f"{platform.node()}:{os.getpid()}",
                 heartbeat_at=int(time.time() * 1000),
-                stats={**self._pool.stats, "resync_s": self._follower.resync_s},
+                stats={**self._pool.stats, **follower.stats},
+                transport=COLLECTIVE if follower.receivers else CHECKPOINT,
+                backend=self._config.weights.backend if follower.receivers else "",
+                receivers=len(follower.receivers),
+                epoch=follower.epoch,
+                host=platform.node(),
             ),
         )

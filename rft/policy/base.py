@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from rft.weights.reception import Reception
 from schemas.events import LogprobArray, TokenArray
 
 
@@ -74,6 +75,23 @@ class Policy(Protocol):
         Sequences in flight go on where they are; their later tokens carry the new version. Raises PolicyError
         if the weights cannot be read or do not fit, and then keeps the old ones.
         """
+        ...
+
+    @property
+    def receivers(self) -> int:
+        """Ranks that it needs in a collective transfer of weights; 0: it takes folders only."""
+        ...
+
+    def receive_weights(self, receptions: Sequence[Reception], version: int) -> None:
+        """Take part in a collective transfer, one reception a rank, and use the weights from the next token on.
+
+        Returns once they are in use. Raises WeightsError when they did not come or are not what was announced,
+        PolicyError when they do not fit; the old ones are kept then.
+        """
+        ...
+
+    def abort_reception(self) -> None:
+        """Break off ``receive_weights``, which another thread is in; it raises soon, or has just succeeded."""
         ...
 
     def close(self) -> None:

@@ -27,6 +27,8 @@ from rft.policy.loading import (
     load_tokenizer,
     read_weights,
 )
+from rft.weights.receiving import Receiver
+from rft.weights.reception import Reception
 
 GATHER_S = 0.002
 """How long an idle policy waits after a first request, so that a group that arrives together is read together."""
@@ -66,6 +68,7 @@ class TransformersPolicy:
         self._waiting: deque[Request] = deque()
         self._new_weights: deque[tuple[dict[str, Tensor], int, Future[None]]] = deque()
         self._closed = False
+        self._receiver = Receiver()
         self._stats = dict.fromkeys(
             ("sequences", "failed", "tokens", "prefills", "steps", "generating_s", "waiting_s", "resync_s"), 0.0
         )
@@ -105,7 +108,26 @@ class TransformersPolicy:
 
     def update_weights(self, path: Path, version: int) -> None:
         """Use the weights in ``path`` from the next token on; see :meth:`rft.policy.base.Policy.update_weights`."""
-        tensors = read_weights(path)
+        self._take(read_weights(path), version)
+
+    @property
+    def receivers(self) -> int:
+        """Ranks that it needs in a collective transfer."""
+        return 1
+
+    def receive_weights(self, receptions: Sequence[Reception], version: int) -> None:
+        """Take part in a collective transfer; see :meth:`rft.policy.base.Policy.receive_weights`.
+
+        The tensors come to host memory while generation goes on; it pauses only for the copy from there.
+        """
+        (reception,) = receptions
+        self._take(dict(self._receiver.receive(reception)), version)
+
+    def abort_reception(self) -> None:
+        """Break off ``receive_weights``."""
+        self._receiver.abort()
+
+    def _take(self, tensors: dict[str, Tensor], version: int) -> None:
         check_weights(self._model, tensors)
         done: Future[None] = Future()
         with self._changed:
@@ -120,6 +142,7 @@ class TransformersPolicy:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        self._receiver.abort()
         self._thread.join()
 
     def _check(self, prompt: tuple[int, ...], sampling: Sampling) -> None:

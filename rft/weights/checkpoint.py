@@ -60,13 +60,14 @@ def publish(
     step: int,
     final: bool,
     keep: int,
+    digest: str = "",
 ) -> WeightVersion:
-    """Write one version's folder and return the event that announces it.
+    """Write one version's folder and return the event that announces it. ``digest``: its sha256, if it is known.
 
     Versions older than the newest ``keep`` are deleted. Raises WeightsError, naming the disk, when the folder cannot
     be written; nothing of it is left then.
     """
-    digest = hashlib.sha256(weights).hexdigest()
+    digest = digest or hashlib.sha256(weights).hexdigest()
     folder = version_folder(run_path, model, version)
     if not _holds(folder, digest):
         try:
