@@ -107,7 +107,7 @@ def broadcast(
 
 def one_line(error: BaseException) -> str:
     """The part of a library's message that people can read."""
-    text = str(error).strip().split("\n", 1)[0]
+    text = str(error).strip().split("\n", 1)[0].split(". This is typically", 1)[0]
     return text or type(error).__name__
 
 

@@ -1,0 +1,250 @@
+"""How fast weights travel: both transports beside a bare broadcast of the same bytes and a file copy.
+
+python benchmarks/weights.py [--parameters 1e6 135e6 500e6] [--rounds 5] [--receivers 1] [--dtype float32]
+
+For each size, a sender (this process) and receivers (processes) do in turn, round after round: a bare
+``torch.distributed`` broadcast of one tensor, the collective transport with CRC-32C, the same with sha256, a file
+copy, and the checkpoint transport (write a folder, check it, read its tensors). Medians over the rounds; ratios are
+medians of each round's ratio to that round's bare broadcast. The first transfer builds the communicator and is not
+counted.
+
+The pause of generation is the copy into the model's parameters; training pauses for the snapshot (the safetensors file
+in host memory, with its sha256, which the redo log needs anyhow) and the checksums. Memory: three copies of the weights
+a process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import multiprocessing
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save
+
+from rft.policy.loading import read_weights
+from rft.weights import checkpoint
+from rft.weights.groups import connect
+from rft.weights.manifest import Manifest, pack_checksums, pack_layout
+from rft.weights.receiving import Receiver
+from rft.weights.reception import Reception, receiver_name
+from rft.weights.rendezvous import Rendezvous, reach
+from rft.weights.sending import Sender
+
+BUCKET_MB = 16
+LIMIT_S = 300.0
+
+
+def tensors_of(parameters: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """As a decoder's: layers of equal matrices, none larger than 64 Mi elements."""
+    width = min(2048, max(64, int((parameters / 12) ** 0.5)))
+    count = max(1, parameters // (width * width))
+    return {f"layers.{n}.weight": torch.full((width, width), 0.01 * n, dtype=dtype) for n in range(count)}
+
+
+@dataclass
+class Measured:
+    """Seconds of each round."""
+
+    size: int
+    seconds: dict[str, list[float]]
+
+    def rate(self, name: str) -> float:
+        return self.size / statistics.median(self.seconds[name]) / 1e6
+
+    def ratio(self, name: str) -> float:
+        pairs = zip(self.seconds[name], self.seconds["bare broadcast"], strict=True)
+        return statistics.median(bare / one for one, bare in pairs)
+
+
+def receive(pipe: Connection, index: int) -> None:
+    """One receiver: does what it is told and says how long it took."""
+    torch.set_num_threads(1)
+    receiver, group, model = Receiver(), None, {}
+    while True:
+        what, argument = pipe.recv()
+        began = time.perf_counter()
+        answer: Any = None
+        if what == "end":
+            return
+        if what == "join":
+            host, port, size = argument
+            store = reach(host, port, LIMIT_S)
+            group = connect("bare", store, backend="gloo", rank=1 + index, size=size, bind=host, timeout_s=60)
+        if what == "bare":
+            data = torch.empty(argument, dtype=torch.uint8)
+            began = time.perf_counter()
+            bare_broadcast(group, data)
+        if what == "collective":
+            tensors = dict(receiver.receive(Reception.from_json(argument)))
+            model, answer = load(model, tensors)
+        if what == "checkpoint":
+            announced, path = argument
+            tensors = read_weights(checkpoint.fetch(announced, path))
+            model, answer = load(model, tensors)
+        pipe.send((time.perf_counter() - began, answer))
+
+
+def load(model: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], float]:
+    """Copy into the parameters of a model that generates; how long that takes."""
+    if not model:
+        model = {name: tensor.clone() for name, tensor in tensors.items()}
+    began = time.perf_counter()
+    for name, tensor in tensors.items():
+        model[name].copy_(tensor)
+    return model, time.perf_counter() - began
+
+
+def bare_broadcast(group: Any, data: torch.Tensor) -> None:
+    options = dist.BroadcastOptions()
+    options.rootRank = options.rootTensor = 0
+    options.timeout = timedelta(seconds=LIMIT_S)
+    group.group.broadcast([data], options).wait()
+
+
+class Receivers:
+    """The other processes."""
+
+    def __init__(self, count: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        pairs = [context.Pipe() for _ in range(count)]
+        self.pipes = [here for here, _ in pairs]
+        self.processes = [
+            context.Process(target=receive, args=(there, index)) for index, (_, there) in enumerate(pairs)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def together(
+        self, what: str, arguments: list[Any], meanwhile: Callable[[], Any] = lambda: None
+    ) -> tuple[float, float]:
+        """Seconds until all were done, and the longest of what they measured themselves."""
+        began = time.perf_counter()
+        for pipe, argument in zip(self.pipes, arguments, strict=True):
+            pipe.send((what, argument))
+        meanwhile()
+        answers = [pipe.recv() for pipe in self.pipes]
+        return time.perf_counter() - began, max(answer or 0.0 for _, answer in answers)
+
+    def end(self) -> None:
+        for pipe in self.pipes:
+            pipe.send(("end", None))
+        for process in self.processes:
+            process.join()
+
+
+def measure(parameters: int, rounds: int, receivers: Receivers, dtype: torch.dtype, folder: Path) -> Measured:
+    tensors = tensors_of(parameters, dtype)
+    began = time.perf_counter()
+    weights = save(tensors, {"format": "pt"})
+    digest = hashlib.sha256(weights).hexdigest()
+    snapshot = time.perf_counter() - began
+    del tensors
+    began = time.perf_counter()
+    manifest = Manifest.describe(weights, digest, BUCKET_MB * 2**20)
+    describe = time.perf_counter() - began
+    size, count = len(weights), len(receivers.pipes)
+    receivers.together("hello", [None] * count)
+    rendezvous = Rendezvous("127.0.0.1", 0)
+    joining: list[Any] = []
+    receivers.together(
+        "join",
+        [("127.0.0.1", rendezvous.port, 1 + count)] * count,
+        lambda: joining.append(
+            connect("bare", rendezvous.store, backend="gloo", rank=0, size=1 + count, bind="127.0.0.1", timeout_s=60)
+        ),
+    )
+    (group,) = joining
+    sender = Sender("127.0.0.1", 0, "gloo")
+    data = torch.frombuffer(bytearray(weights), dtype=torch.uint8)
+    seconds: dict[str, list[float]] = {}
+    epoch = 0
+
+    def collective(verify: str) -> tuple[float, float]:
+        nonlocal epoch
+        epoch += 1
+        names = [receiver_name(f"r{n}", 0) for n in range(count)]
+        orders = [
+            Reception(sender.address, epoch, name, "gloo", "127.0.0.1", pack_layout(manifest.header),
+                      pack_checksums(manifest.checksums), manifest.bucket_bytes, digest, verify, LIMIT_S, 60.0)
+            for name in names
+        ]  # fmt: skip
+        outcomes: list[Any] = []
+
+        def send() -> None:
+            outcomes.append(
+                sender.send(weights, manifest, epoch=epoch, receivers=names, deadline_s=LIMIT_S, stall_s=60.0)
+            )
+
+        _, pause = receivers.together("collective", [order.to_json() for order in orders], send)
+        (outcome,) = outcomes
+        assert len(outcome.reached) == count, outcome
+        return outcome.send_s, pause
+
+    collective("crc32c")
+    for number in range(1, rounds + 1):
+        times: dict[str, float] = {}
+        times["bare broadcast"], _ = receivers.together("bare", [size] * count, lambda: bare_broadcast(group, data))
+        times["collective, crc32c"], pause = collective("crc32c")
+        times["collective, sha256"], _ = collective("sha256")
+        began = time.perf_counter()
+        path = folder / "copy"
+        path.write_bytes(weights)
+        shutil.copyfile(path, folder / "copied")
+        times["file write and copy"] = time.perf_counter() - began
+        began = time.perf_counter()
+        event = checkpoint.publish(weights, {}, folder, model="m", version=number, step=number, final=False, keep=2)
+        receivers.together("checkpoint", [(event, folder)] * count)
+        times["checkpoint"] = time.perf_counter() - began
+        times |= {"pause of generation": pause, "snapshot": snapshot, "describe": describe}
+        for name, value in times.items():
+            seconds.setdefault(name, []).append(value)
+    sender.abort()
+    group.abort()
+    return Measured(size, seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--parameters", type=float, nargs="+", default=[1e6, 135e6, 500e6])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--receivers", type=int, default=1)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{options.receivers} receivers, {options.dtype}, buckets of {BUCKET_MB} MiB, {options.rounds} rounds\n")
+    print("| parameters | what | MB/s | of the bare broadcast |")
+    print("| --- | --- | --- | --- |")
+    notes = []
+    for parameters in options.parameters:
+        with tempfile.TemporaryDirectory() as folder:
+            receivers = Receivers(options.receivers)
+            found = measure(int(parameters), options.rounds, receivers, getattr(torch, options.dtype), Path(folder))
+            receivers.end()
+        for name in (n for n in found.seconds if n not in ("pause of generation", "snapshot", "describe")):
+            print(f"| {parameters / 1e6:,.0f} M | {name} | {found.rate(name):,.0f} | {found.ratio(name):.2f} |")
+        pause, snapshot, describe = (
+            statistics.median(found.seconds[name]) for name in ("pause of generation", "snapshot", "describe")
+        )
+        notes.append(
+            f"{parameters / 1e6:,.0f} M: generation pauses {pause:.3f} s; training pauses {snapshot:.3f} s for the "
+            f"snapshot and its sha256 and {describe:.3f} s for checksums"
+        )
+        sys.stdout.flush()
+    print("\n" + "\n".join(notes))
+
+
+if __name__ == "__main__":
+    main()
