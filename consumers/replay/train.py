@@ -16,7 +16,7 @@ from typing import Any
 
 from consumers.replay.batches import Batch, Groups, digest, epochs
 from consumers.replay.errors import ReplayError
-from consumers.replay.evaluate import HeldOut
+from consumers.evaluation.asking import HeldOut
 from consumers.replay.reading import ENTITY, Reading
 from consumers.replay.selection import Selection
 from consumers.trainer.learner import Learner, made_with
@@ -125,7 +125,7 @@ def train(config: Config, view: LogView, reading: Reading, plan: Plan, stage: St
         "steps": learner.step,
         "started_from": {"model": str(Path(own.policy.model).absolute()), "sha256": learner.initial_digest},
         "weights": {"folder": str(folder / final.uri), "sha256": final.sha256},
-        "accuracy": {"before": before, "after": after, "tasks": config.eval.tasks},
+        "accuracy": {"before": before, "after": after, "tasks": next((one.tasks for one in held_out.sets.values()), 0)},
         "made_with": made_with(own),
         "wall_s": round(time.time() - started, 3),
     }

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 
 from rft.config import RewardTerm
 from schemas.events import ScoredExperience
 
-EVAL_PREFIX = b"eval-"
-_EVAL_KEY = re.compile(rb"eval-(\d+)-(\d+)")
 _NOT_CORRECTNESS = ("format", "length_penalty")
-
-
-def evaluated_version(key: bytes | None) -> int | None:
-    """Weight version that an evaluation group ``eval-<version>-<index>`` is for; None for other groups.
-
-    Looks at the key alone, so that training groups need not be decoded.
-    """
-    found = _EVAL_KEY.fullmatch(key) if key else None
-    return int(found[1]) if found else None
 
 
 def correctness_function(terms: Sequence[RewardTerm]) -> str:

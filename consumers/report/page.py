@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -10,6 +11,7 @@ from typing import Any
 
 from consumers.report.charts import Line, Share, line_chart, smooth, stacked_bars
 from consumers.report.reducer import Rollout, Story
+from consumers.report.evaluations import evaluation_cards
 from consumers.report.summary import LONGEST_TEXT, accuracies, lineage, samples, throughput
 from rft.config import Config
 
@@ -80,7 +82,6 @@ def _charts(report: Mapping[str, Any], story: Story, config: Config) -> str:
     rewards = [(step.number, step.reward_mean) for step in steps]
     fresh = [(step.number, step.staleness[step.staleness >= 0]) for step in steps]
     ages = [(number, values) for number, values in fresh if values.size]
-    held_out = [(float(version), share) for version, share, _ in accuracies(story)]
     cards = [
         _card(
             "Reward",
@@ -96,9 +97,7 @@ def _charts(report: Mapping[str, Any], story: Story, config: Config) -> str:
         _card(
             "Held-out accuracy",
             "tasks never trained on",
-            line_chart(
-                [Line("accuracy", held_out, "c", marks=True)], x_label="weight version", y_range=(0, 1), percent=True
-            ),
+            line_chart(_accuracy_lines(story, config), x_label="weight version", y_range=(0, 1), percent=True),
         ),
         _card(
             "Staleness",
@@ -121,7 +120,22 @@ def _charts(report: Mapping[str, Any], story: Story, config: Config) -> str:
         _card("Where the time went", "", _time(report)),
         _card("Experiences", "counted by id, from the log", _counts(report["experiences"])),
     ]
+    cards += [_card(*card) for card in evaluation_cards(report["evaluations"], config)]
     return f'<section class="grid2">{"".join(cards)}</section>'
+
+
+def _accuracy_lines(story: Story, config: Config) -> list[Line]:
+    """One for each held-out set."""
+    styles = itertools.cycle("cabed")
+    return [
+        Line(
+            "accuracy" if len(config.eval_sets) == 1 else chosen.title,
+            [(float(version), share) for version, share, _ in accuracies(story, name)],
+            next(styles),
+            marks=True,
+        )
+        for name, chosen in config.eval_sets.items()
+    ]
 
 
 def _time(report: Mapping[str, Any]) -> str:

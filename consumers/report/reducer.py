@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from consumers.report.measures import TrainerSeconds, evaluated_version, is_correct, trainer_seconds
-from rft.config import Config
+from consumers.report.measures import TrainerSeconds, is_correct, trainer_seconds
+from rft.config import MAIN_SET, Config
 from rft.errors import DecodeError
+from rft.evaluation.ids import parse_key
+from rft.evaluation.tally import Tally
 from rft.log.events import Event
 from rft.log.letters import resolution
 from rft.log.topics import topic_name
@@ -76,7 +78,9 @@ class Story:
     dropped: dict[str, str] = field(default_factory=dict)
     """Cause by experience id, of what the trainer did not use."""
     rollouts: dict[int, dict[str, Rollout]] = field(default_factory=dict)
-    """Held-out answers by version and group id."""
+    """First answers to the tasks of the first held-out set, by version and group id."""
+    evaluations: dict[str, dict[int, Tally]] = field(default_factory=dict)
+    """All held-out answers, by set and version."""
     members: dict[tuple[str, str], Member] = field(default_factory=dict)
     """Newest word of each process of each explorer."""
     published_at: list[int] = field(default_factory=list)
@@ -95,6 +99,7 @@ class StoryTeller:
         self.story = Story()
         self._model = config.trainer.model_key
         self._function = function
+        self._shown = next(iter(config.eval_sets), MAIN_SET)
         self._fence = Fence()
         self._experiences = topic_name(config, "experiences")
         self._feeders = {
@@ -189,15 +194,25 @@ class StoryTeller:
             return
         story, experience = self.story, record.experience
         story.ready_ids.add(experience.experience_id)
-        version = evaluated_version(event.key)
-        if version is not None:
+        group = parse_key(event.key)
+        if group is not None:
             story.evaluated_ids.add(experience.experience_id)
-            story.rollouts.setdefault(version, {})[experience.group_id] = Rollout(
-                prompt=experience.prompt,
-                response=experience.response,
-                answer=experience.answer,
+            right = is_correct(record, self._function)
+            story.evaluations.setdefault(group.set_name, {}).setdefault(group.version, Tally()).add(
+                group.number,
+                experience.experience_id,
+                right=right,
                 reward=record.reward,
-                correct=is_correct(record, self._function),
+                expected=record.release_size,
+                metadata=experience.metadata,
             )
+            if group.set_name == self._shown and experience.sample == 0:
+                story.rollouts.setdefault(group.version, {})[experience.group_id] = Rollout(
+                    prompt=experience.prompt,
+                    response=experience.response,
+                    answer=experience.answer,
+                    reward=record.reward,
+                    correct=right,
+                )
         elif record.verdict == "filtered":
             story.filtered[experience.experience_id] = record.cause or "unknown"

@@ -12,7 +12,8 @@ import numpy as np
 
 from consumers.report.measures import TrainerSeconds
 from consumers.report.reducer import Rollout, Step, Story
-from rft.config import Config
+from rft.config import MAIN_SET, Config
+from rft.evaluation.tally import classes_of
 
 BUCKETS = 60
 """Points of the throughput curve."""
@@ -41,6 +42,7 @@ def summarize(story: Story, config: Config, *, wall_s: float | None, versions: M
         "finished": finished(story, config),
         "complete": story.complete,
         "accuracy": _accuracy(story, config),
+        "evaluations": evaluations(story, config),
         "steps": len(steps),
         "wall_s": round(log_seconds(story) if wall_s is None else wall_s, 3),
         "experiences": {
@@ -74,7 +76,9 @@ def summarize(story: Story, config: Config, *, wall_s: float | None, versions: M
         "versions": dict(versions),
         "series": {
             "reward": [[step.number, round(step.reward_mean, 5)] for step in steps],
-            "accuracy": [[version, round(share, 5), tasks] for version, share, tasks in accuracies(story)],
+            "accuracy": [
+                [version, round(share, 5), tasks] for version, share, tasks in accuracies(story, first_set(config))
+            ],
         },
     }
 
@@ -88,12 +92,42 @@ def finished(story: Story, config: Config) -> bool:
     """Whether the last weights are announced and their evaluation is complete."""
     if story.final_version is None:
         return False
-    return not config.eval.tasks or len(story.rollouts.get(story.final_version, {})) >= config.eval.tasks
+    return all(
+        tally is not None and tally.answered >= chosen.tasks
+        for chosen in config.eval_sets.values()
+        for tally in [story.evaluations.get(chosen.name, {}).get(story.final_version)]
+    )
 
 
-def accuracies(story: Story) -> list[tuple[int, float, int]]:
-    """(version, share of right answers, tasks) of each evaluation, by version."""
-    return [(version, _share(rollouts), len(rollouts)) for version, rollouts in sorted(story.rollouts.items())]
+def accuracies(story: Story, name: str) -> list[tuple[int, float, int]]:
+    """(version, share of right answers, tasks) of each evaluation of a set, by version."""
+    tallies = sorted(story.evaluations.get(name, {}).items())
+    return [(version, tally.accuracy, len(tally.tasks)) for version, tally in tallies]
+
+
+def evaluations(story: Story, config: Config) -> list[dict[str, Any]]:
+    """Every evaluation of every set with its estimates, see :meth:`rft.evaluation.tally.Tally.result`."""
+    found = []
+    for name, chosen in config.eval_sets.items():
+        tallies = dict(sorted(story.evaluations.get(name, {}).items()))
+        classes = classes_of(chosen, list(tallies.values()))
+        for version, tally in tallies.items():
+            found.append(
+                {
+                    "set": name,
+                    "version": version,
+                    "samples": chosen.samples,
+                    "temperature": chosen.temperature,
+                    "difficulty": classes.by,
+                    **tally.result(chosen, classes),
+                }
+            )
+    return found
+
+
+def first_set(config: Config) -> str:
+    """The set that tiles and sample rollouts tell of."""
+    return next(iter(config.eval_sets), MAIN_SET)
 
 
 def samples(story: Story, count: int = SAMPLES) -> list[tuple[Rollout, Rollout]]:
@@ -143,12 +177,14 @@ def log_seconds(story: Story) -> float:
 
 
 def _accuracy(story: Story, config: Config) -> dict[str, float | int | None]:
-    before = story.rollouts.get(0, {})
-    after = story.rollouts.get(story.final_version, {}) if story.final_version is not None else {}
+    tallies = story.evaluations.get(first_set(config), {})
+    before = tallies.get(0)
+    after = tallies.get(story.final_version) if story.final_version is not None else None
+    counts = [len(tally.tasks) for tally in (before, after) if tally]
     return {
-        "before": round(_share(before), 5) if before else None,
-        "after": round(_share(after), 5) if after else None,
-        "tasks": min(len(before), len(after)) if after else len(before),
+        "before": round(before.accuracy, 5) if before else None,
+        "after": round(after.accuracy, 5) if after else None,
+        "tasks": min(counts, default=0),
     }
 
 
@@ -163,10 +199,6 @@ def _further(story: Story) -> dict[str, dict[str, Any]]:
         }
         for model, steps in sorted(story.further.items())
     }
-
-
-def _share(rollouts: Mapping[str, Rollout]) -> float:
-    return sum(rollout.correct for rollout in rollouts.values()) / len(rollouts) if rollouts else 0.0
 
 
 def _staleness(steps: list[Step]) -> np.ndarray:

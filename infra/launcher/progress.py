@@ -6,14 +6,10 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from consumers.report.measures import (
-    TrainerSeconds,
-    correctness_function,
-    evaluated_version,
-    is_correct,
-    trainer_seconds,
-)
-from rft.config import Config
+from consumers.report.measures import TrainerSeconds, correctness_function, is_correct, trainer_seconds
+from rft.config import MAIN_SET, Config
+from rft.evaluation.ids import EvalGroup, parse_key
+from rft.evaluation.tally import Tally
 from rft.log.events import Event
 from rft.stream.fence import Fence
 from schemas.events import ScoredExperience, TrainingStep, WeightVersion
@@ -23,28 +19,6 @@ KEPT_STEPS = 512
 RATE_WINDOW_S = 10.0
 ETA_STEPS = 20
 """Recent steps that the remaining time is reckoned from."""
-
-
-@dataclass(slots=True)
-class Accuracy:
-    """One evaluation: ``correct`` of ``seen`` so far, ``expected`` in all."""
-
-    version: int
-    expected: int
-    correct: int = 0
-    ids: set[str] = field(default_factory=set)
-
-    @property
-    def seen(self) -> int:
-        return len(self.ids)
-
-    @property
-    def complete(self) -> bool:
-        return self.seen >= self.expected
-
-    @property
-    def share(self) -> float:
-        return self.correct / self.seen if self.seen else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +42,7 @@ class Facts:
     eta_s: float | None
     rewards: tuple[float, ...]
     accuracies: tuple[tuple[int, float], ...]
-    """(version, share) of each complete evaluation."""
+    """(version, share) of each complete evaluation of the first held-out set."""
     staleness_mean: float
     staleness_max: float
     experiences: int
@@ -78,6 +52,8 @@ class Facts:
     dead_letters: int
     further: tuple[tuple[str, int, int], ...] = ()
     """(identity, step, steps) of each further trainer."""
+    other_sets: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+    """As ``accuracies``, of the other held-out sets by name."""
 
 
 class Progress:
@@ -96,7 +72,9 @@ class Progress:
         self._seconds = TrainerSeconds()
         self._staleness = (0.0, 0.0)
         self._ready_done = 0
-        self._accuracies: dict[int, Accuracy] = {}
+        self._sets = config.eval_sets
+        self._tallies: dict[tuple[str, int], Tally] = {}
+        """By held-out set and version."""
         self._published: deque[tuple[float, int]] = deque()
         self._ends: Mapping[str, int] = {}
         self._lags: Mapping[str, int] = {}
@@ -104,9 +82,9 @@ class Progress:
     def feed(self, event: Event) -> None:
         """Take in one event. Training groups of ``ready`` are passed over without decoding them."""
         if event.entity == "ready":
-            version = evaluated_version(event.key)
-            if version is not None:
-                self._feed_evaluation(version, event)
+            group = parse_key(event.key)
+            if group is not None:
+                self._feed_evaluation(group, event)
             return
         record = event.record()
         if isinstance(record, TrainingStep):
@@ -130,6 +108,7 @@ class Progress:
             self._published.popleft()
 
     def facts(self) -> Facts:
+        complete = {name: self._complete(name) for name in self._sets}
         return Facts(
             phase=self._phase(),
             step=self._step,
@@ -137,7 +116,7 @@ class Progress:
             version=self._version,
             eta_s=self._eta_s(),
             rewards=tuple(self._rewards.values()),
-            accuracies=tuple((a.version, a.share) for a in self._evaluations() if a.complete),
+            accuracies=complete.pop(next(iter(self._sets), MAIN_SET), ()),
             staleness_mean=self._staleness[0],
             staleness_max=self._staleness[1],
             experiences=self._ends.get("experiences", 0),
@@ -146,6 +125,7 @@ class Progress:
             lag=self._lags,
             dead_letters=self._ends.get("dlq", 0),
             further=tuple((key, step, steps) for key, (step, steps) in self._further.items()),
+            other_sets=complete,
         )
 
     def _feed_step(self, record: TrainingStep) -> None:
@@ -160,43 +140,45 @@ class Progress:
         self._seconds += trainer_seconds(record.metrics)
         self._staleness = record.metrics.get("staleness_mean", 0.0), record.metrics.get("staleness_max", 0.0)
 
-    def _feed_evaluation(self, version: int, event: Event) -> None:
+    def _feed_evaluation(self, group: EvalGroup, event: Event) -> None:
         # The trainer passes evaluations over.
         self._ready_done += 1
         record = event.record()
-        if not isinstance(record, ScoredExperience):
+        if not isinstance(record, ScoredExperience) or group.set_name not in self._sets:
             return
-        accuracy = self._accuracies.setdefault(version, Accuracy(version, self._expected(version)))
-        if record.experience.experience_id not in accuracy.ids:
-            accuracy.ids.add(record.experience.experience_id)
-            accuracy.correct += is_correct(record, self._function)
+        self._tallies.setdefault((group.set_name, group.version), Tally()).add(
+            group.number,
+            record.experience.experience_id,
+            right=is_correct(record, self._function),
+            reward=record.reward,
+            expected=record.release_size,
+        )
 
-    def _expected(self, version: int) -> int:
-        whole = version == 0 or version == self._final_version
-        return self._config.eval.tasks if whole else min(self._config.eval.interim_tasks, self._config.eval.tasks)
+    def _complete(self, name: str) -> tuple[tuple[int, float], ...]:
+        """(version, share) of each complete evaluation of a set."""
+        return tuple(
+            (version, tally.accuracy)
+            for (of, version), tally in sorted(self._tallies.items())
+            if of == name and tally.answered >= self._sets[name].size_at(whole=self._whole(version))
+        )
 
-    def _evaluations(self) -> list[Accuracy]:
-        if self._final_version in self._accuracies:
-            self._accuracies[self._final_version].expected = self._config.eval.tasks
-        return [self._accuracies[version] for version in sorted(self._accuracies)]
+    def _whole(self, version: int) -> bool:
+        return version in (0, self._final_version)
 
     def _phase(self) -> str:
-        tasks = self._config.eval.tasks
         if self._version < 0:
             return "starting"
         if self._final_version is not None:
-            return self._evaluating("final evaluation", self._final_version) if tasks else "finishing"
-        first = self._accuracies.get(0)
-        if self._step == 0 and tasks and not (first and first.complete):
-            return self._evaluating("evaluation before training", 0)
-        return "training"
+            return self._evaluating("final evaluation", self._final_version) or "finishing"
+        evaluating = self._evaluating("evaluation before training", 0) if self._step == 0 else None
+        return evaluating or "training"
 
-    def _evaluating(self, what: str, version: int) -> str:
-        accuracy = self._accuracies.get(version)
-        seen = accuracy.seen if accuracy else 0
-        if seen >= self._config.eval.tasks:
-            return "finishing"
-        return f"{what}, {seen} of {self._config.eval.tasks} tasks"
+    def _evaluating(self, what: str, version: int) -> str | None:
+        """What to say of the evaluation before or after training; None when it is complete."""
+        tasks = sum(chosen.tasks for chosen in self._sets.values())
+        tallies = (self._tallies.get((name, version)) for name in self._sets)
+        seen = sum(tally.answered for tally in tallies if tally)
+        return None if seen >= tasks else f"{what}, {seen} of {tasks} tasks"
 
     def _eta_s(self) -> float | None:
         if len(self._created_at) < 2:

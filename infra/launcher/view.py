@@ -102,6 +102,7 @@ def plain_line(facts: Facts, roles: Sequence[RoleFacts], elapsed_s: float) -> st
     if facts.accuracies:
         version, share = facts.accuracies[-1]
         parts.append(f"held-out {share:.1%} (v{version})")
+    parts += [f"{name} {found[-1][1]:.1%} (v{found[-1][0]})" for name, found in facts.other_sets.items() if found]
     parts.append(f"staleness {facts.staleness_mean:.2f} max {facts.staleness_max:.0f}")
     parts.append("lag " + (" ".join(f"{topic} {count}" for topic, count in facts.lag.items()) or "-"))
     parts.append(f"{facts.experiences_per_s:.0f} experiences/s")
@@ -145,6 +146,8 @@ def _learning(facts: Facts) -> Table:
         reward = Text.assemble((f"{recent_mean(facts.rewards):.3f} ", "bold"), (sparkline(facts.rewards), "green"))
     table.add_row("reward", reward)
     table.add_row("held-out", _accuracy(facts.accuracies))
+    for name, found in facts.other_sets.items():
+        table.add_row(name, _accuracy(found))
     table.add_row("weights", f"v{facts.version}" if facts.version >= 0 else "-")
     for key, step, steps in facts.further:
         table.add_row(key, f"step {step}/{steps}")

@@ -7,10 +7,12 @@ goes on where the log stands.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from producers.conductor.evaluation import EvaluationPlan, Evaluator, Outcome
 from producers.conductor.pacing import Pace, Pacer
+from rft.config import MAIN_SET
 from rft.stream.fence import Fence
 from schemas.events import ScoredExperience, Task, TrainingStep, WeightVersion
 
@@ -25,10 +27,11 @@ class TrainOrder:
 
 @dataclass(frozen=True, slots=True)
 class EvalOrder:
-    """Issue held-out task ``number`` for the evaluation of ``version``."""
+    """Issue held-out task ``number`` of a set for the evaluation of ``version``."""
 
     version: int
     number: int
+    set_name: str = MAIN_SET
 
 
 Order = TrainOrder | EvalOrder
@@ -42,7 +45,7 @@ class Conductor:
     the log at its start has been fed: until then it cannot know what was issued.
     """
 
-    def __init__(self, pace: Pace, plan: EvaluationPlan, model: str) -> None:
+    def __init__(self, pace: Pace, plans: Mapping[str, EvaluationPlan], model: str) -> None:
         self._pace = pace
         self._model = model
         self._caught_up = False
@@ -54,7 +57,7 @@ class Conductor:
         self._fertile = 0
         """Tasks retired when the newest gradient step was taken."""
         self.pacer = Pacer(pace)
-        self.evaluator = Evaluator(plan)
+        self.evaluator = Evaluator(plans)
 
     def caught_up(self) -> list[Order]:
         """All that was in the log at the start has been fed."""
@@ -76,7 +79,8 @@ class Conductor:
                 self.pacer.saw_task(event.number, event.min_version)
             case ScoredExperience():
                 reward = event.reward if event.verdict == "train" else 0.0
-                self.evaluator.saw_result(event.experience.group_id, reward)
+                answer = event.experience
+                self.evaluator.saw_result(answer.group_id, answer.experience_id, reward, event.release_size)
             case WeightVersion() if event.model == self._model:
                 self._saw_weights(event)
             case TrainingStep() if event.model == self._model and self._fence.counts(event):
@@ -121,7 +125,7 @@ class Conductor:
             return []
         if self._baseline is None:
             self._choose_baseline(self._newest)
-        orders: list[Order] = [EvalOrder(version, number) for version, number in self.evaluator.due()]
+        orders: list[Order] = [EvalOrder(group.version, group.number, group.set_name) for group in self.evaluator.due()]
         if self.training:
             orders += [TrainOrder(number, min_version) for number, min_version in self.pacer.due()]
         return orders

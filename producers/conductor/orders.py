@@ -6,8 +6,8 @@ import hashlib
 import json
 
 from producers.conductor.core import EvalOrder, Order, TrainOrder
-from producers.conductor.evaluation import group_id_of
-from rft.config import Config
+from rft.config import Config, EvalSet, RolloutConfig
+from rft.evaluation.ids import EvalGroup
 from rft.tasks.base import TaskItem
 from schemas.events import Task
 
@@ -20,24 +20,26 @@ def seed_of(run_seed: int, group_id: str) -> int:
 
 def task_of(order: Order, item: TaskItem, config: Config, now_ms: int) -> Task:
     """The task for ``order`` with the question of ``item``."""
+    asked: RolloutConfig | EvalSet
     match order:
         case TrainOrder(number, min_version):
             split, group_id = "train", f"train-{number:08d}"
-            samples, temperature, top_p = config.rollout.samples, config.rollout.temperature, config.rollout.top_p
-        case EvalOrder(version, number):
-            split, group_id, min_version = "eval", group_id_of(version, number), version
-            samples, temperature, top_p = 1, config.eval.temperature, 1.0
+            source, asked = config.tasks.source, config.rollout
+        case EvalOrder(version, number, set_name):
+            split, group_id, min_version = "eval", EvalGroup(version, number, set_name).group_id, version
+            asked = config.eval_sets[set_name]
+            source = asked.source
     return Task(
         group_id=group_id,
         number=number,
         split=split,
-        source=config.tasks.source if split == "train" else config.tasks.eval_source or config.tasks.source,
+        source=source,
         prompt=item.prompt,
         answer=item.answer,
-        samples=samples,
-        max_tokens=config.rollout.max_tokens,
-        temperature=temperature,
-        top_p=top_p,
+        samples=asked.samples,
+        max_tokens=asked.max_tokens,
+        temperature=asked.temperature,
+        top_p=asked.top_p,
         seed=seed_of(config.run.seed, group_id),
         min_version=min_version,
         issued_at=now_ms,

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 
 from producers.conductor.barren import explain_barren_groups
 from producers.conductor.core import Conductor, EvalOrder, Order, Seen, TrainOrder
-from producers.conductor.evaluation import PREFIX, EvaluationPlan
+from producers.conductor.evaluation import plans_of
 from producers.conductor.orders import task_of
 from producers.conductor.pacing import Pace
 from rft.config import Config
 from rft.errors import BarrenRunError, DecodeError
+from rft.evaluation.ids import PREFIX
 from rft.log.events import Event, EventReader, EventWriter
 from rft.tasks import TaskSplits, open_sources
 
@@ -33,7 +34,7 @@ def run(config: Config, stop: threading.Event) -> None:
     BarrenRunError when ``trainer.max_barren_groups`` groups in a row were of no use to the trainer.
     """
     splits = open_sources(config)
-    core = Conductor(Pace.of(config), EvaluationPlan.of(config), config.trainer.model_key)
+    core = Conductor(Pace.of(config), plans_of(config), config.trainer.model_key)
     entities = ("tasks", "weights", "steps", "ready")
     with EventWriter(config, CLIENT_ID) as writer, EventReader(config, CLIENT_ID, entities) as reader:
         _Shell(config, core, splits, reader, writer).run(stop)
@@ -96,7 +97,7 @@ class _Shell:
             self._reader.resume("ready")
             self._reads_results = True
         for order in orders:
-            source = self._splits.train if isinstance(order, TrainOrder) else self._splits.held_out
+            source = self._splits.train if isinstance(order, TrainOrder) else self._splits.sets[order.set_name]
             self._writer.send("tasks", task_of(order, source[order.number], self._config, now_ms))
             issued += 1
         if issued:
@@ -105,8 +106,9 @@ class _Shell:
     def _tell(self) -> None:
         for result in self._core.news():
             log.info(
-                "evaluated weight version %d: mean reward %.3f on %d held-out tasks",
+                "evaluated weight version %d on %s: mean reward %.3f, %d tasks",
                 result.version,
+                result.set_name,
                 result.reward,
                 result.tasks,
             )

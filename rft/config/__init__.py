@@ -6,7 +6,8 @@ each stronger than the one before (see :mod:`rft.config_sources`). Nothing here 
 
 from rft.config.data import ColumnsConfig, ImportConfig
 from rft.config.engines import EngineConfig, LoraConfig, engine_fields
-from rft.config.exploring import EvalConfig, PolicyConfig, RolloutConfig, TasksConfig
+from rft.config.evaluating import MAIN_SET, EvalConfig, EvalSet, EvalSetConfig
+from rft.config.exploring import PolicyConfig, RolloutConfig, TasksConfig
 from rft.config.learning import AlgorithmConfig, TrainerConfig, TrainerOverrides
 from rft.config.log import ArchiveConfig, BrokerConfig, LogConfig, RegistryConfig
 from rft.config.processing import ExternalRewardsConfig, ProcessorConfig, RewardTerm
@@ -15,6 +16,7 @@ from rft.config.tree import Config, LauncherConfig, RunConfig
 from rft.config.weights import WeightsConfig
 
 __all__ = [
+    "MAIN_SET",
     "AlgorithmConfig",
     "ArchiveConfig",
     "BrokerConfig",
@@ -23,6 +25,8 @@ __all__ = [
     "EngineConfig",
     "EntityName",
     "EvalConfig",
+    "EvalSet",
+    "EvalSetConfig",
     "ExternalRewardsConfig",
     "ImportConfig",
     "LauncherConfig",

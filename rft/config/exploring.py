@@ -1,4 +1,4 @@
-"""What is asked, how it is rolled out, and what is held out."""
+"""What is asked, and how it is rolled out."""
 
 from __future__ import annotations
 
@@ -57,14 +57,3 @@ class PolicyConfig(Section):
     """CPU threads of each explorer."""
     max_batch: int = Field(default=256, ge=1)
     """Most sequences that are generated together."""
-
-
-class EvalConfig(Section):
-    tasks: int = Field(default=500, ge=0)
-    """Held-out tasks; 0 turns evaluation off."""
-    every_versions: int = Field(default=0, ge=0)
-    """Evaluate every so many weight versions while training; 0: only before and after."""
-    interim_tasks: int = Field(default=100, ge=1)
-    """Held-out tasks of an evaluation while training."""
-    temperature: float = Field(default=0.0, ge=0)
-    """0 is greedy."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from rft.config.data import ImportConfig
-from rft.config.exploring import EvalConfig, PolicyConfig, RolloutConfig, TasksConfig
+from rft.config.evaluating import MAIN_SET, EvalConfig, EvalSet, EvalSetConfig, powers_of_two
+from rft.config.exploring import PolicyConfig, RolloutConfig, TasksConfig
 from rft.config.learning import AlgorithmConfig, TrainerConfig, TrainerOverrides
 from rft.config.log import ArchiveConfig, BrokerConfig, LogConfig, RegistryConfig
 from rft.config.processing import ProcessorConfig
@@ -82,6 +84,58 @@ class Config(Section):
                 f"[trainers.{self.trainer.model_key}]: '{self.trainer.model_key}' is the main trainer's identity"
             )
         return self
+
+    @model_validator(mode="after")
+    def _sets_are_sound(self) -> Config:
+        if MAIN_SET in self.eval.sets:
+            raise ValueError(f"[eval.sets.{MAIN_SET}]: '{MAIN_SET}' is the set of [eval] itself")
+        for name in self.eval.sets:
+            self._eval_set(name)
+        if self.eval.tasks:
+            self._eval_set(MAIN_SET)
+        return self
+
+    @property
+    def eval_sets(self) -> dict[str, EvalSet]:
+        """All held-out sets by name: the one of ``[eval]`` first, if ``eval.tasks`` is not 0."""
+        names = [MAIN_SET, *self.eval.sets] if self.eval.tasks else self.eval.sets
+        return {name: self._eval_set(name) for name in names}
+
+    def _eval_set(self, name: str) -> EvalSet:
+        tasks, shared = self.tasks, self.eval
+        if name == MAIN_SET:
+            own = EvalSetConfig(tasks=max(1, shared.tasks))
+            source = tasks.eval_source or tasks.source
+            options = tasks.options if tasks.eval_source is None else tasks.eval_options
+        else:
+            own = shared.sets[name]
+            source = own.source or tasks.source
+            options = own.options if own.options is not None else {} if own.source else tasks.options
+
+        def chosen(field: str) -> Any:
+            value = getattr(own, field)
+            return getattr(shared, field) if value is None else value
+
+        samples = chosen("samples")
+        try:
+            return EvalSet(
+                name=name,
+                source=source,
+                options=options,
+                prompt_template=own.prompt_template or tasks.prompt_template,
+                tasks=own.tasks,
+                interim_tasks=min(own.tasks, chosen("interim_tasks")),
+                every_versions=chosen("every_versions"),
+                samples=samples,
+                temperature=chosen("temperature"),
+                top_p=chosen("top_p"),
+                max_tokens=chosen("max_tokens") or self.rollout.max_tokens,
+                pass_at=tuple(sorted(set(chosen("pass_at") or powers_of_two(samples)))),
+                difficulty=chosen("difficulty"),
+            )
+        except ValidationError as error:
+            where = "[eval]" if name == MAIN_SET else f"[eval.sets.{name}]"
+            raise ValueError(f"{where}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
     def of_trainer(self, identity: str) -> Config:
         """The configuration as the trainer of that identity sees it.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from rft.config import MAIN_SET
 from rft.errors import ConfigError
 
 
@@ -36,11 +37,16 @@ class TaskSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TaskSplits:
-    """Two sources that share no prompt."""
+    """Training tasks and held-out sets that share no prompt with them."""
 
     train: TaskSource
-    held_out: TaskSource
-    """Exactly ``eval.tasks`` items, no prompt twice."""
+    sets: Mapping[str, TaskSource]
+    """By name of the held-out set (``Config.eval_sets``): exactly its ``tasks`` items, no prompt twice."""
+
+    @property
+    def held_out(self) -> TaskSource:
+        """The tasks of ``[eval]`` itself; empty when that is turned off."""
+        return self.sets.get(MAIN_SET, ())
 
 
 def make_item(raw: Mapping[str, Any], template: str, origin: str) -> TaskItem:
@@ -66,6 +72,14 @@ def make_item(raw: Mapping[str, Any], template: str, origin: str) -> TaskItem:
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{origin}: the metadata cannot be written as JSON: {error}") from error
     return TaskItem(question, answer, metadata, _render(template, question, metadata, origin))
+
+
+def prompt_in(template: str, item: TaskItem) -> str | None:
+    """The prompt that ``template`` makes of ``item``; None if it does not fit: the item is of another kind then."""
+    try:
+        return _render(template, item.question, item.metadata, "")
+    except ConfigError:
+        return None
 
 
 def _render(template: str, question: str, metadata: Mapping[str, Any], origin: str) -> str:

@@ -77,15 +77,15 @@ class EndlessTasks:
             if item.prompt not in self._excluded:
                 return item
         raise ConfigError(
-            f"{self._gym.name}: {TRIES} draws in a row gave held-out prompts; eval.tasks = {len(self._excluded)} "
-            "leaves next to nothing to train on: lower it or widen tasks.options"
+            f"{self._gym.name}: {TRIES} draws in a row gave held-out prompts; the {len(self._excluded)} held out "
+            "leave next to nothing to train on: lower eval.tasks or widen tasks.options"
         )
 
 
-def held_out(gym: Gym, tasks: int) -> list[TaskItem]:
+def held_out_of(gym: Gym, tasks: int, asked: str) -> list[TaskItem]:
     """The first ``tasks`` distinct prompts of a stream of their own, the same for every seed of a run.
 
-    Raises ConfigError if the dataset does not have that many.
+    Raises ConfigError, which quotes the setting ``asked``, if the dataset does not have that many.
     """
     found: dict[str, TaskItem] = {}
     draws: Iterator[int] = count()
@@ -95,7 +95,7 @@ def held_out(gym: Gym, tasks: int) -> list[TaskItem]:
         since_new = since_new + 1 if item.prompt in found else 0
         if since_new == 20 * TRIES:
             raise ConfigError(
-                f"eval.tasks = {tasks}, but {gym.name} seems to have only {len(found)} different prompts; "
+                f"{asked}, but {gym.name} seems to have only {len(found)} different prompts; "
                 "lower it or widen tasks.options"
             )
         found.setdefault(item.prompt, item)

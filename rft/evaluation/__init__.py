@@ -1,0 +1,1 @@
+"""Evaluations: which group belongs to which, and what their answers amount to. Pure."""
