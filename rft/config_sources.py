@@ -11,7 +11,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
@@ -186,12 +186,15 @@ def _is_secret(key: Key) -> bool:
 
 def _field_annotation(key: Key) -> Any:
     section: Any = Config
-    if key[:1] == ("trainers",) and len(key) > 1:
-        section, key = (Config, key[2:]) if len(key) > 2 else (Config.model_fields["trainers"].annotation, ())
+    if key[:1] == ("trainers",) and len(key) > 2:  # what they may have otherwise is documented where it is by default
+        key = key[2:]
     for name in key:
-        if not (isinstance(section, type) and issubclass(section, BaseModel)) or name not in section.model_fields:
+        if get_origin(section) is dict:  # tables by a name of the user's, as eval.sets.<name>
+            section = get_args(section)[1]
+        elif isinstance(section, type) and issubclass(section, BaseModel) and name in section.model_fields:
+            section = section.model_fields[name].annotation
+        else:
             return None
-        section = section.model_fields[name].annotation
     return section
 
 

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from consumers.evaluation.asking import HeldOut
 from consumers.replay.batches import Batch, Groups, digest, epochs
 from consumers.replay.errors import ReplayError
-from consumers.evaluation.asking import HeldOut
 from consumers.replay.reading import ENTITY, Reading
 from consumers.replay.selection import Selection
 from consumers.trainer.learner import Learner, made_with

@@ -10,8 +10,8 @@ from importlib.resources import files
 from typing import Any
 
 from consumers.report.charts import Line, Share, line_chart, smooth, stacked_bars
-from consumers.report.reducer import Rollout, Story
 from consumers.report.evaluations import evaluation_cards
+from consumers.report.reducer import Rollout, Story
 from consumers.report.summary import LONGEST_TEXT, accuracies, lineage, samples, throughput
 from rft.config import Config
 

@@ -9,30 +9,48 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers.conductor.core import Conductor, EvalOrder, Order, Seen, TrainOrder
-from producers.conductor.evaluation import EvaluationPlan, group_id_of, parse_group_id
+from producers.conductor.evaluation import EvaluationPlan
 from producers.conductor.pacing import Pace
+from rft.config import MAIN_SET
+from rft.evaluation.ids import EvalGroup, parse_group_id
 from schemas.events import Experience, ScoredExperience, Task, TrainingStep, WeightVersion
 
 MODEL = "policy"
+SAMPLES = {MAIN_SET: 1, "hard-1": 3}
+"""Answers to each held-out task, by set."""
 
 
 def task(order: Order) -> Task:
     if isinstance(order, TrainOrder):
         split, group_id, min_version = "train", f"train-{order.number:08d}", order.min_version
+        samples = 1
     else:
-        split, group_id, min_version = "eval", group_id_of(order.version, order.number), order.version
-    return Task(group_id, order.number, split, "words", "p>", "a", 1, 8, 1.0, 1.0, 0, min_version, 0)
+        group = EvalGroup(order.version, order.number, order.set_name)
+        split, group_id, min_version, samples = "eval", group.group_id, order.version, SAMPLES[order.set_name]
+    return Task(group_id, order.number, split, "words", "p>", "a", samples, 8, 1.0, 1.0, 0, min_version, 0)
 
 
 def weights(version: int, step: int, *, final: bool = False, model: str = MODEL) -> WeightVersion:
     return WeightVersion(model, version, step, "checkpoint", f"weights/v{version:08d}", "", 0, final, 0)
 
 
-def result(done: Task, reward: float = 1.0, verdict: str = "train") -> ScoredExperience:
+def result(done: Task, reward: float = 1.0, verdict: str = "train", sample: int = 0) -> ScoredExperience:
+    size = done.samples
     experience = Experience(
-        f"{done.group_id}/0", done.group_id, done.number, 0, done.split, 1, "p>", "a", "a", 0, "explorer", MODEL
+        f"{done.group_id}/{sample}",
+        done.group_id,
+        done.number,
+        sample,
+        done.split,
+        size,
+        "p>",
+        "a",
+        "a",
+        0,
+        "explorer",
+        MODEL,
     )
-    return ScoredExperience(experience, 0, 0, verdict, None, reward, {}, 0.0, "", 1, 0)
+    return ScoredExperience(experience, 0, 0, verdict, None, reward, {}, 0.0, "", size, 0)
 
 
 def step_event(step: int, version: int, next_version: int, retired: list[int], kind: str = "step") -> TrainingStep:
@@ -65,7 +83,8 @@ class World:
         for done in choose.sample(able, choose.randint(0, len(able))):
             self.open.remove(done)
             if done.split == "eval":
-                self.log("ready", result(done, verdict=choose.choice(("train", "filtered"))))
+                for sample in range(done.samples):
+                    self.log("ready", result(done, verdict=choose.choice(("train", "filtered")), sample=sample))
             else:
                 self.rolled_out[done.number] = done
 
@@ -106,17 +125,20 @@ PACES = st.builds(
     sync_interval=st.integers(1, 3),
     max_staleness=st.integers(0, 2),
 )
-PLANS = st.builds(
-    EvaluationPlan, tasks=st.integers(0, 4), interim_tasks=st.integers(0, 3), every_versions=st.integers(0, 2)
+PLANS = st.dictionaries(
+    st.sampled_from(sorted(SAMPLES)),
+    st.builds(
+        EvaluationPlan, tasks=st.integers(0, 4), interim_tasks=st.integers(0, 3), every_versions=st.integers(0, 2)
+    ),
 )
 
 
 @given(PACES, PLANS, st.integers(0, 10**9), st.integers(0, 6))
-def test_each_task_is_issued_once_however_often_the_conductor_is_killed(pace, plan, seed, kills) -> None:
+def test_each_task_is_issued_once_however_often_the_conductor_is_killed(pace, plans, seed, kills) -> None:
     choose, world, conductor = random.Random(seed), World(pace), None
     for _ in range(2000):
         if conductor is None:
-            conductor = Conductor(pace, plan, MODEL)
+            conductor = Conductor(pace, plans, MODEL)
             for event in world.replay(choose):
                 assert conductor.step(event) == []
             orders = conductor.caught_up()
@@ -141,11 +163,14 @@ def test_each_task_is_issued_once_however_often_the_conductor_is_killed(pace, pl
     assert set(times.values()) == {1}
     results = {parse_group_id(e.experience.group_id) for e in world.topics["ready"]}
     for version in (0, world.version):
-        assert {(version, number) for number in range(plan.tasks)} <= results
+        for name, plan in plans.items():
+            assert {EvalGroup(version, number, name) for number in range(plan.tasks)} <= results
 
 
 def caught_up(plan: EvaluationPlan, *log: Seen, pace: Pace | None = None) -> tuple[Conductor, list[Order]]:
-    conductor = Conductor(pace or Pace(steps=2, groups_per_step=1, sync_interval=1, max_staleness=0), plan, MODEL)
+    conductor = Conductor(
+        pace or Pace(steps=2, groups_per_step=1, sync_interval=1, max_staleness=0), {MAIN_SET: plan}, MODEL
+    )
     for event in log:
         conductor.step(event)
     return conductor, conductor.caught_up()
@@ -188,6 +213,22 @@ def test_evaluations_in_between_do_not_hold_up_training() -> None:
     assert conductor.step(step_event(3, 2, 3, [2])) == [TrainOrder(3, 3)]
 
 
+def test_each_set_is_evaluated_at_its_own_pace_and_complete_with_its_last_answer() -> None:
+    plans = {MAIN_SET: EvaluationPlan(1, 1, 0), "hard-1": EvaluationPlan(1, 1, 1)}
+    conductor = Conductor(Pace(9, 1, 1, 0), plans, MODEL)
+    conductor.step(weights(0, 0))
+    assert conductor.caught_up() == [EvalOrder(0, 0), EvalOrder(0, 0, "hard-1")]
+    conductor.step(result(task(EvalOrder(0, 0))))
+    hard = task(EvalOrder(0, 0, "hard-1"))
+    for sample, reward in ((0, 1.0), (0, 1.0), (1, 0.5)):
+        assert conductor.step(result(hard, reward, sample=sample)) == []
+    assert not conductor.training
+    assert conductor.step(result(hard, 0.0, sample=2)) == [TrainOrder(0, 0)]
+    assert [(news.set_name, news.reward) for news in conductor.news()] == [(MAIN_SET, 1.0), ("hard-1", 0.5)]
+    conductor.step(step_event(1, 0, 1, [0]))
+    assert conductor.step(weights(1, 1)) == [EvalOrder(1, 0, "hard-1")]
+
+
 def test_a_longer_run_goes_on_where_a_finished_one_ended() -> None:
     log = [weights(0, 0), task(TrainOrder(0, 0)), step_event(1, 0, 1, [0]), weights(1, 1, final=True)]
     conductor, orders = caught_up(EvaluationPlan(0, 0, 0), *log)
@@ -196,13 +237,15 @@ def test_a_longer_run_goes_on_where_a_finished_one_ended() -> None:
 
 
 def test_group_ids_of_evaluations_are_told_from_others() -> None:
-    assert parse_group_id(group_id_of(3, 12)) == (3, 12)
+    for name in (MAIN_SET, "hard", "hard-1", "2024", "a.b_c"):
+        assert parse_group_id(EvalGroup(3, 12, name).group_id) == EvalGroup(3, 12, name)
+    assert EvalGroup(3, 12).group_id == "eval-00000003-00000012"
     for other in ("train-00000012", "eval-", "eval-x-1", "eval-1", "eval-1-"):
         assert parse_group_id(other) is None
 
 
 def test_groups_that_are_of_no_use_are_counted_until_the_next_gradient_step():
-    conductor = Conductor(Pace(10, 2, 1, 0), EvaluationPlan(0, 0, 0), MODEL)
+    conductor = Conductor(Pace(10, 2, 1, 0), {}, MODEL)
     conductor.step(weights(0, 0))
     conductor.caught_up()
     conductor.step(step_event(0, 0, 0, [0, 1, 2], kind="retire"))
