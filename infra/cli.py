@@ -90,7 +90,8 @@ def run(
     """Run everything on this machine: broker, roles, live view, report.
 
     The broker and all roles are started and supervised; a role that dies is restarted. Ctrl-C stops cleanly,
-    a second one kills. With a durable broker (kafka, external) the same command resumes an unfinished run.
+    a second one kills. With a durable broker (kafka, external) the same command resumes an unfinished run. Of a run in
+    stages ([[stages]]) those that are finished are not done again, whatever the broker.
 
     Example: rft run examples/quickstart/quickstart.toml --trainer.steps 100 --plain
     """
@@ -100,6 +101,10 @@ def run(
 
         print(to_toml(masked(loaded)))
         return
+    if loaded.stages:
+        from infra.launcher.staging import launch_stages
+
+        raise typer.Exit(launch_stages(loaded, plain=plain, fresh=fresh))
     from infra.launcher.launch import launch
 
     raise typer.Exit(launch(loaded, plain=plain, fresh=fresh))

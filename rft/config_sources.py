@@ -54,6 +54,12 @@ def resolve(layers: Sequence[Layer]) -> Config:
         config = Config.model_validate(merged)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(fault, fault["loc"], origins) for fault in error.errors())) from None
+    for index, stage in enumerate(config.stages):
+        try:
+            config.of_stage(index)
+        except ValidationError as error:
+            faults = [_explain(fault, fault["loc"], origins) for fault in error.errors()]
+            raise ConfigError("\n".join(f"[[stages]] {stage.name}: {fault}" for fault in faults)) from None
     for identity in config.trainers:
         try:
             config.of_trainer(identity)
@@ -154,11 +160,23 @@ def _merge(target: dict[str, Any], source: Mapping[str, Any], origin: str, origi
         origins[key] = origin
         if isinstance(value, Mapping) and isinstance(target.get(name), dict):
             _merge(target[name], value, origin, origins, key)
+        elif isinstance(value, Mapping) and isinstance(target.get(name), list):
+            _merge_named(target[name], value, origin, key)
         elif isinstance(value, Mapping):
             target[name] = {}
             _merge(target[name], value, origin, origins, key)
         else:
             target[name] = value
+
+
+def _merge_named(tables: list[Any], source: Mapping[str, Any], origin: str, at: Key) -> None:
+    """``--stages.imitate.trainer.steps 5``: of an array of tables, the one with that name."""
+    for name, value in source.items():
+        found = next((table for table in tables if isinstance(table, dict) and table.get("name") == name), None)
+        if found is None or not isinstance(value, Mapping):
+            known = ", ".join(str(table.get("name")) for table in tables if isinstance(table, dict))
+            raise ConfigError(f"{origin}: [[{'.'.join(at)}]] has none with name = '{name}'; it has {known}")
+        _merge(found, value, origin, {}, ())
 
 
 def _put(values: dict[str, Any], key: Key, value: Any, written: str) -> None:

@@ -267,6 +267,8 @@ class EventRef:
     """Trainer's version minus the event's oldest token version; -1 when the policy wrote no token."""
     cause: str = ""
     """Empty for a trained event, otherwise why it was dropped: ``stale``, ``filtered``, ``duplicate`` …"""
+    use: int = 1
+    """Of a trained event: which time it is that this trainer trains it, from 1."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -28,7 +28,7 @@ KINDS: Mapping[str, str] = {
     "letter_of_nothing": "a dead letter of an event that is not in `experiences`",
     "foreign_event": "a step names an event that is not in `ready`, or another than the one that stands there",
     "not_for_training": "trained, although filtered or held out",
-    "trained_twice": "trained more than once in the surviving lineage",
+    "trained_twice": "trained more than once in the surviving lineage, and not as a further use",
     "step_missing": "the lineage of the weights has a gap",
     "step_contradicted": "one step recorded twice, and differently",
     "unreadable": "an event of `steps` that cannot be decoded",
@@ -84,7 +84,9 @@ class TrainedBalance:
     deleted: int = 0
     """Ids that steps name and whose events retention has deleted from ``ready`` since."""
     trained: int = 0
-    """Times that the surviving lineage trained an event."""
+    """Events that the surviving lineage trained; one trained twice without its second use being said counts twice."""
+    reused: int = 0
+    """Further times that it trained them, as ``buffer.reuse`` and ``buffer.mix`` have it; no part of the balance."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Distinct ids that were never trained, by cause."""
     evaluated: int = 0
@@ -143,6 +145,7 @@ class AuditReport:
                     "scored": balance.scored,
                     "deleted_by_retention": balance.deleted,
                     "trained": balance.trained,
+                    "reused": balance.reused,
                     "dropped": dict(sorted(balance.dropped.items())),
                     "evaluated": balance.evaluated,
                     "buffered": balance.buffered,

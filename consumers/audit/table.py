@@ -50,7 +50,8 @@ def _trained(balance: TrainedBalance) -> Table:
     if balance.deleted:
         table.add_row("deleted by retention since", f"{balance.deleted:,}")
     table.add_section()
-    table.add_row("trained", f"{balance.trained:,}")
+    again = f" (and {balance.reused:,} times again)" if balance.reused else ""
+    table.add_row("trained", f"{balance.trained:,}{again}")
     _causes(table, "dropped", balance.dropped)
     table.add_row("evaluated", f"{balance.evaluated:,}")
     table.add_row("buffered", f"{balance.buffered:,}")

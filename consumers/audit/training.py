@@ -57,16 +57,20 @@ def _gaps(facts: Facts, model: str, lineage: list[Step]) -> list[Problem]:
 
 
 def _trained_twice(model: str, lineage: list[Step]) -> list[Problem]:
+    """Trained again without the step saying so: of each id the uses must be the first, second, third, …"""
     steps: dict[str, list[int]] = {}
+    uses: dict[str, list[int]] = {}
     for step in lineage:
         for ref in step.trained:
             steps.setdefault(ref.experience_id, []).append(step.number)
+            uses.setdefault(ref.experience_id, []).append(ref.use)
     return [
         Problem(
             "trained_twice", name, f"{name} was trained by {model} in {_listed(numbers)}", model=model, step=numbers[-1]
         )
         for name, numbers in steps.items()
-        if len(numbers) > 1
+        # Where the log's beginning is deleted, the first that is left may be a later use.
+        if uses[name] != list(range(uses[name][0], uses[name][0] + len(numbers)))
     ]
 
 
@@ -95,7 +99,9 @@ def _foreign(facts: Facts, step: Step) -> Iterator[Problem]:
 
 def _balance(facts: Facts, model: str, lineage: list[Step], steps: list[Step]) -> TrainedBalance:
     balance = TrainedBalance(model, steps=len(lineage))
-    balance.trained = sum(len(step.trained) for step in lineage)
+    first = {ref.experience_id: ref.use for step in reversed(lineage) for ref in step.trained}
+    balance.reused = sum(ref.use > first[ref.experience_id] for step in lineage for ref in step.trained)
+    balance.trained = sum(len(step.trained) for step in lineage) - balance.reused
     trained = {ref.experience_id for step in lineage for ref in step.trained}
     dropped = _dropped(steps)
     splits = _for_training(facts)

@@ -89,7 +89,10 @@ def lineage(story: Story) -> list[Step]:
 
 
 def finished(story: Story, config: Config) -> bool:
-    """Whether the last weights are announced and their evaluation is complete."""
+    """Whether the last weights are announced and evaluated; when exploring, whether all is scored."""
+    if config.run.mode == "explore":
+        groups = {name.partition("/")[0] for name in (*story.ready_ids, *story.filtered) if name.startswith("train-")}
+        return len(groups) >= config.trainer.steps * config.trainer.groups_per_step
     if story.final_version is None:
         return False
     return all(

@@ -63,6 +63,7 @@ def event_ref(sample: Sample, version: int, cause: str = "") -> EventRef:
         number=sample.number,
         staleness=_staleness(sample, version),
         cause=cause,
+        use=1 if cause else sample.uses + 1,
     )
 
 

@@ -11,7 +11,10 @@ from rft.errors import BrokerError, DecodeError
 from rft.log.dead_letters import dead_letter_headers, earlier_failure
 from rft.log.events import Event, EventReader, EventWriter
 from rft.log.topics import topic_name
-from rft.training.buffer import GroupBuffer
+from rft.training.assembly import Assembly
+from rft.training.buffer import Group, GroupBuffer
+from rft.training.pool import Pool
+from rft.training.priority import make_priority
 from rft.training.progress import LogProgress
 from rft.training.sample import Sample, Wanted, read_payload, read_sample
 from schemas.events import ScoredExperience
@@ -42,7 +45,17 @@ class Intake:
         begins = {p: offset for (_, p), offset in self._reader.positions.items()}
         self.progress = progress or LogProgress(begins)
         self.progress.cover(begins)
-        self.buffer = GroupBuffer(max_bytes, self.progress.retired)
+        self.max_bytes = max_bytes
+        priority = make_priority(config.buffer)
+
+        def priority_of(group: Group) -> float:
+            return priority(group.facts)
+
+        shares = config.buffer.shares(config.trainer.groups_per_step)
+        kinds = {kind for kind, count in shares.items() if count} if shares else None
+        self.buffer = GroupBuffer(max_bytes, self.progress.retired, priority_of, kinds)
+        self.pool = Pool(config.buffer, priority_of, config.run.seed)
+        self.assembly = Assembly(config.buffer, config.trainer.groups_per_step, self.buffer, self.pool)
 
     def rewind(self) -> None:
         """Read on from the progress's positions, which a redo has moved."""
@@ -111,6 +124,13 @@ class ExactReader:
             sample = read_sample(*place, scored, self._wanted)
             sample.payload = read_payload(scored, self._wanted)
             samples.append(sample)
+        return samples
+
+    def used(self, places: Collection[tuple[int, int, int]]) -> list[Sample]:
+        """The samples at (partition, offset), with the times that they were trained. Raises as ``samples`` does."""
+        samples = self.samples([(partition, offset) for partition, offset, _ in places]) if places else []
+        for sample, (*_, uses) in zip(samples, places, strict=True):
+            sample.uses = uses
         return samples
 
     def fill(self, samples: Iterable[Sample]) -> None:

@@ -43,6 +43,8 @@ class Learner:
         self.last_record: tuple[int, int] | None = None
         self.progress: LogProgress | None = None
         self.checkpointed_step = -1
+        self.pool_places: list[tuple[int, int, int]] = []
+        """Of the checkpoint: what was trained and may be trained again, as :attr:`rft.training.pool.Pool.places`."""
         try:
             self._become(checkpoint, initial)
         except BaseException:
@@ -72,8 +74,10 @@ class Learner:
         if record.next_version > record.version:
             self.version, self.version_step = record.next_version, record.step
 
-    def checkpoint(self) -> Path:
-        """Write a checkpoint of this very state. Raises CheckpointError; then the older one stays the newest."""
+    def checkpoint(self, pool: Sequence[tuple[int, int, int]] = ()) -> Path:
+        """Write a checkpoint of this very state; ``pool`` is what :attr:`rft.training.pool.Pool.places` says.
+
+        Raises CheckpointError; then the older one stays the newest."""
         assert self.progress is not None
         state = CheckpointState(
             model_key=self.config.trainer.model_key,
@@ -83,7 +87,7 @@ class Learner:
             digest=self.digest,
             initial_digest=self.initial_digest,
             last_record=self.last_record,
-            progress=self.progress.to_json(),
+            progress=self.progress.to_json() | {"pool": list(pool)},
             made_with=made_with(self.config),
         )
         folder = write_checkpoint(
@@ -128,6 +132,7 @@ class Learner:
         self.last_record = (state.last_record[0], state.last_record[1]) if state.last_record else None
         try:
             self.progress = LogProgress.from_json(state.progress)
+            self.pool_places = [(p, offset, uses) for p, offset, uses in state.progress.get("pool", ())]
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"{checkpoint.folder}: damaged positions: {error}") from error
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from threading import Event as StopEvent
 
 from consumers.trainer.announcer import Announcer, staleness, training_step
+from consumers.trainer.baseline import Baseline
 from consumers.trainer.claim import Claim
 from consumers.trainer.following import Source
 from consumers.trainer.intake import ExactReader, Intake, client_id
@@ -59,7 +60,10 @@ def run(config: Config, stop: StopEvent) -> None:
         entries, newest = read_own_log(config, learner, announcer)
         announcer.open_collective(learner, newest)
         stack.callback(lambda: announcer.close(patiently=not stop.is_set()))
-        redo = Redo(config, learner, exact, announcer, made_with=checkpoint.state.made_with if checkpoint else {})
+        intake.pool.restore(exact.used(learner.pool_places))
+        redo = Redo(
+            config, learner, exact, announcer, intake.pool, made_with=checkpoint.state.made_with if checkpoint else {}
+        )
         newest = redo.run(entries, newest, stop)
         intake.rewind()
         trainer = Trainer(config, learner, intake, exact, announcer, claim, source, stop)
@@ -85,11 +89,13 @@ class Trainer:
         self._learner = learner
         self._intake = intake
         self._buffer = intake.buffer
+        self._pool = intake.pool
         self._exact = exact
         self._announcer = announcer
         self._claim = claim
         self._source = source
         self._stop = stop
+        self._baseline = Baseline(config, learner.step)
         self._seconds = {"idle_s": 0.0, "read_s": 0.0, "publish_s": 0.0, "checkpoint_s": 0.0}
         self._finished: WeightVersion | None = None
         self._logged_at = 0.0
@@ -113,10 +119,13 @@ class Trainer:
 
     def _gather(self) -> bool:
         """Read until a step is possible; False when stopped before, or when nothing more will come."""
-        while not self._stop.is_set() and not self._source.dry:
+        while not self._stop.is_set():
             self._read()
             if self._possible():
+                self._source.came()
                 return True
+            if self._source.dry:
+                return False
             if self._buffer.must_tell or self._buffer.pending_drops >= MAX_UNTOLD_DROPS:
                 self._tell_drops()
             self._claim.check_now_and_then()
@@ -140,15 +149,18 @@ class Trainer:
             if not events or self._stop.is_set():
                 return
             self._source.came()
+            for event in events:
+                self._baseline.saw(event.key)
             possible = self._possible()
 
     def _possible(self) -> bool:
-        self._buffer.drop_stale(self._learner.version, self._config.max_staleness)
-        return self._buffer.whole_groups >= self._config.groups_per_step
+        for held in (self._buffer, self._pool):
+            held.drop_stale(self._learner.version, self._config.max_staleness)
+        return self._baseline.known and self._intake.assembly.possible()
 
     def _step(self) -> None:
         learner, buffer = self._learner, self._buffer
-        groups = buffer.take(self._config.groups_per_step)
+        groups = self._intake.assembly.take()
         samples = [sample for group in groups for sample in group.trainable]
         self._exact.fill(samples)
         version = learner.version
@@ -161,7 +173,8 @@ class Trainer:
         seconds, self._seconds = self._seconds, dict.fromkeys(self._seconds, 0.0)
         metrics |= seconds | staleness(samples, version)
         metrics |= self._announcer.take_metrics()
-        metrics |= {"buffer_bytes": float(buffer.held_bytes), "duplicates": float(duplicates)}
+        metrics |= {"buffer_bytes": float(buffer.held_bytes + self._pool.held_bytes), "duplicates": float(duplicates)}
+        metrics["replayed"] = float(sum(sample.uses > 0 for sample in samples))
         record = training_step(
             learner,
             kind="step",
@@ -174,6 +187,8 @@ class Trainer:
         )
         # The folder comes after the entry: a trainer that is fenced must not replace what its successor has written.
         learner.recorded(record, self._announcer.record(record))
+        self._pool.trained(samples)
+        self._pool.shed(self._intake.max_bytes - buffer.held_bytes)
         if announced:
             event = self._announcer.publish(learner, next_version, weights, self._stop, final=last)
             self._finished = event if event.final else None
@@ -210,7 +225,7 @@ class Trainer:
     def _checkpoint(self) -> None:
         started = time.perf_counter()
         try:
-            self._learner.checkpoint()
+            self._learner.checkpoint(self._pool.places)
         except CheckpointError as error:
             logger.error("%s. Training goes on; the next try is in %d steps", error, self._config.checkpoint_interval)
         self._seconds["checkpoint_s"] += time.perf_counter() - started

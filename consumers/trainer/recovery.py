@@ -14,6 +14,8 @@ from rft.config import Config
 from rft.errors import CheckpointError
 from rft.log.events import EventReader
 from rft.stream.fence import Fence
+from rft.training.pool import Pool
+from rft.training.sample import Sample
 from schemas.events import Record, TrainingStep, WeightVersion
 
 logger = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ class Redo:
         learner: Learner,
         exact: ExactReader,
         announcer: Announcer,
+        pool: Pool,
         *,
         made_with: Mapping[str, Any],
     ) -> None:
@@ -101,6 +104,7 @@ class Redo:
         self._learner = learner
         self._exact = exact
         self._announcer = announcer
+        self._pool = pool
         self._before = made_with
 
     def run(self, entries: list[Entry], newest: WeightVersion | None, stop: StopEvent) -> WeightVersion | None:
@@ -127,13 +131,16 @@ class Redo:
     ) -> WeightVersion | None:
         learner = self._learner
         weights = None
+        samples: list[Sample] = []
         if record.kind == "step":
-            _, weights = learner.learn(self._exact.samples([(ref.partition, ref.offset) for ref in record.trained]))
+            samples = self._exact.used([(ref.partition, ref.offset, ref.use - 1) for ref in record.trained])
+            _, weights = learner.learn(samples)
             if learner.digest != record.digest:
                 raise CheckpointError(self._mismatch(record))
         if record.next_version > record.version:
             newest = self._make_known(record.next_version, weights or learner.engine.serialized(), newest, stop)
         learner.recorded(record, place)
+        self._pool.trained(samples)
         return newest
 
     def _make_known(

@@ -29,21 +29,30 @@ def role_commands(config: Config, config_file: Path) -> dict[str, Command]:
 
 
 def crew(config: Config) -> dict[str, tuple[str, ...]]:
-    """Words after ``rft`` that start each role process, by its name."""
-    explorers = {f"explorer-{index}": ("explorer",) for index in range(config.launcher.explorers)}
-    processors = {f"processor-{index}": ("processor",) for index in range(config.launcher.processors)}
-    archiver = {ARCHIVER: ("archiver",)} if config.archiving else {}
-    importer = {"importer": ("importer",)} if any(not source.manual for source in config.imports) else {}
-    trainers = {f"trainer-{key}": ("trainer", "--identity", key) for key in config.trainers}
-    learning = {"trainer": ("trainer",), **trainers}
-    return {**archiver, **importer, **learning, **explorers, **processors, "conductor": ("conductor",)}
+    """Words after ``rft`` that start each role process, by its name; which there are is the mode's to say."""
+    mode = config.run.mode
+    found: dict[str, tuple[str, ...]] = {}
+    if config.archiving:
+        found[ARCHIVER] = ("archiver",)
+    if mode != "eval" and any(not source.manual for source in config.imports):
+        found["importer"] = ("importer",)
+    if mode in ("online", "train"):
+        found |= {"trainer": ("trainer",)}
+        found |= {f"trainer-{key}": ("trainer", "--identity", key) for key in config.trainers}
+    asking = mode != "train" or bool(config.eval_sets)
+    if asking:
+        found |= {f"explorer-{index}": ("explorer",) for index in range(config.launcher.explorers)}
+    found |= {f"processor-{index}": ("processor",) for index in range(config.launcher.processors)}
+    return found | ({"conductor": ("conductor",)} if asking else {})
 
 
 def supervised(config: Config, names: list[str], *, own_broker: bool) -> list[Role]:
     """The roles for the supervisor: the success of the conductor and of the further trainers is the run's; a trainer
-    that has finished may rest.
+    that has finished may rest. Without a conductor the trainer's success is the run's.
     """
     on_success = _ON_SUCCESS | {f"trainer-{key}": "end_run" for key in config.trainers}
+    if "conductor" not in names:
+        on_success["trainer"] = "end_run"
     roles = [Role(name, on_success=on_success.get(name, "restart"), stops_last=name == ARCHIVER) for name in names]
     if own_broker:
         # The embedded broker's log dies with it; a Kafka node comes back with its data.

@@ -129,7 +129,7 @@ class Progress:
         )
 
     def _feed_step(self, record: TrainingStep) -> None:
-        self._ready_done += len(record.trained) + len(record.dropped)
+        self._ready_done += sum(ref.use == 1 for ref in record.trained) + len(record.dropped)
         if record.kind != "step":
             return
         self._step = max(self._step, record.step)
@@ -171,7 +171,7 @@ class Progress:
         if self._final_version is not None:
             return self._evaluating("final evaluation", self._final_version) or "finishing"
         evaluating = self._evaluating("evaluation before training", 0) if self._step == 0 else None
-        return evaluating or "training"
+        return evaluating or {"explore": "exploring", "eval": "evaluating"}.get(self._config.run.mode, "training")
 
     def _evaluating(self, what: str, version: int) -> str | None:
         """What to say of the evaluation before or after training; None when it is complete."""

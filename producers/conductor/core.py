@@ -45,8 +45,10 @@ class Conductor:
     the log at its start has been fed: until then it cannot know what was issued.
     """
 
-    def __init__(self, pace: Pace, plans: Mapping[str, EvaluationPlan], model: str) -> None:
+    def __init__(self, pace: Pace, plans: Mapping[str, EvaluationPlan], model: str, mode: str = "online") -> None:
+        """``mode`` is ``run.mode``."""
         self._pace = pace
+        self._mode = mode
         self._model = model
         self._caught_up = False
         self._fence = Fence()
@@ -77,6 +79,10 @@ class Conductor:
                 self.evaluator.saw_task(event.group_id)
             case Task() if event.number >= 0:  # imported tasks are nobody's to pace
                 self.pacer.saw_task(event.number, event.min_version)
+            case ScoredExperience() if event.experience.split == "train":
+                if not self._pace.trains and event.experience.number >= 0:
+                    self.pacer.saw_retired([event.experience.number])
+                    self._fertile = self.pacer.retired
             case ScoredExperience():
                 reward = event.reward if event.verdict == "train" else 0.0
                 answer = event.experience
@@ -95,11 +101,17 @@ class Conductor:
     def _saw_weights(self, event: WeightVersion) -> None:
         self._newest = max(event.version, -1 if self._newest is None else self._newest)
         self.pacer.saw_version(event.version, event.step)
-        if event.final and event.step >= self._pace.steps:  # not the end of a shorter run that this one continues
+        # Not the end of a shorter run that this one continues; where data decide, any end is one.
+        if event.final and (event.step >= self._pace.steps or self._mode == "train"):
             self._final = event.version
             self.evaluator.want(event.version, whole=True)
         elif self._caught_up and event.version == self._newest and self.evaluator.wants_between(event.version):
             self.evaluator.want(event.version, whole=False)
+
+    @property
+    def lacks_weights(self) -> bool:
+        """No version is on the log."""
+        return self._newest is None
 
     @property
     def training(self) -> bool:
@@ -108,7 +120,9 @@ class Conductor:
 
     @property
     def done(self) -> bool:
-        """Whether the final weights are known and evaluated."""
+        """Whether the final weights are known and evaluated; when exploring, whether all tasks are scored."""
+        if self._mode == "explore":
+            return self._caught_up and self.training and self.pacer.retired >= self._pace.tasks
         return self._caught_up and self._final is not None and self.evaluator.complete(self._final)
 
     @property
@@ -126,7 +140,7 @@ class Conductor:
         if self._baseline is None:
             self._choose_baseline(self._newest)
         orders: list[Order] = [EvalOrder(group.version, group.number, group.set_name) for group in self.evaluator.due()]
-        if self.training:
+        if self.training and self._mode in ("online", "explore"):
             orders += [TrainOrder(number, min_version) for number, min_version in self.pacer.due()]
         return orders
 

@@ -30,11 +30,20 @@ class Pace:
     groups_per_step: int
     sync_interval: int
     max_staleness: int
+    trains: bool = True
+    """False when nothing is trained: then a task is retired when it is scored, and steps only count tasks."""
 
     @classmethod
     def of(cls, config: Config) -> Pace:
-        trainer = config.trainer
-        return cls(trainer.steps, trainer.groups_per_step, trainer.sync_interval, trainer.max_staleness)
+        trainer, mode = config.trainer, config.run.mode
+        steps = 0 if mode == "eval" else trainer.steps
+        fresh = config.new_groups_per_step
+        return cls(steps, fresh, trainer.sync_interval, trainer.max_staleness, mode in ("online", "train"))
+
+    @property
+    def tasks(self) -> int:
+        """Train tasks of the whole run, if none is dropped."""
+        return self.steps * self.groups_per_step
 
     @property
     def bound(self) -> int:
@@ -111,7 +120,8 @@ class Pacer:
 
     def due(self) -> list[tuple[int, int]]:
         """Train tasks to issue now, as (number, minimal version), and marks them as issued."""
-        limit = min(self._pace.bound, (self._pace.steps - self._steps_done) * self._pace.groups_per_step)
+        done = self._steps_done * self._pace.groups_per_step if self._pace.trains else self.retired
+        limit = min(self._pace.bound, self._pace.tasks - done)
         orders = []
         while self.in_flight < limit:
             number = self._issued.first_missing()

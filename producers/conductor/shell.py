@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from producers.conductor.barren import explain_barren_groups
 from producers.conductor.core import Conductor, EvalOrder, Order, Seen, TrainOrder
 from producers.conductor.evaluation import plans_of
+from producers.conductor.fixed import fixed_weights
 from producers.conductor.orders import task_of
 from producers.conductor.pacing import Pace
 from rft.config import Config
@@ -34,7 +35,7 @@ def run(config: Config, stop: threading.Event) -> None:
     BarrenRunError when ``trainer.max_barren_groups`` groups in a row were of no use to the trainer.
     """
     splits = open_sources(config)
-    core = Conductor(Pace.of(config), plans_of(config), config.trainer.model_key)
+    core = Conductor(Pace.of(config), plans_of(config), config.trainer.model_key, config.run.mode)
     entities = ("tasks", "weights", "steps", "ready")
     with EventWriter(config, CLIENT_ID) as writer, EventReader(config, CLIENT_ID, entities) as reader:
         _Shell(config, core, splits, reader, writer).run(stop)
@@ -51,6 +52,8 @@ class _Shell:
         self._writer = writer
         self._progress_at = time.monotonic() + PROGRESS_S
         self._reads_results = True
+        self._fixed = config.run.mode in ("explore", "eval")
+        """Nobody trains: the conductor announces the weights, and scored tasks are done with."""
 
     def run(self, stop: threading.Event) -> None:
         ends = self._reader.end_offsets()
@@ -60,6 +63,11 @@ class _Shell:
             return
         pacer = self._core.pacer
         log.info("%d train tasks are issued, %d of them retired", pacer.issued, pacer.retired)
+        if self._fixed and self._core.lacks_weights:
+            event = fixed_weights(self._config)
+            self._writer.send("weights", event)
+            self._writer.flush(FLUSH_TIMEOUT_S)
+            self._core.step(event)
         self._issue(self._core.caught_up())
         while not stop.is_set() and not self._core.done:
             self._read_results_when_awaited()
@@ -76,14 +84,14 @@ class _Shell:
     def _feed(self, events: Iterable[Event]) -> list[Order]:
         orders: list[Order] = []
         for event in events:
-            seen = _read(event)
+            seen = _read(event, self._fixed)
             if seen is not None:
                 orders += self._core.step(seen)
         return orders
 
     def _read_results_when_awaited(self) -> None:
         """``ready`` carries all experiences; nobody reads them for nothing while no evaluation is under way."""
-        if self._reads_results and not self._core.evaluator.awaits_results:
+        if not self._fixed and self._reads_results and not self._core.evaluator.awaits_results:
             self._reader.pause("ready")
             self._reads_results = False
 
@@ -124,10 +132,13 @@ class _Shell:
             )
 
 
-def _read(event: Event) -> Seen | None:
-    """The event as the core takes it; None for what does not concern the conductor or is malformed."""
-    if event.entity == "ready" and not (event.key or b"").startswith(PREFIX.encode()):
-        return None  # most of the traffic; only results of evaluations matter here
+def _read(event: Event, whole: bool) -> Seen | None:
+    """The event as the core takes it; None for what does not concern the conductor or is malformed.
+
+    Unless ``whole``, of ``ready`` only results of evaluations do.
+    """
+    if not whole and event.entity == "ready" and not (event.key or b"").startswith(PREFIX.encode()):
+        return None  # most of the traffic
     try:
         record: Seen = event.record()
     except DecodeError as error:

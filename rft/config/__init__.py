@@ -4,6 +4,7 @@ Values come from TOML, ``RFT_<SECTION>__<FIELD>`` environment variables and ``--
 each stronger than the one before (see :mod:`rft.config_sources`). Nothing here does I/O.
 """
 
+from rft.config.buffering import BufferConfig
 from rft.config.data import ColumnsConfig, ImportConfig
 from rft.config.engines import EngineConfig, LoraConfig, engine_fields
 from rft.config.evaluating import MAIN_SET, EvalConfig, EvalSet, EvalSetConfig
@@ -12,6 +13,7 @@ from rft.config.learning import AlgorithmConfig, TrainerConfig, TrainerOverrides
 from rft.config.log import ArchiveConfig, BrokerConfig, LogConfig, RegistryConfig
 from rft.config.processing import ExternalRewardsConfig, ProcessorConfig, RewardTerm
 from rft.config.section import EntityName, Name, Section
+from rft.config.staging import StageConfig
 from rft.config.tree import Config, LauncherConfig, RunConfig
 from rft.config.weights import WeightsConfig
 
@@ -20,6 +22,7 @@ __all__ = [
     "AlgorithmConfig",
     "ArchiveConfig",
     "BrokerConfig",
+    "BufferConfig",
     "ColumnsConfig",
     "Config",
     "EngineConfig",
@@ -40,6 +43,7 @@ __all__ = [
     "RolloutConfig",
     "RunConfig",
     "Section",
+    "StageConfig",
     "TasksConfig",
     "TrainerConfig",
     "TrainerOverrides",

@@ -82,6 +82,9 @@ class TrainerConfig(EngineConfig):
     ``checkpoint_interval``."""
     keep_versions: int = Field(default=4, ge=2)
     """Published weight versions kept on disk; explorers need the newest only."""
+    patience_s: float = Field(default=20.0, ge=0)
+    """In the mode ``train``: once something has come, how long nothing more must come, and no step be possible, for the
+    training to end before ``steps`` are done; 0: wait for ever."""
     buffer_mb: float = Field(default=256.0, gt=0)
     """Bound of the experience buffer in MiB; when it is full, reading pauses as soon as a step is possible, and what
     is read until then is remembered by its place in the log."""
@@ -102,6 +105,8 @@ class TrainerOverrides(Section):
     """Fields of ``[trainer]`` but for ``model_key`` and ``follows``."""
     algorithm: dict[str, Any] = {}
     """Fields of ``[algorithm]``."""
+    buffer: dict[str, Any] = {}
+    """Fields of ``[buffer]``."""
     policy: dict[str, Any] = {}
     """Fields of ``[policy]``: ``model`` is what this trainer starts from."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from rft.config.buffering import BufferConfig
 from rft.config.data import ImportConfig
 from rft.config.evaluating import MAIN_SET, EvalConfig, EvalSet, EvalSetConfig, powers_of_two
 from rft.config.exploring import PolicyConfig, RolloutConfig, TasksConfig
@@ -14,6 +15,7 @@ from rft.config.learning import AlgorithmConfig, TrainerConfig, TrainerOverrides
 from rft.config.log import ArchiveConfig, BrokerConfig, LogConfig, RegistryConfig
 from rft.config.processing import ProcessorConfig
 from rft.config.section import Name, Section
+from rft.config.staging import StageConfig, merged
 from rft.config.weights import WeightsConfig
 from rft.errors import ConfigError
 
@@ -25,6 +27,10 @@ class RunConfig(Section):
     """Where run folders are made."""
     seed: int = 0
     """Seeds weights, tasks and sampling."""
+    mode: Literal["online", "train", "explore", "eval"] = "online"
+    """``online``: explore and train. ``train``: no tasks are issued; the trainer learns from what is imported or
+    published by others. ``explore``: the tasks of ``trainer.steps`` steps are rolled out by ``policy.model`` and
+    scored, and nothing is trained. ``eval``: ``policy.model`` answers the held-out tasks, no more."""
 
     @property
     def path(self) -> Path:
@@ -62,10 +68,13 @@ class Config(Section):
     processor: ProcessorConfig = ProcessorConfig()
     algorithm: AlgorithmConfig = AlgorithmConfig()
     trainer: TrainerConfig = TrainerConfig()
+    buffer: BufferConfig = BufferConfig()
     trainers: dict[Name, TrainerOverrides] = {}
     """Further trainers that read the same ``ready``, by identity: A/B or shadow training, SFT beside RL. Each has its
     own steps, checkpoints and weight versions."""
     weights: WeightsConfig = WeightsConfig()
+    stages: list[StageConfig] = []
+    """Runs one after the other, each from the last one's weights and with settings of its own."""
     eval: EvalConfig = EvalConfig()
     archive: ArchiveConfig = ArchiveConfig()
     launcher: LauncherConfig = LauncherConfig()
@@ -154,6 +163,41 @@ class Config(Section):
         values["trainer"] |= {"model_key": identity, "follows": main}
         return Config.model_validate(values)
 
+    @model_validator(mode="after")
+    def _reuse_is_paced(self) -> Config:
+        if self.run.mode == "online" and self.buffer.reuse > 1 and not self.buffer.mix:
+            raise ValueError(
+                "buffer.reuse > 1 needs buffer.mix where tasks are issued: say how much of a step is replayed, e.g. "
+                "mix = { rollout = 0.5, replay = 0.5 }"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stages_differ(self) -> Config:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError("[[stages]]: two have the same name")
+        return self
+
+    def of_stage(self, index: int, model: str | None = None) -> Config:
+        """The configuration of one stage: a run in ``<run>/stages/<number>-<name>/``.
+
+        Args:
+            index: From 0.
+            model: The last stage's weights; the stage's own ``policy.model`` comes before.
+
+        Raises pydantic's ValidationError for wrong overrides.
+        """
+        stage = self.stages[index]
+        values = self.model_dump(exclude={"stages"})
+        if model is not None:
+            values["policy"]["model"] = model
+        values = merged(values, stage.overrides)
+        values["run"] |= {"folder": self.run.path / "stages", "name": f"{index + 1}-{stage.name}"}
+        if self.broker.kind == "external":
+            values["log"]["namespace"] = f"{self.log.namespace}.{stage.name}"
+        return Config.model_validate(values)
+
     @property
     def archiving(self) -> bool:
         """Whether `rft run` starts an archiver."""
@@ -167,6 +211,12 @@ class Config(Section):
 
     @property
     def pacing_bound(self) -> int:
-        """Groups that may be issued and not yet retired: (max_staleness + 1) · sync_interval · groups_per_step."""
+        """Groups that may be issued and not yet retired: (max_staleness + 1) · sync_interval · new groups of a step."""
         trainer = self.trainer
-        return (trainer.max_staleness + 1) * trainer.sync_interval * trainer.groups_per_step
+        return (trainer.max_staleness + 1) * trainer.sync_interval * self.new_groups_per_step
+
+    @property
+    def new_groups_per_step(self) -> int:
+        """Groups of a step that explorers must have rolled out for it."""
+        shares = self.buffer.shares(self.trainer.groups_per_step)
+        return shares.get("rollout", 0) if shares else self.trainer.groups_per_step

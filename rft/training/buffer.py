@@ -11,16 +11,19 @@ buffer never stands in the way of the one member that a group still lacks.
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from rft.training.priority import GroupFacts
 from rft.training.progress import Retired
 from rft.training.sample import Sample
 from schemas.events import NOT_WRITTEN
 
 Key = tuple[str, str]
 """(group_id, release_id)"""
+Rank = tuple[float, bool, int, tuple[int, int]]
 
 
 class Cause(StrEnum):
@@ -32,6 +35,8 @@ class Cause(StrEnum):
     """The processor's verdict, or a sample that this model cannot be trained on."""
     DUPLICATE = "duplicate"
     """It, or its whole group, was trained or dropped before."""
+    UNWANTED = "unwanted"
+    """Its kind has no share in ``buffer.mix``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,30 +79,66 @@ class Group:
         return min((s.oldest_version for s in self.trainable if s.oldest_version != NOT_WRITTEN), default=NOT_WRITTEN)
 
     @property
-    def rank(self) -> tuple[float, bool, int, tuple[int, int]]:
-        """Lower is trained earlier: priority, then task number (groups without one last), then place in the log."""
-        members = self.members.values()
-        return (
-            -max(sample.priority for sample in members),
-            self.number < 0,
-            self.number,
-            min(sample.place for sample in members),
+    def kind(self) -> str:
+        """``rollout``, ``demonstration`` or ``preference``."""
+        return next(iter(self.members.values())).kind
+
+    @property
+    def uses(self) -> int:
+        """Times that it was trained."""
+        return max(sample.uses for sample in self.members.values())
+
+    @property
+    def held_bytes(self) -> int:
+        """Of the members' arrays that are kept."""
+        return sum(_bytes(sample) for sample in self.members.values())
+
+    @property
+    def facts(self) -> GroupFacts:
+        """What its priority is made of."""
+        trainable = self.trainable
+        return GroupFacts(
+            rewards=[sample.reward for sample in trainable],
+            priority=max(sample.priority for sample in self.members.values()),
+            oldest_version=self.oldest_version,
+            number=self.number,
         )
+
+
+PriorityOf = Callable[[Group], float]
+
+
+def by_processor(group: Group) -> float:
+    """The priority that the group's events carry."""
+    return group.facts.priority
 
 
 class GroupBuffer:
     """Holds what has been read and not yet trained or dropped."""
 
-    def __init__(self, max_bytes: int, retired: Retired) -> None:
-        """``retired`` is read, and changed only by its owner when a TrainingStep has been published."""
+    def __init__(
+        self,
+        max_bytes: int,
+        retired: Retired,
+        priority_of: PriorityOf = by_processor,
+        wanted_kinds: Collection[str] | None = None,
+    ) -> None:
+        """``retired`` is read, and changed only by its owner when a TrainingStep has been published.
+
+        Groups of other kinds than ``wanted_kinds`` are dropped; None: of none.
+        """
+        self._priority_of = priority_of
+        self._wanted_kinds = wanted_kinds
         self.max_bytes = max_bytes
         self.held_bytes = 0
         self._retired = retired
         self._leaving: set[int | str] = set()
         self._groups: dict[Key, Group] = {}
         self._keys_of: defaultdict[int | str, set[Key]] = defaultdict(set)
-        self._ranked: list[tuple[tuple[float, bool, int, tuple[int, int]], Key]] = []
+        self._ranked: defaultdict[str, list[tuple[Rank, Key]]] = defaultdict(list)
+        """Heaps by kind."""
         self._whole: dict[Key, int] = {}
+        self._whole_by_kind: Counter[str] = Counter()
         self._drops: list[Drop] = []
         self._duplicates = 0
 
@@ -110,6 +151,10 @@ class GroupBuffer:
     def whole_groups(self) -> int:
         """Groups that could be trained now; call ``drop_stale`` first."""
         return len(self._whole)
+
+    def whole_of(self, kind: str) -> int:
+        """Those of one kind."""
+        return self._whole_by_kind[kind]
 
     @property
     def pending_drops(self) -> int:
@@ -147,15 +192,20 @@ class GroupBuffer:
         stale = [key for key, oldest in self._whole.items() if NOT_WRITTEN != oldest < version - max_staleness]
         for key in stale:
             self._retire(self._groups[key], Cause.STALE)
-        if len(self._ranked) > 2 * len(self._whole) + 64:
-            self._ranked = [entry for entry in self._ranked if entry[1] in self._whole]
-            heapq.heapify(self._ranked)
+        if sum(map(len, self._ranked.values())) > 2 * len(self._whole) + 64:
+            for kind, entries in self._ranked.items():
+                self._ranked[kind] = [entry for entry in entries if entry[1] in self._whole]
+                heapq.heapify(self._ranked[kind])
 
-    def take(self, groups: int) -> list[Group]:
-        """Remove and return the first ``groups`` whole groups. Their other releases are dropped as duplicates."""
+    def take(self, groups: int, kind: str | None = None) -> list[Group]:
+        """Remove and return the first ``groups`` whole groups, of one kind or of any.
+
+        Their other releases are dropped as duplicates.
+        """
         taken: list[Group] = []
         while len(taken) < groups:
-            _, key = heapq.heappop(self._ranked)
+            heaps = [heap for name, heap in self._ranked.items() if heap and kind in (None, name)]
+            _, key = heapq.heappop(min(heaps, key=lambda heap: heap[0]))
             if key not in self._whole:
                 continue
             group = self._remove(key)
@@ -179,8 +229,17 @@ class GroupBuffer:
         if not group.trainable:
             self._retire(group, Cause.FILTERED)
             return
+        if self._wanted_kinds is not None and group.kind not in self._wanted_kinds:
+            self._retire(group, Cause.UNWANTED)
+            return
         self._whole[group.key] = group.oldest_version
-        heapq.heappush(self._ranked, (group.rank, group.key))
+        self._whole_by_kind[group.kind] += 1
+        heapq.heappush(self._ranked[group.kind], (self._rank(group), group.key))
+
+    def _rank(self, group: Group) -> Rank:
+        """Lower is trained earlier: priority, then task number (groups without one last), then place in the log."""
+        first = min(sample.place for sample in group.members.values())
+        return -self._priority_of(group), group.number < 0, group.number, first
 
     def _retire(self, group: Group, cause: Cause) -> None:
         self._remove(group.key)
@@ -196,7 +255,8 @@ class GroupBuffer:
 
     def _remove(self, key: Key) -> Group:
         group = self._groups.pop(key)
-        self._whole.pop(key, None)
+        if self._whole.pop(key, None) is not None:
+            self._whole_by_kind[group.kind] -= 1
         self.held_bytes -= sum(_bytes(sample) for sample in group.members.values())
         keys = self._keys_of[_identity(group)]
         keys.discard(key)

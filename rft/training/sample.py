@@ -49,6 +49,8 @@ class Sample:
     top_p: float = 1.0
     kind: str = "rollout"
     """``rollout``, ``demonstration`` or ``preference``."""
+    uses: int = 0
+    """Times that it was trained."""
 
     @property
     def place(self) -> tuple[int, int]:

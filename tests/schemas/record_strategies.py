@@ -147,7 +147,14 @@ members = st.builds(
     host=text,
 )
 refs = st.builds(
-    EventRef, partition=number, offset=number, experience_id=text, number=number, staleness=number, cause=text
+    EventRef,
+    partition=number,
+    offset=number,
+    experience_id=text,
+    number=number,
+    staleness=number,
+    cause=text,
+    use=number,
 )
 steps = st.builds(
     TrainingStep,

@@ -1,0 +1,31 @@
+"""The weights of a run in which nothing is trained: the configured model as version 0."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rft.config import Config
+from rft.weights import checkpoint as transport
+from schemas.events import WeightVersion
+
+
+def fixed_weights(config: Config) -> WeightVersion:
+    """Copy ``policy.model`` into the run's folder as version 0; the event that announces it.
+
+    To evaluate, it is the final version too. Raises PolicyError or WeightsError.
+    """
+    from safetensors.torch import save
+
+    from rft.policy.loading import read_weights  # loads torch
+
+    folder = Path(config.policy.model)
+    return transport.publish(
+        save(read_weights(folder), {"format": "pt"}),
+        transport.companion_files(folder),
+        config.run.path,
+        model=config.trainer.model_key,
+        version=0,
+        step=0,
+        final=config.run.mode == "eval",
+        keep=config.trainer.keep_versions,
+    )

@@ -1,0 +1,75 @@
+"""Stages: each is a configuration of its own, checked before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.launcher.crew import crew
+from rft.config_sources import load_config
+from rft.errors import ConfigError
+
+TOML = """
+[run]
+name = "two"
+folder = "{folder}"
+[trainer]
+learning_rate = 0.5
+[[stages]]
+name = "first"
+run = {{ mode = "train" }}
+trainer = {{ steps = 3 }}
+eval = {{ tasks = 0 }}
+[[stages.imports]]
+name = "experts"
+path = "x.jsonl"
+[[stages]]
+name = "second"
+trainer = {{ steps = 4 }}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "two.toml"
+    path.write_text(TOML.format(folder=tmp_path))
+    return path
+
+
+def test_a_stage_has_its_own_settings_folder_and_the_last_ones_weights(file: Path, tmp_path: Path) -> None:
+    config = load_config(file)
+    first, second = config.of_stage(0), config.of_stage(1, "weights/v3")
+    assert (first.trainer.steps, first.trainer.learning_rate, first.run.mode) == (3, 0.5, "train")
+    assert (second.trainer.steps, second.run.mode, second.policy.model) == (4, "online", "weights/v3")
+    assert [source.name for source in first.imports] == ["experts"]
+    assert first.run.path == tmp_path / "two" / "stages" / "1-first"
+    assert not second.imports
+    assert not second.stages
+
+
+def test_the_command_line_reaches_into_a_stage_by_its_name(file: Path) -> None:
+    config = load_config(file, ["--stages.second.trainer.steps", "9", "--trainer.learning_rate", "0.25"])
+    assert config.of_stage(1).trainer.steps == 9
+    assert config.of_stage(0).trainer.learning_rate == 0.25
+    with pytest.raises(ConfigError, match="has none with name = 'third'; it has first, second"):
+        load_config(file, ["--stages.third.trainer.steps", "9"])
+
+
+def test_a_wrong_setting_of_a_stage_names_the_stage(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"second: .*trainer.steps: found 0"):
+        load_config(file, ["--stages.second.trainer.steps", "0"])
+    with pytest.raises(ConfigError, match="broker cannot be set for a stage"):
+        load_config(file, ["--stages.second.broker.kind", "kafka"])
+    with pytest.raises(ConfigError, match="unknown key 'trainr'"):
+        load_config(file, ["--stages.second.trainr.steps", "1"])
+
+
+def test_the_mode_decides_who_runs(file: Path) -> None:
+    config = load_config(file)
+    assert set(crew(config.of_stage(0))) == {"archiver", "importer", "trainer", "processor-0"}
+    assert set(crew(config.of_stage(1))) == {"archiver", "trainer", "explorer-0", "processor-0", "conductor"}
+    for mode in ("explore", "eval"):
+        assert set(crew(load_config(file, ["--stages.second.run.mode", mode]).of_stage(1))) == {
+            "archiver", "explorer-0", "processor-0", "conductor",
+        }  # fmt: skip
