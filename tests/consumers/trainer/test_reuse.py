@@ -1,0 +1,62 @@
+"""Trained again, killed, resumed: the uses of every event are recorded, and the pool is the undisturbed run's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokers import ConfigMaker
+from synthetic import make_tiny_model, publish, scored
+from trainer_runs import settings, start_trainer, steps_of, train
+
+from rft.config import Config
+
+GROUPS, MEMBERS, USES = 9, 2, 3
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def epochs(make_config: ConfigMaker, broker: str, folder: Path, name: str, model: Path, **trainer: Any) -> Config:
+    """A run of three epochs over nine groups, three a step; it ends when nothing is left."""
+    sections = settings(folder, name, model, steps=1000, patience_s=2.0, **trainer)
+    sections["run"]["mode"] = "train"
+    config = make_config(broker, **sections, buffer={"reuse": USES}, eval={"tasks": 0})
+    publish(config, [scored(-1, m, MEMBERS, group_id=f"g-{g}") for g in range(GROUPS) for m in range(MEMBERS)])
+    return config
+
+
+def test_a_run_over_data_ends_when_each_group_was_trained_so_often(
+    make_config: ConfigMaker, embedded_broker: str, tmp_path: Path, model: Path
+) -> None:
+    """And a small buffer, whose arrays are fetched again from the log, changes nothing."""
+    whole = epochs(make_config, embedded_broker, tmp_path, "whole", model)
+    small = epochs(make_config, embedded_broker, tmp_path, "small", model, buffer_mb=0.001)
+    for config in (whole, small):
+        train(config)
+    steps = steps_of(whole)
+    uses = Counter((ref.experience_id, ref.use) for step in steps for ref in step.trained)
+    assert uses == {(f"g-{g}/{m}", use): 1 for g in range(GROUPS) for m in range(MEMBERS) for use in (1, 2, 3)}
+    assert [step.metrics["replayed"] for step in steps] == [0.0] * 3 + [6.0] * 6
+    assert [step.digest for step in steps] == [step.digest for step in steps_of(small)]
+
+
+@pytest.mark.parametrize("kill", ["after a checkpoint", "between a step and its weights"])
+def test_a_trainer_killed_in_the_second_epoch_goes_on_as_the_undisturbed_one(
+    kill: str, make_config: ConfigMaker, embedded_broker: str, tmp_path: Path, model: Path
+) -> None:
+    undisturbed = epochs(make_config, embedded_broker, tmp_path, "undisturbed", model)
+    train(undisturbed)
+    killed = epochs(make_config, embedded_broker, tmp_path, "killed", model)
+    for point in (kill, None):
+        process = start_trainer(killed, point)
+        process.join(100)
+        assert process.exitcode == (-9 if point else 0)
+    expected = [(s.step, s.digest, [(r.experience_id, r.use) for r in s.trained]) for s in steps_of(undisturbed)]
+    assert len(expected) == GROUPS
+    found = {s.step: (s.step, s.digest, [(r.experience_id, r.use) for r in s.trained]) for s in steps_of(killed)}
+    assert [found[number] for number in sorted(found)] == expected
