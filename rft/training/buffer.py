@@ -191,7 +191,9 @@ class GroupBuffer:
         """Drop whole groups with a token older than ``version - max_staleness``."""
         stale = [key for key, oldest in self._whole.items() if NOT_WRITTEN != oldest < version - max_staleness]
         for key in stale:
-            self._retire(self._groups[key], Cause.STALE)
+            # Another release of its group may have been as stale, and taken this one with it.
+            if key in self._groups:
+                self._retire(self._groups[key], Cause.STALE)
         if sum(map(len, self._ranked.values())) > 2 * len(self._whole) + 64:
             for kind, entries in self._ranked.items():
                 self._ranked[kind] = [entry for entry in entries if entry[1] in self._whole]
