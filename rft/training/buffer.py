@@ -138,7 +138,10 @@ class GroupBuffer:
         self._ranked: defaultdict[str, list[tuple[Rank, Key]]] = defaultdict(list)
         """Heaps by kind."""
         self._whole: dict[Key, int] = {}
+        self._releases: Counter[int | str] = Counter()
+        """Whole releases by group: of several only one can be trained."""
         self._whole_by_kind: Counter[str] = Counter()
+        """Groups with a whole release."""
         self._drops: list[Drop] = []
         self._duplicates = 0
 
@@ -150,7 +153,7 @@ class GroupBuffer:
     @property
     def whole_groups(self) -> int:
         """Groups that could be trained now; call ``drop_stale`` first."""
-        return len(self._whole)
+        return self._whole_by_kind.total()
 
     def whole_of(self, kind: str) -> int:
         """Those of one kind."""
@@ -235,7 +238,8 @@ class GroupBuffer:
             self._retire(group, Cause.UNWANTED)
             return
         self._whole[group.key] = group.oldest_version
-        self._whole_by_kind[group.kind] += 1
+        self._whole_by_kind[group.kind] += not self._releases[_identity(group)]
+        self._releases[_identity(group)] += 1
         heapq.heappush(self._ranked[group.kind], (self._rank(group), group.key))
 
     def _rank(self, group: Group) -> Rank:
@@ -258,7 +262,10 @@ class GroupBuffer:
     def _remove(self, key: Key) -> Group:
         group = self._groups.pop(key)
         if self._whole.pop(key, None) is not None:
-            self._whole_by_kind[group.kind] -= 1
+            self._releases[_identity(group)] -= 1
+            if not self._releases[_identity(group)]:
+                del self._releases[_identity(group)]
+                self._whole_by_kind[group.kind] -= 1
         self.held_bytes -= sum(_bytes(sample) for sample in group.members.values())
         keys = self._keys_of[_identity(group)]
         keys.discard(key)

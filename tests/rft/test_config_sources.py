@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rft.config import ColumnsConfig, Config, ImportConfig, RewardTerm, TrainerOverrides
+from rft.config import ColumnsConfig, Config, ImportConfig, RewardTerm, StageConfig, TrainerOverrides
 from rft.config_sources import load_config, masked, to_toml, unmasked_environment
 from rft.errors import ConfigError
 
@@ -113,7 +113,7 @@ def test_any_tree_written_as_toml_reads_back_the_same(tree):
 
 def test_every_field_is_documented_beside_itself():
     sections = {name: field.annotation for name, field in Config.model_fields.items()} | {"reward": RewardTerm}
-    sections |= {"trainers": TrainerOverrides, "imports": ImportConfig, "columns": ColumnsConfig}
+    sections |= {"trainers": TrainerOverrides, "imports": ImportConfig, "columns": ColumnsConfig, "stages": StageConfig}
     bare = [
         f"{s}.{name}"
         for s, section in sections.items()
