@@ -18,6 +18,9 @@ from rft.errors import BarrenRunError, DecodeError
 from rft.evaluation.ids import PREFIX
 from rft.log.events import Event, EventReader, EventWriter
 from rft.tasks import TaskSplits, open_sources
+from rft.tasks.curriculum import Curriculum
+from rft.tasks.finite import FiniteTasks
+from schemas.events import ScoredExperience, Task
 
 CLIENT_ID = "conductor"
 POLL_S = 0.5
@@ -54,6 +57,9 @@ class _Shell:
         self._reads_results = True
         self._fixed = config.run.mode in ("explore", "eval")
         """Nobody trains: the conductor announces the weights, and scored tasks are done with."""
+        items = splits.train.items if isinstance(splits.train, FiniteTasks) else ()
+        self._curriculum = Curriculum(config.tasks, config.run.seed, items)
+        self._reads_all = self._fixed or self._curriculum.learns
 
     def run(self, stop: threading.Event) -> None:
         ends = self._reader.end_offsets()
@@ -84,14 +90,15 @@ class _Shell:
     def _feed(self, events: Iterable[Event]) -> list[Order]:
         orders: list[Order] = []
         for event in events:
-            seen = _read(event, self._fixed)
+            seen = _read(event, self._reads_all)
             if seen is not None:
+                self._remember(seen)
                 orders += self._core.step(seen)
         return orders
 
     def _read_results_when_awaited(self) -> None:
         """``ready`` carries all experiences; nobody reads them for nothing while no evaluation is under way."""
-        if not self._fixed and self._reads_results and not self._core.evaluator.awaits_results:
+        if not self._reads_all and self._reads_results and not self._core.evaluator.awaits_results:
             self._reader.pause("ready")
             self._reads_results = False
 
@@ -105,11 +112,28 @@ class _Shell:
             self._reader.resume("ready")
             self._reads_results = True
         for order in orders:
-            source = self._splits.train if isinstance(order, TrainOrder) else self._splits.sets[order.set_name]
-            self._writer.send("tasks", task_of(order, source[order.number], self._config, now_ms))
+            if isinstance(order, TrainOrder):
+                item = self._splits.train[self._curriculum.index(order.number)]
+            else:
+                item = self._splits.sets[order.set_name][order.number]
+            self._writer.send("tasks", task_of(order, item, self._config, now_ms))
             issued += 1
         if issued:
             self._writer.flush(FLUSH_TIMEOUT_S)
+
+    def _remember(self, seen: Seen) -> None:
+        """What a curriculum by results is made of."""
+        history = self._curriculum.history
+        match seen:
+            case Task(split="train") if self._curriculum.learns and seen.number >= 0:
+                history.saw_task(seen.number, seen.prompt)
+            case ScoredExperience() if self._curriculum.learns and seen.experience.number >= 0:
+                if seen.experience.split == "train":
+                    # Uniform groups are filtered, yet they say most about how hard a task is.
+                    failed = seen.experience.finish_reason == "error"
+                    history.saw_reward(seen.experience.number, seen.experience.sample, 0.0 if failed else seen.reward)
+            case _:
+                pass
 
     def _tell(self) -> None:
         for result in self._core.news():

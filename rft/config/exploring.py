@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rft.config.section import Section
+
+ORDERS = ("sequential", "shuffled", "easy_to_hard", "pass_rate")
 
 
 class TasksConfig(Section):
@@ -21,8 +23,24 @@ class TasksConfig(Section):
     """Passed to ``eval_source``."""
     prompt_template: str = "{question}"
     """Made with ``str.format`` from the source's ``question`` and metadata, e.g. ``{word}>``."""
-    order: Literal["sequential", "shuffled"] = "shuffled"
-    """Order of training tasks; shuffled anew each epoch."""
+    order: str = "shuffled"
+    """Order of training tasks. ``sequential``; ``shuffled``, anew each epoch; ``easy_to_hard`` by ``difficulty``;
+    ``pass_rate``: those whose running pass rate is nearest to ``target_pass_rate``; or ``package.module:function`` of
+    your own, from task number, items and history to an item's index."""
+    difficulty: str = "difficulty"
+    """For ``easy_to_hard``: the number of the tasks' metadata that is larger for harder ones, ``a.b`` if nested."""
+    target_pass_rate: float = Field(default=0.5, ge=0, le=1)
+    """For ``pass_rate``: share of right answers at which a task teaches most."""
+    pool: int = Field(default=1000, ge=1)
+    """Tasks that an endless source is cut to, for orders that need to know them all or to ask them again:
+    ``easy_to_hard``, ``pass_rate`` and your own."""
+
+    @field_validator("order")
+    @classmethod
+    def _known_order(cls, order: str) -> str:
+        if order not in ORDERS and ":" not in order:
+            raise ValueError(f"must be {', '.join(ORDERS)} or package.module:function")
+        return order
 
 
 class RolloutConfig(Section):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from rft.errors import ConfigError
 from rft.tasks.base import TaskItem
 
 
@@ -23,6 +24,11 @@ class FiniteTasks:
 
     def __len__(self) -> int:
         return len(self._items)
+
+    @property
+    def items(self) -> Sequence[TaskItem]:
+        """Those of one epoch."""
+        return self._items
 
     def __getitem__(self, index: int) -> TaskItem:
         if index < 0 or not self._items:
@@ -41,6 +47,26 @@ def distinct(items: Sequence[TaskItem]) -> list[TaskItem]:
     for item in items:
         first.setdefault(item.prompt, item)
     return sorted(first.values(), key=lambda item: hashlib.sha256(item.prompt.encode()).digest())
+
+
+def by_difficulty(items: Sequence[TaskItem], path: str) -> list[TaskItem]:
+    """Easy items first, by the number at ``path`` of their metadata; equals as they were.
+
+    Raises ConfigError for an item without one.
+    """
+    return sorted(items, key=lambda item: _number_at(item, path))
+
+
+def _number_at(item: TaskItem, path: str) -> float:
+    value: Any = item.metadata
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(
+            f"tasks.difficulty = {path!r} is no number of the task {item.prompt[:60]!r}; its metadata has "
+            f"{', '.join(item.metadata) or 'nothing'}"
+        )
+    return float(value)
 
 
 def seed_of(*parts: object) -> int:

@@ -15,7 +15,7 @@ from rft.config import MAIN_SET, Config, EvalSet
 from rft.errors import ConfigError
 from rft.plugins import is_plugin
 from rft.tasks.base import TaskItem, TaskSource, TaskSplits, prompt_in
-from rft.tasks.finite import FiniteTasks, distinct
+from rft.tasks.finite import FiniteTasks, by_difficulty, distinct
 from rft.tasks.imported import read_import
 from rft.tasks.listed import call_source, read_jsonl
 from rft.tasks.procedural import EndlessTasks, Gym, held_out_of
@@ -53,7 +53,9 @@ def open_sources(config: Config) -> TaskSplits:
     if isinstance(source, Gym):
         endless = EndlessTasks(source, config.run.seed, frozenset(excluded))
         endless[0]  # a template that does not fit, or a space held out as a whole, is found now and not in the run
-        return TaskSplits(endless, sets)
+        if tasks.order in ("sequential", "shuffled"):
+            return TaskSplits(endless, sets)
+        return TaskSplits(_ordered(distinct([endless[number] for number in range(tasks.pool)]), config), sets)
     train = [item for item in source if item.prompt not in excluded]
     if not train:
         raise ConfigError(
@@ -61,7 +63,15 @@ def open_sources(config: Config) -> TaskSplits:
             f"{', '.join(_key(chosen) for chosen in config.eval_sets.values())} holds all of them out; lower it or "
             "name another tasks.eval_source"
         )
-    return TaskSplits(FiniteTasks(train, tasks.order, config.run.seed), sets)
+    return TaskSplits(_ordered(train, config), sets)
+
+
+def _ordered(items: Sequence[TaskItem], config: Config) -> FiniteTasks:
+    """What ``tasks.order`` makes of them; where a curriculum chooses, they stand in the order of their indices."""
+    tasks = config.tasks
+    if tasks.order == "easy_to_hard":
+        items = by_difficulty(items, tasks.difficulty)
+    return FiniteTasks(items, "shuffled" if tasks.order == "shuffled" else "sequential", config.run.seed)
 
 
 def _key(chosen: EvalSet) -> str:

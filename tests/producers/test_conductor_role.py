@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from rft.config import Config
@@ -106,3 +108,39 @@ def test_a_run_in_which_nothing_can_be_trained_ends_with_the_cause(role_config: 
     assert "BarrenRunError: 6 groups in a row were retired without one gradient step" in last
     assert "6 filtered as rollout_failed" in last
     assert why in last
+
+
+def test_a_curriculum_by_results_goes_on_after_a_kill_with_what_the_log_says(
+    role_config: RoleConfig, model: Path, tmp_path: Path
+) -> None:
+    """Of six questions one is answered right half the time. All are asked once; then that one, killed in between."""
+    source = tmp_path / "questions.jsonl"
+    source.write_text("".join(json.dumps({"question": f"q{n}"}) + "\n" for n in range(6)))
+    config = role_config(
+        tasks={"source": f"jsonl:{source}", "order": "pass_rate"},
+        trainer={"steps": 12, "groups_per_step": 1, "max_staleness": 0},
+        rollout={"samples": 2},
+        eval={"tasks": 0},
+    )
+    with ExitStack() as roles, EventWriter(config, "test") as writer, Log(config, "tasks") as log:
+        conductor = roles.enter_context(RoleProcess("conductor", config, name="conductor-0"))
+        announce(config, writer, model, 0)
+        for step in range(1, 13):
+            asked = log.wait("tasks", lambda found, n=step: len(found) == n)[-1]
+            right = asked.prompt == "q3"
+            for sample in range(2):
+                scored = result(asked)
+                experience = replace(scored.experience, experience_id=f"{asked.group_id}/{sample}", sample=sample)
+                writer.send("ready", replace(scored, experience=experience, reward=float(right and sample)))
+            writer.flush()
+            if step == 8:
+                conductor.kill()
+                conductor = roles.enter_context(RoleProcess("conductor", config, name="conductor-1"))
+            writer.send("steps", TrainingStep("policy", "step", step, step - 1, step, (), (), (step - 1,), "", {}, 0))
+            writer.flush()
+            announce(config, writer, model, step, final=step == 12)
+        assert conductor.process.wait(30) == 0
+        prompts = [task.prompt for task in log.read("tasks", wait_s=1.0)]
+    assert sorted(prompts[:6]) == [f"q{n}" for n in range(6)]
+    # A result may come after the next task is asked for.
+    assert prompts[7:] == ["q3"] * 5
