@@ -19,7 +19,8 @@ from rft.errors import BrokerError, DecodeError, WeightsError
 from rft.log.events import Event, EventReader, EventWriter
 from rft.weights.choosing import COLLECTIVE
 from rft.weights.manifest import Manifest, pack_checksums, pack_layout
-from rft.weights.membership import (
+from rft.weights.membership import Rules, State, step
+from rft.weights.protocol import (
     Abandon,
     Action,
     Announce,
@@ -29,12 +30,9 @@ from rft.weights.membership import (
     Heard,
     Offer,
     Open,
-    Rules,
-    State,
     Store,
     Stored,
     Tick,
-    step,
 )
 from rft.weights.reception import receiver_name
 from rft.weights.sending import Outcome, Sender

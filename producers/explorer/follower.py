@@ -123,7 +123,8 @@ class WeightsFollower:
         except (WeightsError, PolicyError) as error:
             # A newer version may have replaced it on disk; its announcement is then on the way.
             self._failed = (wanted.version, self._failed[1] + 1 if self._failed[0] == wanted.version else 1)
-            if self._failed[1] >= TRIES:
+            # The trainer sends it to members that are behind and take no folder.
+            if self._failed[1] >= TRIES and not self.receivers:
                 raise
             log.warning("cannot take weight version %d, will try again: %s", wanted.version, error)
             time.sleep(RETRY_S)

@@ -10,7 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+
+from rft.weights.protocol import (
+    Abandon,
+    Action,
+    Announce,
+    Closed,
+    Ended,
+    Happening,
+    Heard,
+    Offer,
+    Open,
+    Store,
+    Stored,
+    Tick,
+)
 
 MAX_EPOCHS = 3
 """Attempts of one update: what fails a third time is not bad luck, and folders are there for it."""
@@ -25,112 +39,8 @@ class Rules:
     """A member that was not heard of for so long is gone."""
     retry_s: float = 2.0
     """Between two tries to write a folder."""
-
-
-# What happens.
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """A member has announced itself."""
-
-    member: str
-    receivers: tuple[str, ...]
-    """Its ranks in a collective of this trainer; none: it takes checkpoints only."""
-    version: int
-    sha256: str
-    epoch: int
-    """Newest epoch that it knows of."""
-    here: bool = True
-    """False: it has left."""
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """The trainer has a new version."""
-
-    version: int
-    sha256: str
-    stored: bool
-    """Whether its folder is written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A transfer is over."""
-
-    epoch: int
-    reached: frozenset[str]
-    """Receivers that have it, verified."""
-    silent: frozenset[str]
-    """Receivers that did not come or gave no answer; the rest of its receivers failed and are alive."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """The folder of a version was written, or could not be."""
-
-    version: int
-    done: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time has passed."""
-
-
-Happening: TypeAlias = Heard | Offer | Ended | Stored | Tick
-
-
-# What is to be done.
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """Announce an epoch and begin its transfer."""
-
-    epoch: int
-    version: int
-    receivers: tuple[str, ...]
-    left_s: float
-    """Until the update's deadline."""
-
-
-@dataclass(frozen=True, slots=True)
-class Announce:
-    """Announce a version that goes to nobody by collective."""
-
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class Abandon:
-    """The transfer of this epoch is over, whatever it is doing."""
-
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Store:
-    """Write the folder of the current version and announce it: a member needs it."""
-
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """An update is over; the next may be offered."""
-
-    version: int
-    current: tuple[str, ...]
-    """Members that hold it."""
-    missed: tuple[str, ...]
-    """Members that were to have it and do not."""
-    epochs: int
-    seconds: float
-
-
-Action: TypeAlias = Open | Announce | Abandon | Store | Closed
+    patience_s: float = 10.0
+    """A member that is behind has so long to take the folder; then the version is sent to it: it may see no folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +51,8 @@ class Known:
     version: int
     sha256: str
     heard_at: float
+    since: float
+    """When it was first heard of."""
     missed: int = -1
     """The epoch that it missed without a word; it takes part again when it knows of that epoch."""
 
@@ -176,6 +88,8 @@ class State:
     granted_until: float = 0.0
     store_at: float = 0.0
     """No folder is asked for before; infinite while one is being written."""
+    resend_at: float = 0.0
+    """The current version is not sent again before."""
 
 
 def step(state: State, event: Happening, now: float) -> tuple[State, list[Action]]:
@@ -211,7 +125,12 @@ def _heard(state: State, event: Heard, now: float) -> State:
     if event.here:
         missed = before.missed if before else -1
         members[event.member] = Known(
-            event.receivers, event.version, event.sha256, now, -1 if event.epoch >= missed else missed
+            event.receivers,
+            event.version,
+            event.sha256,
+            heard_at=now,
+            since=before.since if before else now,
+            missed=-1 if event.epoch >= missed else missed,
         )
     granted = state.granted
     offer = state.current
@@ -225,7 +144,7 @@ def _stored(state: State, event: Stored, now: float) -> State:
     if state.current is None or event.version != state.current.version:
         return replace(state, store_at=0.0)
     if event.done:
-        return replace(state, current=replace(state.current, stored=True), store_at=0.0)
+        return _postponed(replace(state, current=replace(state.current, stored=True), store_at=0.0), now)
     return replace(state, store_at=now + state.rules.retry_s)
 
 
@@ -237,7 +156,7 @@ def _forget(state: State, now: float) -> State:
 def _begin(state: State, offer: Offer, now: float, actions: list[Action]) -> State:
     update = Update(deadline_at=now + state.rules.deadline_s, began_at=now)
     state = replace(state, current=offer, waiting=None, granted=frozenset(), store_at=0.0, update=update)
-    state = _attempt(state, update, now, actions)
+    state = _attempt(_postponed(state, now), update, now, actions)
     if state.update is None:
         # Nobody to send it to; it is announced all the same.
         actions.insert(0, Announce(offer.version))
@@ -308,26 +227,37 @@ def _close(state: State, update: Update, now: float, actions: list[Action]) -> S
             now - update.began_at,
         )
     )
-    return replace(state, update=None, granted=frozenset(got), granted_until=now + state.rules.silence_s)
+    granted = frozenset(got) | state.granted
+    return replace(state, update=None, granted=granted, granted_until=now + state.rules.silence_s)
 
 
 def _settle(state: State, now: float, actions: list[Action]) -> State:
-    """Somebody who can be helped by a folder only, and there is none: ask for it."""
+    """Help members that are behind: by a folder, and who does not take that, by another transfer."""
     offer = state.current
-    if offer is None or offer.stored or now < state.store_at:
+    if offer is None:
         return state
     if now >= state.granted_until:
         state = replace(state, granted=frozenset())
-    busy = state.update is not None
-    behind = [
-        name
-        for name, known in state.members.items()
-        if not _holds(state, name, known) and known.missed < 0 and not (busy and known.receivers)
-    ]
+    behind = [known for name, known in state.members.items() if not _holds(state, name, known) and known.missed < 0]
+    if state.update is not None:
+        # The others may get it yet.
+        behind = [known for known in behind if not known.receivers]
     if not behind:
         return state
-    actions.append(Store(offer.version))
-    return replace(state, store_at=float("inf"))
+    if not offer.stored:
+        if now < state.store_at:
+            return state
+        actions.append(Store(offer.version))
+        return _postponed(replace(state, store_at=float("inf")), now)
+    patience = now - state.rules.patience_s
+    if state.update is None and now >= state.resend_at and any(k.receivers and k.since <= patience for k in behind):
+        update = Update(deadline_at=now + state.rules.deadline_s, began_at=now)
+        return _attempt(_postponed(replace(state, update=update), now), update, now, actions)
+    return state
+
+
+def _postponed(state: State, now: float) -> State:
+    return replace(state, resend_at=now + state.rules.patience_s)
 
 
 def _holds(state: State, name: str, known: Known) -> bool:

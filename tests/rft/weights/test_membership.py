@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rft.weights.choosing import Fetch, Held, Receive, choose, supersedes
-from rft.weights.membership import (
-    MAX_EPOCHS,
+from rft.weights.membership import MAX_EPOCHS, Rules, State, current_members, step
+from rft.weights.protocol import (
     Abandon,
     Action,
     Announce,
@@ -21,13 +21,9 @@ from rft.weights.membership import (
     Heard,
     Offer,
     Open,
-    Rules,
-    State,
     Store,
     Stored,
     Tick,
-    current_members,
-    step,
 )
 from schemas.events import WeightVersion
 
@@ -115,6 +111,22 @@ def test_a_member_that_received_and_never_says_so_is_helped_in_the_end():
     state, actions = step(state, heard("a", epoch=0), 20)
     assert actions == []
     assert step(state, heard("a", epoch=0), 32)[1] == [Store(1)]
+
+
+def test_a_member_that_sees_no_folders_is_sent_the_version_again():
+    """As one on another machine without a shared folder: it joins when nothing is offered any more."""
+    state, _ = after((0, Offer(5, digest(5), stored=True)), (100, heard("far", -1, epoch=-1)))
+    assert step(state, heard("far"), 109)[1] == [], "it has time to take a folder"
+    state, actions = step(state, heard("far"), 110)
+    assert actions == [Open(0, 5, ("far#0",), 10)]
+    state, actions = step(state, Ended(0, frozenset(("far#0",)), frozenset()), 111)
+    assert actions == [Closed(5, ("far",), (), 1, 1)]
+    # Who missed a transfer, too.
+    state, _ = after((0, heard("a", ranks=1)), (0, Offer(1, digest(1), stored=True)))
+    state, _ = step(state, Ended(0, frozenset(), frozenset(("a#0",))), 1)
+    state, actions = step(state, heard("a", epoch=0), 3)
+    assert actions == []
+    assert step(state, heard("a", epoch=0), 12)[1] == [Open(1, 1, ("a#0",), 10)]
 
 
 def test_a_member_with_other_bytes_under_the_same_number_is_not_current():
