@@ -238,6 +238,7 @@ class Distributor:
                 receivers=opened.receivers,
                 deadline_s=until - time.monotonic(),
                 stall_s=self._config.stall_s,
+                device="cuda" if self._config.backend == "nccl" else "cpu",
             )
             silent = outcome.silent
             self._report(opened, version, outcome)

@@ -59,7 +59,7 @@ def run(config: Config, stop: StopEvent) -> None:
         claim.take()
         entries, newest = read_own_log(config, learner, announcer)
         announcer.open_collective(learner, newest)
-        stack.callback(lambda: announcer.close(patiently=not stop.is_set()))
+        stack.push(lambda error, *_: announcer.close(patiently=error is None and not stop.is_set()))
         intake.pool.restore(exact.used(learner.pool_places))
         redo = Redo(
             config, learner, exact, announcer, intake.pool, made_with=checkpoint.state.made_with if checkpoint else {}

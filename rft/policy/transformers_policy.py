@@ -118,10 +118,11 @@ class TransformersPolicy:
     def receive_weights(self, receptions: Sequence[Reception], version: int) -> None:
         """Take part in a collective transfer; see :meth:`rft.policy.base.Policy.receive_weights`.
 
-        The tensors come to host memory while generation goes on; it pauses only for the copy from there.
+        The tensors come to memory of their own while generation goes on; it pauses only for the copy from there.
         """
         (reception,) = receptions
-        self._take(dict(self._receiver.receive(reception)), version)
+        device = self._model.device if reception.backend == "nccl" else "cpu"
+        self._take(dict(self._receiver.receive(reception, device=device)), version)
 
     def abort_reception(self) -> None:
         """Break off ``receive_weights``."""
