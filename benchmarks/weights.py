@@ -9,7 +9,7 @@ medians of each round's ratio to that round's bare broadcast. The first transfer
 counted.
 
 The pause of generation is the copy into the model's parameters; training pauses for the snapshot (the safetensors file
-in host memory, with its sha256, which the redo log needs anyhow) and the checksums. Memory: three copies of the weights
+in host memory, with its sha256, which the redo log needs anyhow) and the checksums. Memory: two copies of the weights
 a process.
 """
 
@@ -23,6 +23,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -87,13 +88,16 @@ def receive(pipe: Connection, index: int) -> None:
             data = torch.empty(argument, dtype=torch.uint8)
             began = time.perf_counter()
             bare_broadcast(group, data)
+            del data
         if what == "collective":
             tensors = dict(receiver.receive(Reception.from_json(argument)))
             model, answer = load(model, tensors)
+            del tensors
         if what == "checkpoint":
             announced, path = argument
             tensors = read_weights(checkpoint.fetch(announced, path))
             model, answer = load(model, tensors)
+            del tensors
         pipe.send((time.perf_counter() - began, answer))
 
 
@@ -168,7 +172,8 @@ def measure(parameters: int, rounds: int, receivers: Receivers, dtype: torch.dty
     )
     (group,) = joining
     sender = Sender("127.0.0.1", 0, "gloo")
-    data = torch.frombuffer(bytearray(weights), dtype=torch.uint8)
+    warnings.filterwarnings("ignore", "The given buffer is not writable")  # the root of a broadcast only reads it
+    data = torch.frombuffer(weights, dtype=torch.uint8)
     seconds: dict[str, list[float]] = {}
     epoch = 0
 
