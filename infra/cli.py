@@ -12,6 +12,7 @@ import typer
 from infra.commands.archiver import archiver
 from infra.commands.audit import audit
 from infra.commands.dlq import dlq
+from infra.commands.evaluate import evaluate
 from infra.commands.importer import import_files, importer
 from infra.commands.lineage import lineage
 from infra.commands.replay import replay
@@ -156,6 +157,7 @@ app.command(context_settings=_ANY_SETTING)(archiver)
 app.command(context_settings=_ANY_SETTING)(importer)
 app.command("import", context_settings=_ANY_SETTING)(import_files)
 app.command(context_settings=_ANY_SETTING)(audit)
+app.command("eval", context_settings=_ANY_SETTING)(evaluate)
 app.command(context_settings=_ANY_SETTING)(lineage)
 app.command(context_settings=_ANY_SETTING)(replay)
 app.add_typer(dlq, name="dlq")

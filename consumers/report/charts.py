@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
@@ -38,9 +38,16 @@ class Share:
 
 
 def line_chart(
-    lines: Sequence[Line], *, x_label: str, y_range: tuple[float, float] | None = None, percent: bool = False
+    lines: Sequence[Line],
+    *,
+    x_label: str,
+    y_range: tuple[float, float] | None = None,
+    percent: bool = False,
+    x_names: Mapping[float, str] | None = None,
 ) -> str:
-    """An SVG of curves over a common x axis; says so when there is nothing to draw."""
+    """An SVG of curves over a common x axis, which has ``x_names`` instead of numbers if given; says so when there is
+    nothing to draw.
+    """
     lines = [replace(line, points=thin(line.points, peaks=line.peaks)) for line in lines if line.points]
     if not lines:
         return '<p class="empty">nothing was measured</p>'
@@ -62,11 +69,10 @@ def line_chart(
         label = f"{tick:.0%}" if percent else number(tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 8}" y="{y + 3.5:.1f}" text-anchor="end">{label}</text>')
-    for tick in ticks(x_low, x_high, inside=True):
+    for tick in x_names if x_names is not None else ticks(x_low, x_high, inside=True):
         x, _ = at(tick, y_low)
-        parts.append(
-            f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{number(tick)}</text>'
-        )
+        label = escape(x_names[tick]) if x_names is not None else number(tick)
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{label}</text>')
     middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
     parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 3}" text-anchor="middle">{escape(x_label)}</text>')
     for line in lines:

@@ -1,0 +1,71 @@
+"""``rft eval``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.commands.common import AsJson, ConfigPath, load
+
+
+def evaluate(
+    context: typer.Context,
+    config: ConfigPath,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHICH",
+            help="start, newest, v12, versions (all on disk), step-50, checkpoints, or a model folder; repeat it for "
+            "several. By default start and newest.",
+        ),
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME", help="Only this held-out set; may be repeated.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw accuracy by model: FILE.svg or FILE.html.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bench models on the held-out sets of CONFIG: accuracy, mean@k, pass@k and difficulty in one table.
+
+    Works on this machine, without broker or log; answers are judged as in a run. It may be done
+    while the run goes on.
+
+    Example: rft eval examples/quickstart/quickstart.toml --weights start --weights versions --plot bench.html
+    """
+    loaded = load(config, context)
+    from rich.console import Console
+    from rich.table import Table
+
+    from consumers.evaluation import bench
+    from consumers.evaluation.models import find_models
+    from infra.commands.stages import Stages
+    from rft.errors import ConfigError
+
+    unknown = sorted(set(sets or ()) - loaded.eval_sets.keys())
+    if unknown or not loaded.eval_sets:
+        known = ", ".join(loaded.eval_sets) or "none: set eval.tasks or [eval.sets.<name>]"
+        raise ConfigError(f"--set {', '.join(unknown)} is no held-out set; the configuration has {known}")
+    if plot is not None and plot.suffix not in (".svg", ".html"):
+        raise typer.BadParameter(f"--plot {plot}: write FILE.svg or FILE.html")
+    models = find_models(loaded, weights or ["start", "newest"])
+    with Stages(Console(stderr=True)) as stages:
+        result = bench.bench(loaded, models, sets, stages)
+    if plot is not None:
+        plot.write_text(bench.page(result) if plot.suffix == ".html" else bench.standalone_svg(result), "utf-8")
+    if as_json:
+        print(json.dumps(result, indent=1))
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for head in ("set", "model", "tasks", "accuracy", "pass@k"):
+        table.add_column(head, justify="right" if head in ("tasks", "accuracy") else "left", no_wrap=True)
+    for row in bench.table_rows(result):
+        table.add_row(*row)
+    console = Console()
+    (console if console.is_terminal else Console(width=160)).print(table)
+    if plot is not None:
+        print(f"plot: {plot}")

@@ -1,0 +1,108 @@
+"""``rft eval``: models by name, their numbers, and refusals that say what there is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from consumers.evaluation.asking import HeldOut
+from consumers.evaluation.models import find_models
+from infra.cli import app
+from rft.config import Config
+from rft.config_sources import load_config, masked, to_toml
+from rft.errors import ConfigError
+from tests.synthetic import make_tiny_model
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Of a run whose folder holds two versions and a checkpoint."""
+    root = tmp_path_factory.mktemp("bench")
+    make_tiny_model(root / "model")
+    made = Config.model_validate(
+        {
+            "run": {"folder": str(root / "runs"), "name": "r"},
+            "policy": {"model": str(root / "model")},
+            "tasks": {"options": {"min_word_len": 3, "max_word_len": 5}, "prompt_template": "<3> <4>{word}"},
+            "rollout": {"max_tokens": 4},
+            "processor": {"rewards": [{"function": f"{__name__}:holds_token"}]},
+            "eval": {"tasks": 5, "sets": {"sampled": {"tasks": 4, "samples": 3, "temperature": 1.0}}},
+        }
+    )
+    for place in ("weights/policy/v00000002", "weights/policy/v00000010", "checkpoints/policy/step-00000050"):
+        shutil.copytree(root / "model", made.run.path / place)
+    (root / "run.toml").write_text(to_toml(masked(made)))
+    return load_config(root / "run.toml")
+
+
+def holds_token(response: str, answer: str | None) -> float:
+    """Right about half the time, by what was written."""
+    return float(len(response) % 2)
+
+
+def names(config: Config, *asked: str) -> list[str]:
+    return [model.name for model in find_models(config, asked)]
+
+
+def run_eval(config: Config, *words: str) -> Result:
+    return CliRunner().invoke(app, ["eval", str(config.run.folder.parent / "run.toml"), *words])
+
+
+def test_models_are_named_as_people_do_and_benched_once(config: Config) -> None:
+    assert names(config, "start", "versions", "newest") == ["start", "v2", "v10"]
+    assert names(config, "v10", "step-50", "checkpoints") == ["v10", "step-50"]
+    assert names(config, config.policy.model, "start") == [config.policy.model]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("v3", "of weight versions .* holds v2, v10; older ones are deleted"),
+        ("step-1", "of checkpoints .* holds step-50"),
+        ("nowhere/model", "is no model folder"),
+    ],
+)
+def test_what_is_not_there_is_refused_with_what_is(config: Config, asked: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find_models(config, [asked])
+
+
+def test_equal_weights_get_equal_numbers_in_json_table_and_plot(config: Config, tmp_path: Path) -> None:
+    plot = tmp_path / "bench.svg"
+    answer = run_eval(config, "--weights", "v2", "--weights", "v10", "--json", "--plot", str(plot))
+    assert answer.exit_code == 0, answer.output
+    result = json.loads(answer.stdout)
+    rows = {(row["set"], row["model"]): row for row in result["results"]}
+    assert set(rows) == {(name, model) for name in ("held_out", "sampled") for model in ("v2", "v10")}
+    for name in ("held_out", "sampled"):
+        first, second = (
+            {key: value for key, value in rows[name, model].items() if key not in ("model", "folder")}
+            for model in ("v2", "v10")
+        )
+        assert first == second
+    assert rows["held_out", "v2"]["tasks"] == 5
+    assert rows["sampled", "v2"]["answers"] == 12
+    assert set(rows["sampled", "v2"]["pass_at"]) == {"1", "2", "3"}
+    marks = [node for node in ElementTree.parse(plot).iter() if node.tag.endswith("circle")]
+    assert len(marks) == 4
+    answer = run_eval(config, "--set", "sampled", "--weights", "v2")
+    assert "sampled" in answer.stdout
+    assert "pass@3" in answer.stdout
+    assert "held_out" not in answer.stdout
+
+
+def test_the_sampled_answers_to_one_task_differ(config: Config) -> None:
+    tally = HeldOut(config, ["sampled"]).tallies(Path(config.policy.model))["sampled"]
+    assert any(0 < answers.share < 1 for answers in tally.tasks.values())
+
+
+def test_an_unknown_set_is_refused(config: Config) -> None:
+    answer = run_eval(config, "--set", "other")
+    assert isinstance(answer.exception, ConfigError)
+    assert "held_out, sampled" in str(answer.exception)
