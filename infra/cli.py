@@ -17,6 +17,7 @@ from infra.commands.importer import import_files, importer
 from infra.commands.lineage import lineage
 from infra.commands.replay import replay
 from infra.commands.schemas import schemas
+from infra.commands.track import track, tracker
 
 if TYPE_CHECKING:
     from rft.config import Config
@@ -160,6 +161,8 @@ app.command(context_settings=_ANY_SETTING)(audit)
 app.command("eval", context_settings=_ANY_SETTING)(evaluate)
 app.command(context_settings=_ANY_SETTING)(lineage)
 app.command(context_settings=_ANY_SETTING)(replay)
+app.command(context_settings=_ANY_SETTING)(track)
+app.command(context_settings=_ANY_SETTING)(tracker)
 app.add_typer(dlq, name="dlq")
 app.add_typer(schemas, name="schemas")
 

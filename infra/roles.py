@@ -37,6 +37,7 @@ ROLES = {
     "processor": RoleEntry("consumers.processors", "cleans, scores and groups experiences (a Faust worker)"),
     "trainer": RoleEntry("consumers.trainer", "learns from ready groups and announces new weights"),
     "importer": RoleEntry("producers.importer", "publishes what [[imports]] names: tasks, demonstrations, preferences"),
+    "tracker": RoleEntry("consumers.tracker", "shows steps and evaluations in trackers"),
     "archiver": RoleEntry("consumers.archiver", "copies the topics into Avro files while they are written"),
 }
 

@@ -77,7 +77,7 @@ def plot(result: Mapping[str, Any]) -> str:
     for row in result["results"]:
         by_set.setdefault(row["set"], []).append((float(models.index(row["model"])), row["accuracy"]))
     lines = [Line(name, points, "cabed"[at % 5], marks=True) for at, (name, points) in enumerate(by_set.items())]
-    ticks = dict(enumerate(models))
+    ticks: dict[float, str] = dict(enumerate(models))
     return line_chart(lines, x_label="model", y_range=(0, 1), percent=True, x_names=ticks)
 
 

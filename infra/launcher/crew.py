@@ -14,6 +14,7 @@ from rft.config import Config
 
 BROKER = "broker"
 ARCHIVER = "archiver"
+TRACKER = "tracker"
 _ON_SUCCESS: dict[str, OnSuccess] = {"conductor": "end_run", "trainer": "leave", "importer": "leave"}
 MakeCommands = Callable[[Config, Path], dict[str, Command]]
 
@@ -34,6 +35,8 @@ def crew(config: Config) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     if config.archiving:
         found[ARCHIVER] = ("archiver",)
+    if config.trackers.use:
+        found[TRACKER] = ("tracker",)
     if mode != "eval" and any(not source.manual for source in config.imports):
         found["importer"] = ("importer",)
     if mode in ("online", "train"):
@@ -53,7 +56,15 @@ def supervised(config: Config, names: list[str], *, own_broker: bool) -> list[Ro
     on_success = _ON_SUCCESS | {f"trainer-{key}": "end_run" for key in config.trainers}
     if "conductor" not in names:
         on_success["trainer"] = "end_run"
-    roles = [Role(name, on_success=on_success.get(name, "restart"), stops_last=name == ARCHIVER) for name in names]
+    roles = [
+        Role(
+            name,
+            on_success=on_success.get(name, "restart"),
+            stops_last=name in (ARCHIVER, TRACKER),
+            essential=name != TRACKER,
+        )
+        for name in names
+    ]
     if own_broker:
         # The embedded broker's log dies with it; a Kafka node comes back with its data.
         roles.insert(0, Role(BROKER, restartable=config.broker.kind == "kafka", outlives_roles=True, state="running"))

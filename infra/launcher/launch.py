@@ -37,6 +37,7 @@ from rft.config import Config
 from rft.errors import RftError
 from rft.log.registry import writer_ids
 from rft.log.topics import ensure_topics
+from rft.telemetry.opening import check_trackers
 from rft.weights.checkpoint import versions_of
 
 TICK_S = 0.1
@@ -93,6 +94,7 @@ class _Run:
             self._say(f"this run is finished already; its report is {path / 'report.html'}. --fresh starts it anew.")
             return False
         check_model(config)
+        check_trackers(config)
         if todo == "resume":
             self._say(f"resuming the run in {path}")
             for key in changed_keys(path, config):

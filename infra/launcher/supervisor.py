@@ -71,7 +71,9 @@ class Role:
     outlives_roles: bool = False
     """True for the broker: it is not stopped with the roles but after them, by others."""
     stops_last: bool = False
-    """True for the archiver: it is asked to stop when the other roles have, for it copies their last events too."""
+    """True for archiver and tracker: asked to stop when the other roles have, for they read their last events too."""
+    essential: bool = True
+    """False for the tracker: the run goes on without it when it does not stay up."""
     state: State = "new"
     deaths: list[float] = field(default_factory=list)
     """Times of the restarts that still count."""
@@ -116,6 +118,8 @@ class Supervisor:
             role.state = "done"
             return self._finish(End(DONE, "done"), now) if self._all_done() else []
         role.state = "ended"
+        if not role.essential and (code in (BAD_CONFIGURATION, STAYS_DOWN) or (error and error == role.last_error)):
+            return [_without(role, code)]
         if code == BAD_CONFIGURATION:
             return self._finish(End(BAD_CONFIGURATION, f"{name} found the configuration wrong", name), now)
         if code == STAYS_DOWN:
@@ -155,6 +159,8 @@ class Supervisor:
     def _restart_or_give_up(self, role: Role, code: int, now: float) -> list[Action]:
         limits = self.limits
         role.deaths = [at for at in role.deaths if now - at < limits.restart_window_s]
+        if len(role.deaths) >= limits.restart_limit and not role.essential:
+            return [_without(role, code)]
         if len(role.deaths) >= limits.restart_limit:
             reason = f"{role.name} {how_it_ended(code)}; " + (
                 f"it was restarted {len(role.deaths)} times within {limits.restart_window_s:g} s"
@@ -198,6 +204,10 @@ class Supervisor:
 
     def _alive(self) -> list[Role]:
         return [role for role in self.roles.values() if role.state == "running" and not role.outlives_roles]
+
+
+def _without(role: Role, code: int) -> Say:
+    return Say(f"{role.name} {how_it_ended(code)} and is not started again; the run goes on without it")
 
 
 def how_it_ended(code: int) -> str:

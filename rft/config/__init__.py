@@ -14,6 +14,7 @@ from rft.config.log import ArchiveConfig, BrokerConfig, LogConfig, RegistryConfi
 from rft.config.processing import ExternalRewardsConfig, ProcessorConfig, RewardTerm
 from rft.config.section import EntityName, Name, Section
 from rft.config.staging import StageConfig
+from rft.config.tracking import TrackersConfig
 from rft.config.tree import Config, LauncherConfig, RunConfig
 from rft.config.weights import WeightsConfig
 
@@ -45,6 +46,7 @@ __all__ = [
     "Section",
     "StageConfig",
     "TasksConfig",
+    "TrackersConfig",
     "TrainerConfig",
     "TrainerOverrides",
     "WeightsConfig",

@@ -16,6 +16,7 @@ from rft.config.log import ArchiveConfig, BrokerConfig, LogConfig, RegistryConfi
 from rft.config.processing import ProcessorConfig
 from rft.config.section import Name, Section
 from rft.config.staging import StageConfig, merged
+from rft.config.tracking import TrackersConfig
 from rft.config.weights import WeightsConfig
 from rft.errors import ConfigError
 
@@ -77,6 +78,7 @@ class Config(Section):
     """Runs one after the other, each from the last one's weights and with settings of its own."""
     eval: EvalConfig = EvalConfig()
     archive: ArchiveConfig = ArchiveConfig()
+    trackers: TrackersConfig = TrackersConfig()
     launcher: LauncherConfig = LauncherConfig()
 
     @model_validator(mode="after")

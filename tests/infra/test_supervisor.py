@@ -197,3 +197,21 @@ def test_without_others_left_the_archiver_is_asked_at_once():
     supervisor = with_archiver()
     supervisor.exited("explorer-0", 1, None, 0)
     assert supervisor.exited("conductor", 0, None, 0) == [Terminate("archiver")]
+
+
+def test_a_run_goes_on_without_a_role_that_is_not_essential() -> None:
+    """A tracker that has its configuration wrong, or does not stay up, is left alone and said to be."""
+    for code, error, times in ((2, None, 1), (1, "ConfigError: no", 2), (1, None, 4)):
+        supervisor = Supervisor(
+            [Role("conductor", on_success="end_run"), Role("tracker", essential=False)], Limits(3, 300.0, 0.0, 30.0)
+        )
+        supervisor.start(0.0)
+        for at in range(times):
+            actions = supervisor.exited("tracker", code, error, float(at))
+            supervisor.tick(at + 0.5)
+        assert [action.text for action in actions if isinstance(action, Say)][-1].endswith("the run goes on without it")
+        assert supervisor.ending is None
+        assert supervisor.tick(100.0) == []
+        supervisor.exited("conductor", 0, None, 101.0)
+        assert supervisor.ending is not None
+        assert supervisor.ending.code == 0

@@ -1,0 +1,53 @@
+"""``rft track`` and the role ``rft tracker``."""
+
+from __future__ import annotations
+
+import typer
+
+from infra.commands.common import ArchivePath, ConfigPath, load
+
+WAIT_S = 300.0
+"""For slow trackers to take everything."""
+
+
+def track(context: typer.Context, config: ConfigPath, archive: ArchivePath = None) -> None:
+    """Send a run's steps and evaluations to the trackers of CONFIG: now, later, or again.
+
+    Reads the live log; with an embedded broker that has ended, the run's archive. What a tracker has of this run
+    already is not doubled. Exit code 1 if one of them did not take all.
+
+    Example: rft track examples/quickstart/quickstart.toml --trackers.use '["tensorboard", "jsonl"]'
+    """
+    loaded = load(config, context)
+    from rich.console import Console
+
+    from consumers.tracker import track as send
+    from infra.commands.stages import Stages
+    from infra.launcher.folder import with_running_broker
+    from infra.roles import configure_logging
+    from rft.errors import ConfigError
+    from rft.log.opening import open_log
+    from rft.telemetry.opening import run_facts
+
+    if not loaded.trackers.use:
+        raise ConfigError("trackers.use is empty: name tensorboard, wandb, mlflow or jsonl")
+    configure_logging("track")
+    loaded = with_running_broker(loaded)
+    with open_log(loaded, archive) as view, Stages(Console(stderr=True)) as stages:
+        sent = send(loaded, view, WAIT_S, stages("reading"))
+    names, folder = ", ".join(loaded.trackers.use), run_facts(loaded).folder
+    print(f"{sent.points:,} points of {view.name} to {names}; what they keep here is in {folder}")
+    for name in sent.unsent:
+        print(f"{name} did not take all of them")
+    raise typer.Exit(1 if sent.unsent else 0)
+
+
+def tracker(context: typer.Context, config: ConfigPath) -> None:
+    """Feed the trackers of CONFIG from the log while a run goes on; `rft run` starts it if trackers.use names any.
+
+    Example: rft tracker run.toml --broker.bootstrap_servers kafka:9092 --trackers.use '["wandb"]'
+    """
+    loaded = load(config, context)
+    from infra.roles import run_role
+
+    raise typer.Exit(run_role("tracker", loaded))
