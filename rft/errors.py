@@ -13,6 +13,7 @@ RftError                 exit code 1
 ├── RewardError          a reward function failed
 ├── BarrenRunError       groups come and go, and none of them can be trained
 ├── PolicyError          a model cannot be loaded or cannot generate
+│   └── EngineDiedError  the engine beneath a policy is gone; its explorer must be started anew
 ├── WeightsError         a weight version cannot be published or fetched
 ├── CheckpointError      a checkpoint cannot be written or read
 ├── FencedError          exit code 3, not to be started again: another trainer with this identity has taken over
@@ -43,6 +44,7 @@ __all__ = [
     "DataError",
     "DecodeError",
     "EncodeError",
+    "EngineDiedError",
     "FencedError",
     "IncompatibleSchemaError",
     "MissingRangeError",
@@ -85,6 +87,10 @@ class BarrenRunError(RftError):
 
 class PolicyError(RftError):
     """A model cannot be loaded or cannot generate."""
+
+
+class EngineDiedError(PolicyError):
+    """The engine beneath a policy is gone, and all rollouts with it; none of them has failed of itself."""
 
 
 class WeightsError(RftError):

@@ -1,10 +1,11 @@
-"""What tests with real brokers share."""
+"""What tests share that need a real broker, or another part that not every machine has."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -26,11 +27,20 @@ def require_registry_home() -> str:
     return _require_home("registry", "REGISTRY_HOME", "schema registry")
 
 
+def require_vllm() -> None:
+    """Skip the test, or fail it, where vLLM is not installed."""
+    if importlib.util.find_spec("vllm") is None:
+        _lacking("vllm", "vLLM is not installed (make vllm)")
+
+
 def _require_home(name: str, variable: str, what: str) -> str:
     home = os.environ.get(variable)
-    if home:
-        return home
-    reason = f"{variable} is not set: no {what} to test on"
+    if not home:
+        _lacking(name, f"{variable} is not set: no {what} to test on")
+    return home
+
+
+def _lacking(name: str, reason: str) -> NoReturn:
     if required(name):
         pytest.fail(f"{reason}, and RFT_REQUIRE asks for it")
     pytest.skip(reason)

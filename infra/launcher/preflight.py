@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from rft.config import Config
@@ -9,7 +10,10 @@ from rft.errors import PolicyError
 
 
 def check_model(config: Config) -> None:
-    """Raise PolicyError when ``policy.model`` is no model folder. Whether it loads is for the roles to find out."""
+    """Raise PolicyError when ``policy.model`` is no model folder or ``policy.engine`` is not installed.
+
+    Whether the model loads is for the roles to find out.
+    """
     folder = Path(config.policy.model)
     advice = (
         "policy.model must be a folder in Hugging Face layout (config.json, tokenizer, *.safetensors), "
@@ -27,3 +31,7 @@ def check_model(config: Config) -> None:
     ]
     if missing:
         raise PolicyError(f"the model folder {folder.absolute()} has no {' and no '.join(missing)}: {advice}.")
+    if config.policy.engine == "vllm" and find_spec("vllm") is None:
+        from rft.policy.vllm_start import NOT_INSTALLED
+
+        raise PolicyError(NOT_INSTALLED)

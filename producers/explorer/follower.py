@@ -72,7 +72,8 @@ class WeightsFollower:
     def stats(self) -> dict[str, float]:
         """Since start: ``resync_s`` spent on getting weights, ``pause_s`` of generation for them; transfers
         ``received`` and ``missed``, ``received_bytes``."""
-        pause = float(self._policy.stats.get("resync_s", 0.0))
+        policy = self._policy.stats
+        pause = float(policy.get("pause_s", policy.get("resync_s", 0.0)))
         return {"resync_s": self._resync_s, "pause_s": pause, **self._reception.stats}
 
     def start(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 
-from rft.errors import RolloutError
+from rft.errors import EngineDiedError, RolloutError
 from rft.policy.base import Policy, Sampling
 from rft.workflows.base import Trajectory, Workflow
 from schemas.events import Task
@@ -22,13 +22,16 @@ async def roll_out(
 ) -> Trajectory:
     """Run the workflow, at most ``1 + retries`` times, each for at most ``deadline_s`` seconds.
 
-    Raises RolloutError with the last try's cause. Cancellation passes through.
+    Raises RolloutError with the last try's cause, EngineDiedError when nothing can be generated any more.
+    Cancellation passes through.
     """
     error: Exception | None = None
     for attempt in range(1 + retries):
         try:
             async with asyncio.timeout(deadline_s):
                 return await workflow(task, policy, sampling_of(task, sample, attempt))
+        except EngineDiedError:
+            raise
         # A workflow is anyone's code: whatever it raises fails this try and nothing else.
         except Exception as failure:
             error = failure

@@ -25,7 +25,7 @@ from rft.errors import BrokerError, DecodeError, EncodeError, RolloutError
 from rft.log.dead_letters import dead_letter_headers, earlier_failure
 from rft.log.events import EventWriter
 from rft.policy.base import Policy
-from rft.policy.transformers_policy import TransformersPolicy
+from rft.policy.opening import open_policy
 from rft.weights.checkpoint import TRANSPORT as CHECKPOINT
 from rft.weights.choosing import COLLECTIVE
 from rft.workflows.base import resolve
@@ -48,7 +48,7 @@ def run(config: Config, stop: threading.Event) -> None:
     resolve(config.rollout.workflow)  # what is wrong in the configuration shows before a model is loaded
     writer = EventWriter(config, member_id)
     try:
-        policy = TransformersPolicy(config.policy, config.run.seed)
+        policy = open_policy(config)
         try:
             asyncio.run(explore(config, member_id, policy, writer, stop))
         finally:
@@ -75,6 +75,7 @@ class Explorer:
     def __init__(self, config: Config, member_id: str, policy: Policy, writer: EventWriter) -> None:
         """Connect. Raises BrokerError, or ConfigError for a workflow that does not exist."""
         self._loop = asyncio.get_running_loop()
+        self._policy = policy
         self._config = config
         self._member_id = member_id
         self._writer = writer
@@ -105,7 +106,7 @@ class Explorer:
 
     def tick(self) -> None:
         """What is due from time to time. Raises what ended one of the parts."""
-        for error in (self._feed.error, self._follower.error, self._pool.error):
+        for error in (self._policy.error, self._feed.error, self._follower.error, self._pool.error):
             if error:
                 raise error
         if self._unpublished:

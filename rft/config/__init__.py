@@ -8,9 +8,10 @@ from rft.config.buffering import BufferConfig
 from rft.config.data import ColumnsConfig, ImportConfig
 from rft.config.engines import EngineConfig, LoraConfig, engine_fields
 from rft.config.evaluating import MAIN_SET, EvalConfig, EvalSet, EvalSetConfig
-from rft.config.exploring import PolicyConfig, RolloutConfig, TasksConfig
+from rft.config.exploring import RolloutConfig, TasksConfig
 from rft.config.learning import AlgorithmConfig, TrainerConfig, TrainerOverrides
 from rft.config.log import ArchiveConfig, BrokerConfig, LogConfig, RegistryConfig
+from rft.config.policy import OpenAIConfig, PolicyConfig, VllmConfig
 from rft.config.processing import ExternalRewardsConfig, ProcessorConfig, RewardTerm
 from rft.config.section import EntityName, Name, Section
 from rft.config.staging import StageConfig
@@ -37,6 +38,7 @@ __all__ = [
     "LogConfig",
     "LoraConfig",
     "Name",
+    "OpenAIConfig",
     "PolicyConfig",
     "ProcessorConfig",
     "RegistryConfig",
@@ -49,6 +51,7 @@ __all__ = [
     "TrackersConfig",
     "TrainerConfig",
     "TrainerOverrides",
+    "VllmConfig",
     "WeightsConfig",
     "engine_fields",
 ]

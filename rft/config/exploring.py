@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator
 
@@ -60,18 +60,3 @@ class RolloutConfig(Section):
     """Further tries of a failed rollout; then it is published as failed and its group goes on without it."""
     max_in_flight: int = Field(default=512, ge=1)
     """Rollouts that one explorer runs at once."""
-
-
-class PolicyConfig(Section):
-    model: str = "model"
-    """Folder in Hugging Face layout (config, tokenizer, safetensors), relative to the working directory."""
-    engine: Literal["transformers"] = "transformers"
-    """What generates text."""
-    device: str = "auto"
-    """``auto``, ``cpu`` or ``cuda``."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the explorer's weights."""
-    threads: int = Field(default=1, ge=1)
-    """CPU threads of each explorer."""
-    max_batch: int = Field(default=256, ge=1)
-    """Most sequences that are generated together."""

@@ -10,9 +10,10 @@ from pydantic import Field, ValidationError, model_validator
 from rft.config.buffering import BufferConfig
 from rft.config.data import ImportConfig
 from rft.config.evaluating import MAIN_SET, EvalConfig, EvalSet, EvalSetConfig, powers_of_two
-from rft.config.exploring import PolicyConfig, RolloutConfig, TasksConfig
+from rft.config.exploring import RolloutConfig, TasksConfig
 from rft.config.learning import AlgorithmConfig, TrainerConfig, TrainerOverrides
 from rft.config.log import ArchiveConfig, BrokerConfig, LogConfig, RegistryConfig
+from rft.config.policy import PolicyConfig
 from rft.config.processing import ProcessorConfig
 from rft.config.section import Name, Section
 from rft.config.staging import StageConfig, merged

@@ -49,6 +49,11 @@ class Policy(Protocol):
         ...
 
     @property
+    def error(self) -> Exception | None:
+        """What ended the policy, if it was not ``close``; nothing can be generated any more."""
+        ...
+
+    @property
     def stats(self) -> Mapping[str, float]:
         """Counters since start, times in seconds."""
         ...
@@ -65,7 +70,7 @@ class Policy(Protocol):
         """Continue ``prompt_tokens``. Cancelling the call frees its place in the batch.
 
         Raises PolicyError if the prompt cannot be continued (empty, outside the vocabulary, longer than the
-        model's context) or generation failed; other requests are not touched.
+        model's context) or generation failed; other requests are not touched. EngineDiedError: so do all of them.
         """
         ...
 

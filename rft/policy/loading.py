@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
 from rft.errors import PolicyError
@@ -45,23 +45,23 @@ def load_model(path: Path | str, dtype: str = "float32", device: str = "auto") -
 
     Raises PolicyError when the folder is missing, incomplete or not a causal language model.
     """
-    folder = _model_folder(Path(path))
+    folder = model_folder(path)
     target = resolve_device(device)
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise PolicyError(f"cannot load the model in {folder}: {_first_line(error)}") from error
+        raise PolicyError(f"cannot load the model in {folder}: {first_line(error)}") from error
     return model.to(target).eval()
 
 
 def load_tokenizer(path: Path | str) -> Tokenizer:
     """The tokenizer saved beside a model. Raises PolicyError when there is none."""
-    folder = _model_folder(Path(path))
+    folder = model_folder(path)
     try:
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PolicyError(
-            f"cannot load a tokenizer from {folder}: {_first_line(error)}; "
+            f"cannot load a tokenizer from {folder}: {first_line(error)}; "
             "save one there with tokenizer.save_pretrained(folder)"
         ) from error
     return tokenizer
@@ -78,7 +78,7 @@ def read_weights(path: Path | str) -> dict[str, torch.Tensor]:
             with safe_open(file, framework="pt") as reader:
                 tensors.update({name: reader.get_tensor(name) for name in reader.keys()})  # noqa: SIM118 (no dict)
         except (OSError, SafetensorError) as error:
-            raise PolicyError(f"cannot read the weights in {file}: {_first_line(error)}") from error
+            raise PolicyError(f"cannot read the weights in {file}: {first_line(error)}") from error
     return tensors
 
 
@@ -107,14 +107,57 @@ def copy_weights(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
             present[name].copy_(tensor)
 
 
-def end_tokens(model: Any, tokenizer: Tokenizer) -> frozenset[int]:
+def layout_of(path: Path | str) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor in the folder's safetensors files, without reading the tensors.
+
+    Raises PolicyError if there are none to read.
+    """
+    files = sorted(Path(path).glob("*.safetensors"))
+    if not files:
+        raise PolicyError(f"{path} holds no .safetensors file")
+    layout: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as reader:
+                layout.update({name: tuple(reader.get_slice(name).get_shape()) for name in reader.keys()})  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise PolicyError(f"cannot read the weights in {file}: {first_line(error)}") from error
+    return layout
+
+
+def text_config(path: Path | str) -> Any:
+    """The shape of the model in ``path``, or of its language part. Raises PolicyError."""
+    folder = model_folder(path)
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise PolicyError(f"cannot read the configuration of the model in {folder}: {first_line(error)}") from error
+
+
+def generation_config(path: Path | str) -> GenerationConfig:
+    """How the model in ``path`` ends sequences, by its generation config or, if it has none, by its config.
+
+    Raises PolicyError.
+    """
+    folder = model_folder(path)
+    try:
+        if (folder / "generation_config.json").is_file():
+            return GenerationConfig.from_pretrained(folder, local_files_only=True)
+        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+    except (OSError, ValueError, KeyError) as error:
+        raise PolicyError(f"cannot read the configuration of the model in {folder}: {first_line(error)}") from error
+
+
+def end_tokens(generation_config: GenerationConfig, tokenizer: Tokenizer) -> frozenset[int]:
     """Ids that end a sequence, by the generation config and by the tokenizer."""
-    named = model.generation_config.eos_token_id
+    named = generation_config.eos_token_id
     ids = set(named) if isinstance(named, list) else {named}
     return frozenset(int(token) for token in ids | {tokenizer.eos_token_id} if token is not None)
 
 
-def _model_folder(folder: Path) -> Path:
+def model_folder(path: Path | str) -> Path:
+    """The folder itself. Raises PolicyError when it is not there or holds no model."""
+    folder = Path(path)
     if not folder.is_dir():
         raise PolicyError(
             f"there is no model folder {folder.absolute()}: set policy.model to a folder with config.json, "
@@ -125,5 +168,6 @@ def _model_folder(folder: Path) -> Path:
     return folder
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says first; libraries add pages."""
     return str(error).strip().split("\n", 1)[0] or type(error).__name__

@@ -18,6 +18,7 @@ from torch import Tensor
 from rft.config import PolicyConfig
 from rft.errors import PolicyError
 from rft.policy.base import Generation, Sampling
+from rft.policy.checks import check_request
 from rft.policy.generation import Request, RunningBatch
 from rft.policy.loading import (
     check_weights,
@@ -62,7 +63,7 @@ class TransformersPolicy:
             raise PolicyError(f"{config.model}: layers of type {sorted(unknown)[0]} are not supported by this engine")
         self._context = int(shape.max_position_embeddings)
         self._vocabulary = int(self._model.get_input_embeddings().num_embeddings)
-        self._batch = RunningBatch(self._model, end_tokens(self._model, self._tokenizer))
+        self._batch = RunningBatch(self._model, end_tokens(self._model.generation_config, self._tokenizer))
         self._version = version
         self._changed = threading.Condition()
         self._waiting: deque[Request] = deque()
@@ -81,6 +82,11 @@ class TransformersPolicy:
         return self._version
 
     @property
+    def error(self) -> Exception | None:
+        """Its own thread survives whatever a model raises."""
+        return None
+
+    @property
     def stats(self) -> Mapping[str, float]:
         """``sequences`` and ``failed`` ended, ``tokens`` written in ``steps`` forward passes and ``prefills``;
         ``generating_s``, ``waiting_s`` (nothing to do) and ``resync_s``; ``running`` and ``queued`` now."""
@@ -97,7 +103,7 @@ class TransformersPolicy:
     async def generate(self, prompt_tokens: Sequence[int], sampling: Sampling) -> Generation:
         """Continue ``prompt_tokens``; see :meth:`rft.policy.base.Policy.generate`."""
         prompt = tuple(int(token) for token in prompt_tokens)
-        self._check(prompt, sampling)
+        check_request(prompt, sampling, vocabulary=self._vocabulary, context=self._context)
         request = Request(prompt, sampling, np.random.default_rng([self._seed, sampling.seed]))
         with self._changed:
             if self._closed:
@@ -145,21 +151,6 @@ class TransformersPolicy:
             self._changed.notify_all()
         self._receiver.abort()
         self._thread.join()
-
-    def _check(self, prompt: tuple[int, ...], sampling: Sampling) -> None:
-        if not prompt:
-            raise PolicyError("the prompt is empty: it needs at least one token")
-        if not 0 <= min(prompt) <= max(prompt) < self._vocabulary:
-            raise PolicyError(f"the prompt has token ids outside the vocabulary of {self._vocabulary}")
-        if sampling.max_tokens < 1:
-            raise PolicyError(f"max_tokens is {sampling.max_tokens}, it must be at least 1")
-        if sampling.temperature < 0 or not 0 < sampling.top_p <= 1 or sampling.seed < 0:
-            raise PolicyError(f"temperature and seed must be >= 0 and top_p in (0, 1], got {sampling}")
-        if len(prompt) + sampling.max_tokens > self._context:
-            raise PolicyError(
-                f"{len(prompt)} prompt tokens and max_tokens = {sampling.max_tokens} exceed the model's context "
-                f"of {self._context}: shorten the prompt or lower rollout.max_tokens"
-            )
 
     @torch.inference_mode()
     def _run(self) -> None:

@@ -15,7 +15,7 @@ from producers.explorer import experiences
 from producers.explorer.backlog import Backlog, Delivery
 from producers.explorer.ledger import TaskLedger
 from producers.explorer.rollouts import roll_out, sampling_of
-from rft.errors import RolloutError
+from rft.errors import EngineDiedError, RolloutError
 from rft.policy.base import Sampling
 from rft.workflows.base import Trajectory
 from schemas.codec import decode, encode
@@ -193,6 +193,18 @@ def test_a_rollout_that_fails_for_good_names_its_cause() -> None:
 
     with pytest.raises(RolloutError, match=r"3 times.*ValueError: no luck"):
         try_it(broken)
+
+
+def test_a_dead_engine_is_no_failure_of_the_rollout_which_others_shall_do() -> None:
+    tries: list[int] = []
+
+    async def dead(*_: object) -> Trajectory:
+        tries.append(1)
+        raise EngineDiedError("the engine died")
+
+    with pytest.raises(EngineDiedError):
+        try_it(dead)
+    assert len(tries) == 1
 
 
 def test_a_rollout_that_hangs_is_abandoned_at_its_deadline() -> None:

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from brokers import require_vllm
 from tiny_policy import make_model
 
 from rft.config import PolicyConfig
+from rft.policy.base import Policy
 from rft.policy.transformers_policy import TransformersPolicy
 
 
@@ -34,5 +36,23 @@ def endless_policy(tmp_path: Path) -> Iterator[TransformersPolicy]:
 @pytest.fixture
 def policy(model_folder: Path) -> Iterator[TransformersPolicy]:
     policy = TransformersPolicy(PolicyConfig(model=str(model_folder), device="cpu"))
+    yield policy
+    policy.close()
+
+
+@pytest.fixture(scope="session")
+def vllm_folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The same architecture with the weights of four versions; sequences end at ``max_tokens`` only."""
+    root = tmp_path_factory.mktemp("vllm")
+    return [make_model(root / f"v{seed}", seed, ends=False, head_dim=32) for seed in range(4)]
+
+
+@pytest.fixture(scope="session")
+def shared_vllm(vllm_folders: list[Path]) -> Iterator[Policy]:
+    """One engine for all tests of a session: it takes half a minute to start."""
+    require_vllm()
+    from rft.policy.vllm_policy import VllmPolicy
+
+    policy = VllmPolicy(PolicyConfig(engine="vllm", model=str(vllm_folders[0]), max_batch=16))
     yield policy
     policy.close()

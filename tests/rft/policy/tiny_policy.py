@@ -12,8 +12,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from rft.policy.base import Generation, Sampling
-from rft.policy.transformers_policy import TransformersPolicy
+from rft.policy.base import Generation, Policy, Sampling
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz>"
 CONTEXT = 2048
@@ -28,8 +27,11 @@ def _tokenizer(ends: bool) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>" if ends else None)
 
 
-def make_model(folder: Path, seed: int, *, ends: bool = True) -> Path:
-    """Save a random model; one that does not end knows no end-of-sequence token."""
+def make_model(folder: Path, seed: int, *, ends: bool = True, head_dim: int = 8) -> Path:
+    """Save a random model; one that does not end knows no end-of-sequence token.
+
+    vLLM on CPUs wants a head_dim of at least 32.
+    """
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=len(CHARACTERS) + 2,
@@ -38,7 +40,7 @@ def make_model(folder: Path, seed: int, *, ends: bool = True) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=8,
+        head_dim=head_dim,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
         eos_token_id=EOS if ends else None,
@@ -50,7 +52,7 @@ def make_model(folder: Path, seed: int, *, ends: bool = True) -> Path:
     return folder
 
 
-def generate_all(policy: TransformersPolicy, requests: Sequence[tuple[Sequence[int], Sampling]]) -> list[Any]:
+def generate_all(policy: Policy, requests: Sequence[tuple[Sequence[int], Sampling]]) -> list[Any]:
     """Generations, all requested at once; an error comes back in the place of its result."""
 
     async def gather() -> list[Any]:
@@ -61,13 +63,17 @@ def generate_all(policy: TransformersPolicy, requests: Sequence[tuple[Sequence[i
 
 
 def reference_logprobs(
-    model: Any, prompt: Sequence[int], generation: Generation, temperature: float = 1.0
+    model: Any, prompt: Sequence[int], generation: Generation, temperature: float = 1.0, top_p: float = 1.0
 ) -> np.ndarray:
     """Log-probabilities of the generated tokens by one full forward pass over the unpadded sequence."""
     tokens = torch.tensor([[*prompt, *generation.tokens.tolist()]])
     with torch.no_grad():
         logits = model(input_ids=tokens, use_cache=False).logits[0, len(prompt) - 1 : -1]
     logprobs = torch.log_softmax(logits / temperature, dim=-1)
+    if top_p < 1:
+        ordered, order = logprobs.sort(dim=-1, descending=True)
+        outside = ordered.exp().cumsum(-1) - ordered.exp() >= top_p
+        logprobs = torch.log_softmax(logprobs.masked_fill(outside.scatter(-1, order, outside), -torch.inf), dim=-1)
     return logprobs.gather(-1, tokens[0, len(prompt) :, None]).squeeze(-1).numpy()
 
 

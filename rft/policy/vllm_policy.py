@@ -1,0 +1,275 @@
+"""Text generation with vLLM: an engine in a child process, driven by an event loop on a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rft.config import PolicyConfig
+from rft.errors import EngineDiedError, PolicyError, WeightsError
+from rft.policy.base import Generation, Sampling
+from rft.policy.checks import check_request
+from rft.policy.loading import end_tokens, first_line, generation_config, layout_of, load_tokenizer, text_config
+from rft.policy.loop_thread import LoopThread
+from rft.policy.vllm_start import start_engine
+from rft.weights.reception import Reception
+
+PAUSES = {"continue": "keep", "finish": "wait", "requeue": "abort"}
+"""``policy.on_update`` in vLLM's words."""
+SHUTDOWN_S = 1.0
+STAGED_POLL_S = 0.01
+REFUSED_S = 0.05
+TIED = "lm_head.weight"
+"""May be in a file or not, if it is the embedding."""
+
+log = logging.getLogger("rft")
+
+
+class VllmPolicy:
+    """A :class:`rft.policy.base.Policy` over vLLM's continuous batching, with prefix caching.
+
+    New weights are fetched while the engine generates; it pauses only while they are loaded. vLLM itself notes from
+    which token on they wrote. When the engine dies, ``error`` says so, and everything fails with EngineDiedError.
+    """
+
+    def __init__(self, config: PolicyConfig, seed: int = 0, *, version: int = 0) -> None:
+        """Start an engine on ``config.model``, whose weights count as ``version``. Raises PolicyError."""
+        self._config = config
+        self._seed = seed
+        self._tokenizer = load_tokenizer(config.model)
+        self._encode = lru_cache(maxsize=16)(lambda text: tuple(self._tokenizer.encode(text)))
+        self._end_tokens = sorted(end_tokens(generation_config(config.model), self._tokenizer))
+        self._layout = layout_of(config.model)
+        self._tied = bool(text_config(config.model).tie_word_embeddings)
+        self._version = version
+        self._error: EngineDiedError | None = None
+        self._numbers = itertools.count()
+        self._running = 0
+        self._stats = dict.fromkeys(
+            ("sequences", "failed", "tokens", "requeued", "resync_s", "pause_s", "resyncs"), 0.0
+        )
+        self._updating = asyncio.Lock()
+        self._loop = LoopThread()
+        try:
+            self._engine = self._loop.call(self._start()).result()
+        except BaseException:
+            self._loop.close(_nothing())
+            raise
+        model = self._engine.model_config
+        self._context = int(model.max_model_len)
+        self._vocabulary = int(model.get_vocab_size())
+
+    @property
+    def version(self) -> int:
+        """Weight version that the next token will be stamped with."""
+        return self._version
+
+    @property
+    def stats(self) -> Mapping[str, float]:
+        """``sequences`` and ``failed`` ended, ``tokens`` written, sequences ``requeued``; ``resyncs``, the
+        seconds they took (``resync_s``) and for how many of these nothing was generated (``pause_s``);
+        ``running``: sequences that are being written or wait to be."""
+        return {**self._stats, "running": float(self._running)}
+
+    @property
+    def error(self) -> EngineDiedError | None:
+        """Set when the engine is gone."""
+        if self._error is None and not self._loop.closed and self._engine.errored:
+            self._error = EngineDiedError("vLLM's engine died; its last words are in this explorer's log")
+        return self._error
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ``text``, with the special tokens that the tokenizer adds to a text."""
+        return list(self._encode(text))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of token ids, special tokens left out."""
+        return self._tokenizer.decode([int(token) for token in tokens], skip_special_tokens=True)
+
+    async def generate(self, prompt_tokens: Sequence[int], sampling: Sampling) -> Generation:
+        """Continue ``prompt_tokens``; see :meth:`rft.policy.base.Policy.generate`."""
+        prompt = [int(token) for token in prompt_tokens]
+        check_request(prompt, sampling, vocabulary=self._vocabulary, context=self._context)
+        return await asyncio.wrap_future(self._loop.call(self._generate(prompt, sampling)))
+
+    def update_weights(self, path: Path, version: int) -> None:
+        """Use the weights in ``path`` from the next token on; see :meth:`rft.policy.base.Policy.update_weights`."""
+        self._check_layout(layout_of(path))
+        self._take({"transport": "checkpoint", "folder": str(Path(path).absolute())}, version)
+
+    @property
+    def receivers(self) -> int:
+        """Ranks that it needs in a collective transfer: one for each of the engine's workers."""
+        return self._config.vllm.tensor_parallel
+
+    def receive_weights(self, receptions: Sequence[Reception], version: int) -> None:
+        """Take part in a collective transfer, one reception a worker, and use the weights from the next token on.
+
+        The tensors come to the workers' host memory while generation goes on. Raises WeightsError when they do not
+        come or are not what was announced, PolicyError when they do not fit; the old ones are kept then.
+        """
+        self._check_layout({tensor.name: tensor.shape for tensor in receptions[0].manifest.tensors})
+        self._take({"transport": "collective", "receptions": [one.to_json() for one in receptions]}, version)
+
+    def abort_reception(self) -> None:
+        """Break off ``receive_weights``, which another thread is in; it raises soon, or has just succeeded."""
+        if self.error is None:  # an engine that is gone receives nothing
+            self._loop.call(self._engine.collective_rpc("forget_weights")).result()
+
+    def close(self) -> None:
+        """End the engine; unfinished requests fail with PolicyError."""
+        self._loop.close(self._stop())
+
+    async def _start(self) -> Any:
+        engine = start_engine(self._config, self._seed)
+        await engine.update_weight_version(str(self._version))
+        return engine
+
+    async def _stop(self) -> None:
+        self._engine.shutdown(timeout=SHUTDOWN_S)
+
+    async def _generate(self, prompt: list[int], sampling: Sampling) -> Generation:
+        self._running += 1
+        try:
+            while (output := await self._complete(prompt, sampling)).finish_reason == "abort":
+                self._stats["requeued"] += 1
+                if not self._updating.locked():
+                    # The engine takes nothing any more and is about to say so.
+                    await asyncio.sleep(REFUSED_S)
+            generation = as_generation(output)
+        except Exception as error:
+            self._stats["failed"] += 1
+            raise self._translated(error) from error
+        finally:
+            self._running -= 1
+        self._stats["sequences"] += 1
+        self._stats["tokens"] += len(generation.tokens)
+        return generation
+
+    async def _complete(self, prompt: list[int], sampling: Sampling) -> Any:
+        """vLLM's CompletionOutput of one sequence."""
+        from vllm import SamplingParams
+        from vllm.inputs.engine import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+
+        parameters = SamplingParams(
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=int(np.random.SeedSequence([self._seed, sampling.seed]).generate_state(1)[0]),
+            logprobs=0,  # of the sampled token alone
+            flat_logprobs=True,
+            stop_token_ids=self._end_tokens,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,
+        )
+        # What older weights read is not for those who come later; vLLM cannot forget it while sequences still use it.
+        engine_input = tokens_input(prompt, cache_salt=str(self._version) if self._config.keep_kv else None)
+        answers = self._engine.generate(engine_input, parameters, f"rft-{next(self._numbers)}")
+        *_, final = [answer async for answer in answers]
+        return final.outputs[0]
+
+    def _check_layout(self, layout: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise PolicyError unless these are weights of our architecture."""
+        unknown = sorted(layout.keys() - self._layout.keys() - {TIED})
+        if unknown:
+            raise PolicyError(f"weights of another model: unknown tensor {unknown[0]} ({len(unknown)} in all)")
+        missing = sorted(self._layout.keys() - layout.keys() - ({TIED} if self._tied else set()))
+        if missing:
+            raise PolicyError(f"incomplete weights: {missing[0]} is missing ({len(missing)} in all)")
+        for name, shape in layout.items():
+            if name in self._layout and shape != self._layout[name]:
+                raise PolicyError(f"weights of another model: {name} has shape {shape}, not {self._layout[name]}")
+
+    def _take(self, source: dict[str, Any], version: int) -> None:
+        self._loop.call(self._update(source, version)).result()
+
+    async def _update(self, source: dict[str, Any], version: int) -> None:
+        """Fetch, pause, load, go on."""
+        began = time.monotonic()
+        async with self._updating:
+            try:
+                await self._stage(source, version)
+                await self._load_staged(version)
+            except WeightsError:
+                raise
+            except Exception as error:
+                raise self._translated(error) from error
+        self._stats["resyncs"] += 1
+        self._stats["resync_s"] += time.monotonic() - began
+
+    async def _stage(self, source: dict[str, Any], version: int) -> None:
+        """Return when every worker holds the new tensors beside the old ones. Generation goes on meanwhile."""
+        deadline = time.monotonic() + self._config.vllm.stage_timeout_s
+        await self._engine.collective_rpc("stage_weights", args=(version, source))
+        while True:
+            states = await self._engine.collective_rpc("weights_staged", args=(version,))
+            if error := next((error for _, error in states if error), ""):
+                raise WeightsError(f"weight version {version} did not reach vLLM: {error}")
+            if all(done for done, _ in states):
+                return
+            if time.monotonic() > deadline:
+                await self._engine.collective_rpc("forget_weights")
+                raise WeightsError(
+                    f"weight version {version} did not arrive within {self._config.vllm.stage_timeout_s:g} s "
+                    "(policy.vllm.stage_timeout_s)"
+                )
+            await asyncio.sleep(STAGED_POLL_S)
+
+    async def _load_staged(self, version: int) -> None:
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        engine, on_update = self._engine, self._config.on_update
+        # Caches can be kept only by sequences that go on.
+        keep_caches = on_update == "continue" and self._config.keep_kv
+        paused = time.monotonic()
+        await engine.pause_generation(mode=PAUSES[on_update], clear_cache=not keep_caches)
+        if on_update == "finish":
+            paused = time.monotonic()
+        try:
+            await engine.start_weight_update()
+            await engine.update_weights(WeightTransferUpdateRequest({"version": version}))
+            await engine.finish_weight_update(str(version))
+        except Exception as error:
+            # Half of the layers may be new: nobody may sample from them.
+            self._error = EngineDiedError(
+                f"weight version {version} broke off while it was loaded: {first_line(error)}"
+            )
+            engine.shutdown(timeout=SHUTDOWN_S)
+            raise self._error from error
+        self._version = version
+        await engine.resume_generation()
+        self._stats["pause_s"] += time.monotonic() - paused
+
+    def _translated(self, error: Exception) -> PolicyError:
+        if isinstance(error, PolicyError):
+            return error
+        return self.error or PolicyError(f"generation failed: {type(error).__name__}: {first_line(error)}")
+
+
+async def _nothing() -> None:
+    return
+
+
+def as_generation(output: Any) -> Generation:
+    """From vLLM's CompletionOutput. Raises PolicyError if the logits were not finite."""
+    tokens = np.array(output.token_ids, dtype=np.int32)
+    flat = output.logprobs
+    logprobs = np.array(flat.logprobs, dtype=np.float32)[np.array(flat.start_indices, dtype=np.int64)]
+    versions = np.concatenate(
+        [np.full(span.end - span.start, int(span.version), np.int32) for span in output.weight_versions]
+    )
+    if not len(tokens) == len(logprobs) == len(versions):
+        raise PolicyError(f"vLLM gave {len(tokens)} tokens, {len(logprobs)} logprobs and {len(versions)} versions")
+    if not np.isfinite(logprobs).all():
+        raise PolicyError(f"the model's logits are not finite at weight version {versions[-1]}")
+    return Generation(tokens, logprobs, versions, finish_reason=output.finish_reason)

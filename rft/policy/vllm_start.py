@@ -1,0 +1,106 @@
+"""Starting a vLLM engine as we use it. The only place that knows vLLM's arguments and environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rft.config import PolicyConfig
+from rft.errors import PolicyError
+from rft.policy.loading import first_line, text_config
+
+EXTENSION = "rft.policy.vllm_worker.StagingWorker"
+EXPLORER = "RFT_EXPLORER_PID"
+BACKEND = "rft"
+NOT_INSTALLED = (
+    'policy.engine = "vllm", but vLLM is not installed: on GPUs `pip install "stream-rft[vllm]"`, on CPUs `make vllm`'
+)
+
+
+def start_engine(config: PolicyConfig, seed: int) -> Any:
+    """A vLLM ``AsyncLLM`` whose engine runs in a child process. Takes tens of seconds; needs a running event loop.
+
+    Logprobs are those of the distribution that is sampled from, temperature and top_p applied. Raises PolicyError.
+    """
+    with _environment(config):
+        try:
+            from vllm.config import WeightTransferConfig
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.platforms import current_platform
+            from vllm.v1.engine.async_llm import AsyncLLM
+        except ImportError as error:
+            raise PolicyError(f"{NOT_INSTALLED} ({error})") from error
+        on_cpu = bool(current_platform.is_cpu())
+        if config.device != "auto" and (config.device == "cpu") != on_cpu:
+            raise PolicyError(
+                f"policy.device = '{config.device}', but this vLLM is built for {current_platform.device_type}: "
+                "install the other build, or use 'auto'"
+            )
+        if on_cpu:
+            _check_head_dim(config.model)
+        vllm = config.vllm
+        arguments = AsyncEngineArgs(
+            model=config.model,
+            skip_tokenizer_init=True,
+            load_format="safetensors",
+            dtype=config.dtype,
+            seed=seed,
+            max_model_len=vllm.max_model_len,
+            max_num_seqs=config.max_batch,
+            gpu_memory_utilization=vllm.gpu_memory_utilization,
+            tensor_parallel_size=vllm.tensor_parallel,
+            enable_prefix_caching=vllm.prefix_caching,
+            enforce_eager=on_cpu if vllm.enforce_eager is None else vllm.enforce_eager,
+            generation_config="vllm",
+            logprobs_mode="processed_logprobs",
+            disable_log_stats=True,
+            worker_extension_cls=EXTENSION,
+            weight_transfer_config=WeightTransferConfig(backend=BACKEND),
+        )
+        try:
+            return AsyncLLM.from_engine_args(arguments)
+        # vLLM raises whatever its parts raise; the engine's own words are in its log, which is ours.
+        except Exception as error:
+            raise PolicyError(f"vLLM cannot serve the model in {config.model}: {_cause(error)}") from error
+
+
+@contextmanager
+def _environment(config: PolicyConfig) -> Iterator[None]:
+    """The engine inherits these; what is set already stays as it is."""
+    wanted = {
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # forking a process with threads may deadlock
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_CPU_KVCACHE_SPACE": str(config.vllm.cpu_kv_cache_gib),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # binding takes cores that other roles run on
+        "OMP_NUM_THREADS": str(config.threads),
+        EXPLORER: str(os.getpid()),
+    }
+    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in wanted}
+    os.environ.update({name: value for name, value in wanted.items() if before[name] is None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+
+
+def _check_head_dim(model: str) -> None:
+    """The engine would say it, but in another process and after half a minute."""
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    shape = text_config(model)
+    head_dim = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+    known = CPUAttentionBackend.get_supported_head_sizes()
+    if head_dim not in known:
+        raise PolicyError(
+            f"the model in {model} has a head_dim of {head_dim}; vLLM on CPUs knows {', '.join(map(str, known))}: "
+            'use policy.engine = "transformers" for it'
+        )
+
+
+def _cause(error: Exception) -> str:
+    return " ".join(str(error).split()) if "validation error" in str(error) else first_line(error)
