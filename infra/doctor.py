@@ -14,6 +14,7 @@ import psutil
 from kafka.errors import KafkaError
 
 from infra.broker import open_broker
+from infra.launcher.preflight import check_algorithm
 from infra.ports import is_free
 from rft.config import Config
 from rft.errors import BrokerError, ConfigError, RegistryError, RftError
@@ -46,6 +47,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
     yield from _registry(config)
     yield _disk(config)
     yield _memory(config)
+    yield _algorithm(config)
     yield from _model(config)
     yield from _engines(config)
 
@@ -128,6 +130,14 @@ def _memory(config: Config) -> Finding:
     if free < _MEMORY_WARN_GIB:
         return Finding("warn", what, f"{roles} roles, each with the model or Python's libraries, may need more")
     return Finding("ok", what)
+
+
+def _algorithm(config: Config) -> Finding:
+    try:
+        check_algorithm(config)
+    except ConfigError as error:
+        return Finding("fail", f"algorithm {config.algorithm.name}", str(error))
+    return Finding("ok", f"algorithm {config.algorithm.name}")
 
 
 def _model(config: Config) -> Iterator[Finding]:

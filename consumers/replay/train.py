@@ -20,6 +20,7 @@ from consumers.replay.errors import ReplayError
 from consumers.replay.reading import ENTITY, Reading
 from consumers.replay.selection import Selection
 from consumers.trainer.learner import Learner, made_with
+from rft.algorithms.compose import takes
 from rft.config import Config
 from rft.errors import CheckpointError
 from rft.log.views import LogView
@@ -145,7 +146,7 @@ def _own(config: Config, plan: Plan, *, repeats: bool) -> Config:
     run = config.run.model_copy(update={"folder": plan.folder.parent, "name": plan.folder.name})
     policy = config.policy.model_copy(update={"model": str(plan.weights)}) if plan.weights else config.policy
     algorithm = config.algorithm
-    if not repeats and algorithm.dual_clip is None:
+    if not repeats and algorithm.dual_clip is None and takes(algorithm, "dual_clip"):
         algorithm = algorithm.model_copy(update={"dual_clip": DUAL_CLIP})
     return config.model_copy(update={"run": run, "policy": policy, "algorithm": algorithm})
 

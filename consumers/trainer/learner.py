@@ -55,7 +55,8 @@ class Learner:
     def wanted(self) -> Wanted:
         """Which experiences this trainer can use."""
         trainer = self.config.trainer
-        return Wanted(self.engine.vocabulary, trainer.model_key, trainer.min_reward)
+        kinds = self.engine.objective.algorithm.kinds
+        return Wanted(self.engine.vocabulary, trainer.model_key, trainer.min_reward, kinds)
 
     def learn(self, samples: Sequence[Sample]) -> tuple[dict[str, float], bytes]:
         """Take the next step on ``samples``, whose payloads must be there; metrics and the new weights' file."""
@@ -150,7 +151,10 @@ def sha256(weights: bytes) -> str:
 def made_with(config: Config) -> dict[str, Any]:
     """What the bits of a step hang on beside its events."""
     trainer = config.trainer.model_dump(mode="json")
-    kept = ("learning_rate", "warmup_steps", "betas", "weight_decay", "max_grad_norm", "micro_batch_tokens")
+    kept = (
+        "learning_rate", "warmup_steps", "betas", "weight_decay", "max_grad_norm", "micro_batch_tokens", "epochs",
+        "minibatches",
+    )  # fmt: skip
     return {
         "torch": torch.__version__,
         "transformers": transformers.__version__,

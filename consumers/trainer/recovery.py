@@ -18,6 +18,9 @@ from rft.training.pool import Pool
 from rft.training.sample import Sample
 from schemas.events import Record, TrainingStep, WeightVersion
 
+BESIDE = "value_crc32"
+"""Metric that stands for what a step changes beside the weights, whose digest the record holds."""
+
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Record)
@@ -134,8 +137,8 @@ class Redo:
         samples: list[Sample] = []
         if record.kind == "step":
             samples = self._exact.used([(ref.partition, ref.offset, ref.use - 1) for ref in record.trained])
-            _, weights = learner.learn(samples)
-            if learner.digest != record.digest:
+            metrics, weights = learner.learn(samples)
+            if learner.digest != record.digest or metrics.get(BESIDE) != record.metrics.get(BESIDE):
                 raise CheckpointError(self._mismatch(record))
         if record.next_version > record.version:
             newest = self._make_known(record.next_version, weights or learner.engine.serialized(), newest, stop)

@@ -28,7 +28,7 @@ from infra.launcher.folder import (
 )
 from infra.launcher.interrupts import Interrupts
 from infra.launcher.lag import LagMeter
-from infra.launcher.preflight import check_model
+from infra.launcher.preflight import check_algorithm, check_model
 from infra.launcher.progress import RoleFacts
 from infra.launcher.supervisor import DONE, FAILED, INTERRUPTED, Action, End, Kill, Say, Spawn, Supervisor, Terminate
 from infra.launcher.view import LiveView, PlainView, View, clock
@@ -94,6 +94,7 @@ class _Run:
             self._say(f"this run is finished already; its report is {path / 'report.html'}. --fresh starts it anew.")
             return False
         check_model(config)
+        check_algorithm(config)
         check_trackers(config)
         if todo == "resume":
             self._say(f"resuming the run in {path}")

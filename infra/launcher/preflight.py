@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from rft.config import Config
+from rft.config import AlgorithmConfig, Config
 from rft.errors import PolicyError
 
 
@@ -35,3 +35,16 @@ def check_model(config: Config) -> None:
         from rft.policy.vllm_start import NOT_INSTALLED
 
         raise PolicyError(NOT_INSTALLED)
+
+
+def check_algorithm(config: Config) -> None:
+    """Raise ConfigError when a trainer's algorithm cannot be composed: unknown names, wrong options, functions of the
+    user's that do not load."""
+    trainers = [config, *(config.of_trainer(identity) for identity in config.trainers)]
+    if all(trainer.algorithm == AlgorithmConfig() for trainer in trainers):
+        return
+    # Takes seconds to import, and most runs have nothing to check.
+    from rft.algorithms.compose import compose
+
+    for trainer in trainers:
+        compose(trainer.algorithm, max_tokens=trainer.rollout.max_tokens)

@@ -4,12 +4,13 @@ Values come from TOML, ``RFT_<SECTION>__<FIELD>`` environment variables and ``--
 each stronger than the one before (see :mod:`rft.config_sources`). Nothing here does I/O.
 """
 
+from rft.config.algorithm import AlgorithmConfig
 from rft.config.buffering import BufferConfig
 from rft.config.data import ColumnsConfig, ImportConfig
 from rft.config.engines import EngineConfig, LoraConfig, engine_fields
 from rft.config.evaluating import MAIN_SET, EvalConfig, EvalSet, EvalSetConfig
 from rft.config.exploring import RolloutConfig, TasksConfig
-from rft.config.learning import AlgorithmConfig, TrainerConfig, TrainerOverrides
+from rft.config.learning import TrainerConfig, TrainerOverrides
 from rft.config.log import ArchiveConfig, BrokerConfig, LogConfig, RegistryConfig
 from rft.config.policy import OpenAIConfig, PolicyConfig, VllmConfig
 from rft.config.processing import ExternalRewardsConfig, ProcessorConfig, RewardTerm

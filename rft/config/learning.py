@@ -1,4 +1,4 @@
-"""Algorithm and trainer."""
+"""The trainer."""
 
 from __future__ import annotations
 
@@ -8,30 +8,6 @@ from pydantic import Field, model_validator
 
 from rft.config.engines import EngineConfig
 from rft.config.section import Name, Section
-
-
-class AlgorithmConfig(Section):
-    name: Literal["grpo", "sft"] = "grpo"
-    """``grpo``: group relative policy optimisation (DeepSeekMath, arXiv:2402.03300). ``sft``: supervised fine-tuning on
-    what the policy or an expert wrote, see ``trainer.min_reward``. Decides what ``advantage`` and ``loss`` are unless
-    they are set."""
-    advantage: Literal["group_normalized", "group_centered", "ones"] | None = None
-    """(r - mean) / std within the group (GRPO), the same without the division (Dr. GRPO), or 1 (SFT)."""
-    loss: Literal["clipped", "reinforce"] | None = None
-    """PPO's clipped ratio (GRPO), or the plain policy gradient (SFT)."""
-    clip_low: float = Field(default=0.2, ge=0, lt=1)
-    """Lower clip: ratios are clipped to [1 - clip_low, 1 + clip_high]."""
-    clip_high: float = Field(default=0.2, ge=0)
-    """Upper clip."""
-    dual_clip: float | None = Field(default=None, gt=1)
-    """Of ``clipped``: a token of negative advantage that has become so many times likelier than it was gives no more
-    gradient. For data far from the policy; replays of other data than whole steps set it to 2 if it is not set."""
-    kl: Literal["none", "k1", "k2", "k3"] = "none"
-    """KL estimator against the initial weights, added to the loss."""
-    kl_coef: float = Field(default=0.0, ge=0)
-    """Weight of the KL term."""
-    aggregation: Literal["token_mean", "sequence_mean"] = "token_mean"
-    """Mean over all tokens of a step, or over sequences of their token means."""
 
 
 class TrainerConfig(EngineConfig):
@@ -65,6 +41,11 @@ class TrainerConfig(EngineConfig):
     """Of AdamW."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this global L2 norm."""
+    epochs: int = Field(default=1, ge=1)
+    """Times that a step goes over its batch."""
+    minibatches: int = Field(default=1, ge=1)
+    """Parts, whole groups each, that a step's batch is cut into for one optimiser update each. The cut is shuffled anew
+    each epoch and follows from the step's number, so a step done again is the same."""
     micro_batch_tokens: int = Field(default=16384, ge=1)
     """Most tokens (padding included) of one forward pass."""
     device: str = "auto"
@@ -73,6 +54,12 @@ class TrainerConfig(EngineConfig):
     """Of the trainer's weights."""
     threads: int = Field(default=1, ge=1)
     """CPU threads. A resumed run repeats the interrupted one bit for bit only with the same number."""
+    max_logprob_gap: float | None = Field(default=0.5, gt=0)
+    """Limit of ``logprob_gap_mean``, in nats: mean distance of the trainer's log-probabilities from the sampler's, over
+    tokens that the very weights of the step had sampled. Beyond it the samples are not what the trainer takes them for
+    (another tokenizer, template, dtype or sampling setting), and the trainer says so."""
+    on_logprob_gap: Literal["warn", "stop"] = "warn"
+    """What then: a warning, at most every 50 steps, or the end of the run."""
     checkpoint_interval: int = Field(default=50, ge=1)
     """Steps between checkpoints (weights, optimiser, RNG and log positions as one atomic unit)."""
     keep_checkpoints: int = Field(default=2, ge=1)

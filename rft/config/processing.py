@@ -74,7 +74,8 @@ class ProcessorConfig(Section):
     drop_truncated: bool = False
     """Filter experiences whose response was cut at ``max_tokens``, cause ``truncated``."""
     drop_uniform_groups: bool = False
-    """Filter groups whose rewards are all equal, cause ``uniform``: they carry no gradient in GRPO."""
+    """Filter groups whose rewards are all equal, cause ``uniform``: they carry no gradient in GRPO. True by default
+    with ``algorithm.name = "dapo"``, whose dynamic sampling it is."""
     priority: str = "fifo"
     """``fifo``, ``reward_variance`` or ``package.module:function``; higher is trained first."""
     buffer_mb: float = Field(default=512.0, gt=0)

@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from rft.config.algorithm import AlgorithmConfig
 from rft.config.buffering import BufferConfig
 from rft.config.data import ImportConfig
 from rft.config.evaluating import MAIN_SET, EvalConfig, EvalSet, EvalSetConfig, powers_of_two
 from rft.config.exploring import RolloutConfig, TasksConfig
-from rft.config.learning import AlgorithmConfig, TrainerConfig, TrainerOverrides
+from rft.config.learning import TrainerConfig, TrainerOverrides
 from rft.config.log import ArchiveConfig, BrokerConfig, LogConfig, RegistryConfig
 from rft.config.policy import PolicyConfig
 from rft.config.processing import ProcessorConfig
@@ -81,6 +82,17 @@ class Config(Section):
     archive: ArchiveConfig = ArchiveConfig()
     trackers: TrackersConfig = TrackersConfig()
     launcher: LauncherConfig = LauncherConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dynamic_sampling(cls, values: Any) -> Any:
+        """DAPO asks for groups until enough of them differ in their rewards: the processor leaves the others out."""
+        if not isinstance(values, dict) or not isinstance(algorithm := values.get("algorithm"), dict):
+            return values
+        processor = values.get("processor", {})
+        if algorithm.get("name") != "dapo" or not isinstance(processor, dict) or "drop_uniform_groups" in processor:
+            return values
+        return {**values, "processor": {**processor, "drop_uniform_groups": True}}
 
     @model_validator(mode="after")
     def _imports_differ(self) -> Config:

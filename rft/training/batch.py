@@ -18,6 +18,7 @@ from rft.training.sample import Payload, Sample
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,8 @@ class StepBatch:
     """[B], of the sampler; 0 is greedy."""
     top_ps: Floats
     """[B], of the sampler."""
+    truncated: Flags
+    """[B]: cut at the token limit."""
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> StepBatch:
@@ -54,6 +57,7 @@ class StepBatch:
             kinds=tuple(sample.kind for sample in samples),
             temperatures=np.array([sample.temperature for sample in samples], dtype=np.float64),
             top_ps=np.array([sample.top_p for sample in samples], dtype=np.float64),
+            truncated=np.array([sample.truncated for sample in samples], dtype=np.bool_),
         )
 
     def __len__(self) -> int:

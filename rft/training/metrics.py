@@ -2,18 +2,25 @@
 
 | metric | meaning |
 | --- | --- |
-| loss | what was minimised, KL term included |
-| grad_norm | before clipping; 0 when ``skipped`` |
-| skipped | 1: the gradient was not finite, the weights stayed |
+| loss | what was minimised, all terms included; mean over the step's updates |
+| grad_norm | before clipping, mean over updates; 0 when all are ``skipped`` |
+| skipped | share of updates whose gradient was not finite: they left the weights as they were |
+| updates | optimiser updates of the step |
 | reward_mean, reward_std, advantage_abs_mean | over the step's samples |
-| ratio_mean | probability now over probability when sampled, over ``action_tokens`` |
+| ratio_mean | probability now over that of the old policy (``algorithm.old``), over ``action_tokens`` |
 | clip_share | share of tokens whose gradient the clip took away |
 | kl | mean estimate against the initial weights; 0 without a KL term |
 | entropy | of the policy at the tokens, in nats |
-| logprob_gap_mean, logprob_gap_max | trainer's minus sampler's log-probability, absolute, over tokens sampled by the very weights that the step started from; absent when there are none |
+| logprob_gap_mean, logprob_gap_p99, logprob_gap_max | trainer's minus sampler's log-probability, absolute, over tokens sampled by the very weights that the step started from; absent when there are none |
+| outside_nucleus | share of tokens that the sampler's nucleus held and the trainer's does not, whose log-probability is therefore not exact; absent when all was sampled with ``top_p`` 1 |
+| correction_mean | mean weight between trainer and sampler (``algorithm.correction``) |
+| value_loss | of the value head |
+| value_crc32 | of the value head's weights after the step, which the digest of the policy's does not hold; a redo checks it |
+| demonstration_share | μ: the demonstrations' share of the loss |
+| kl_baseline | KTO's reference point |
 | staleness_max, staleness_mean | versions between the step's and each sample's oldest token |
 | learning_rate, tokens, groups, experiences | as used; tokens with prompts |
-| action_tokens | tokens that were learned from: without a KL term, those with an advantage other than 0 |
+| action_tokens | tokens that were learned from, once an epoch; most losses leave out sequences whose advantage is 0 |
 | idle_s | waiting for data since the step before |
 | read_s | reading and decoding events since the step before |
 | step_s | forward, backward, optimiser |
@@ -25,10 +32,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from rft.algorithms.losses import TokenLoss
+from rft.algorithms.inputs import TokenLoss
 from rft.training.batch import MicroBatch
 
 
@@ -38,9 +49,8 @@ class TokenTotals:
     def __init__(self, version: int | None) -> None:
         self._version = version
         self._tokens = 0
-        self._compared = 0
-        self._gap_max = 0.0
-        self._sums = {"loss": 0.0, "ratio": 0.0, "clipped": 0.0, "kl": 0.0, "entropy": 0.0, "gap": 0.0}
+        self._gaps: list[Tensor] = []
+        self._sums: defaultdict[str, float] = defaultdict(float)
 
     @torch.no_grad()
     def add(
@@ -51,35 +61,41 @@ class TokenTotals:
         distribution: Tensor,
         loss: float,
         kl: Tensor | None,
+        *,
+        first: bool = True,
+        extra: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """One micro-batch of N tokens: ``logprobs`` [N], ``distribution`` [N, V] of log-probabilities, ``kl`` [N]."""
+        """One micro-batch of N tokens.
+
+        Args:
+            logprobs: [N].
+            distribution: [N, V] of log-probabilities.
+            loss: its share of the step's.
+            kl: estimates [N].
+            first: the weights are those that the step started from.
+            extra: [N] by name, whose means are reported.
+        """
         self._tokens += len(logprobs)
         self._sums["loss"] += loss
-        self._sums["ratio"] += float(token.ratio.sum())
-        self._sums["clipped"] += float(token.clipped.sum())
+        self._sums["ratio_mean"] += float(token.ratio.sum())
+        self._sums["clip_share"] += float(token.clipped.sum())
         self._sums["entropy"] -= float((distribution.exp() * distribution).nan_to_num(0.0).sum())
         if kl is not None:
             self._sums["kl"] += float(kl.sum())
-        if self._version is None:
-            return
-        gaps = (logprobs - batch.behaviour).abs()[batch.versions == self._version]
-        if len(gaps):
-            self._compared += len(gaps)
-            self._sums["gap"] += float(gaps.sum())
-            self._gap_max = max(self._gap_max, float(gaps.max()))
+        for name, values in (extra or {}).items():
+            self._sums[name] += float(values.sum())
+        if first and self._version is not None:
+            self._gaps.append((logprobs - batch.behaviour).abs()[batch.versions == self._version])
 
     def metrics(self) -> dict[str, float]:
         """The token-level part of the step's metrics."""
         tokens = max(self._tokens, 1)
-        result = {
-            "loss": self._sums["loss"],
-            "ratio_mean": self._sums["ratio"] / tokens,
-            "clip_share": self._sums["clipped"] / tokens,
-            "kl": self._sums["kl"] / tokens,
-            "entropy": self._sums["entropy"] / tokens,
-            "action_tokens": float(self._tokens),
-        }
-        if self._compared:
-            result["logprob_gap_mean"] = self._sums["gap"] / self._compared
-            result["logprob_gap_max"] = self._gap_max
+        sums = dict.fromkeys(("loss", "ratio_mean", "clip_share", "kl", "entropy"), 0.0) | self._sums
+        result = {name: total if name == "loss" else total / tokens for name, total in sums.items()}
+        result["action_tokens"] = float(self._tokens)
+        gaps = torch.cat(self._gaps).cpu().double().numpy() if self._gaps else np.zeros(0)
+        if len(gaps):
+            result["logprob_gap_mean"] = float(gaps.mean())
+            result["logprob_gap_p99"] = float(np.quantile(gaps, 0.99))
+            result["logprob_gap_max"] = float(gaps.max())
         return result

@@ -51,6 +51,8 @@ class Sample:
     """``rollout``, ``demonstration`` or ``preference``."""
     uses: int = 0
     """Times that it was trained."""
+    truncated: bool = False
+    """Cut at the token limit."""
 
     @property
     def place(self) -> tuple[int, int]:
@@ -68,12 +70,15 @@ class Wanted:
     """Its identity; the versions of tokens that another model wrote mean nothing to it."""
     min_reward: float | None = None
     """Lowest reward of what it trains."""
+    kinds: frozenset[str] | None = None
+    """Learning signals (``Experience.kind``) that its algorithm can use; None: all."""
 
     def usable(self, scored: ScoredExperience) -> bool:
         """Whether to train this: the policy wrote something after the first token, and all token ids are known."""
         experience = scored.experience
         return (
             scored.verdict == "train"
+            and (self.kinds is None or experience.kind in self.kinds)
             and (self.min_reward is None or scored.reward >= self.min_reward)
             and _trainable(experience.tokens, experience.action_mask, self.vocabulary)
         )
@@ -99,6 +104,7 @@ def read_sample(partition: int, offset: int, scored: ScoredExperience, wanted: W
         payload=read_payload(scored, wanted) if usable else None,
         top_p=experience.top_p,
         kind=experience.kind,
+        truncated=experience.finish_reason == "length",
     )
 
 

@@ -53,6 +53,7 @@ class TrainedModel:
         if trainer.compile:
             self.module.compile(dynamic=True)
         self._reference: Any = None
+        self._teacher: Any = None
         self._autocast = AMP_DTYPES.get(trainer.dtype)
 
     @property
@@ -72,6 +73,16 @@ class TrainedModel:
         self._reference = load_model(folder, device=self._config.device).requires_grad_(False)
         return digest_of(serialize(self._reference.state_dict(), self._tied))
 
+    def set_teacher(self, folder: Path) -> None:
+        """Load the model that teacher logits come from. Raises PolicyError when it does not know the policy's tokens."""
+        self._teacher = load_model(folder, device=self._config.device).requires_grad_(False)
+        vocabulary = self._teacher.get_input_embeddings().num_embeddings
+        if vocabulary < self.vocabulary:
+            raise PolicyError(
+                f"algorithm.teacher ({folder}) knows {vocabulary} tokens, the policy {self.vocabulary}: a teacher must "
+                "have the policy's tokenizer"
+            )
+
     def packs(self, batch: StepBatch, units: list[list[int]]) -> bool:
         """Whether to pack this step. Decided by lengths alone, so that a step done again is cut the same."""
         if not self._packs or not units:
@@ -89,8 +100,15 @@ class TrainedModel:
             with self.module.disable_adapter():
                 return self.logits(batch, module)
         if self._reference is None:
-            raise RuntimeError("a KL term needs set_reference() first")
+            raise RuntimeError("the objective needs set_reference() first")
         return self._run(self._reference, batch)
+
+    @torch.no_grad()
+    def teacher_logits(self, batch: MicroBatch) -> Tensor:
+        """The same of the teacher."""
+        if self._teacher is None:
+            raise RuntimeError("the objective needs set_teacher() first")
+        return self._run(self._teacher, batch)
 
     def serialized(self, tensors: Mapping[str, Tensor]) -> bytes:
         """``tensors`` of the module's state, whole and in float32, as the file to publish."""

@@ -6,18 +6,18 @@ The same weights, samples, configuration and thread count give the same new weig
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rft.algorithms.compose import compose
 from rft.config import Config
-from rft.training.batch import StepBatch, micro_batches
+from rft.training.batch import MicroBatch, StepBatch, micro_batches
 from rft.training.engines.model import TrainedModel, prepare_torch
-from rft.training.objective import Objective
+from rft.training.objective import Models, Objective
 
 
 class TorchEngine:
@@ -30,14 +30,17 @@ class TorchEngine:
         """
         prepare_torch(config.trainer.threads, config.run.seed)
         self.config = config.trainer
-        self.objective = Objective(compose(config.algorithm))
+        self.objective = Objective.of(config)
         self._policy = TrainedModel(folder, config)
         self.model = self._policy.module
         self.device = self._policy.device
         self.vocabulary = self._policy.vocabulary
         self.base_digest = self._policy.base_digest
+        self.objective.attach(self.model)
+        if self.objective.teacher is not None:
+            self._policy.set_teacher(Path(self.objective.teacher))
         self.optimizer = torch.optim.AdamW(
-            self._policy.trainable,
+            self._parameter_groups(),
             lr=self.config.learning_rate,
             betas=self.config.betas,
             weight_decay=self.config.weight_decay,
@@ -56,20 +59,22 @@ class TorchEngine:
     def step(self, number: int, batch: StepBatch, *, version: int | None) -> dict[str, float]:
         """See :class:`rft.training.engines.base.Engine`."""
         started = time.perf_counter()
-        policy = self._policy
-        lesson = self.objective.begin(batch, version=version, device=self.device)
+        policy, objective = self._policy, self.objective
+        models = Models(policy.logits, policy.reference_logits, policy.teacher_logits)
+        lesson = objective.begin(number, batch, version=version, device=self.device)
         learning_rate = self._set_learning_rate(number)
-        packed = policy.packs(batch, lesson.units)
-        for piece in micro_batches(batch, self.config.micro_batch_tokens, lesson.units, packed=packed):
-            lesson.loss(piece.to(self.device), policy.logits, policy.reference_logits).backward()
-        norm = float(nn.utils.clip_grad_norm_(policy.trainable, self.config.max_grad_norm))
-        skipped = not np.isfinite(norm)
-        if not skipped:
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for scores in lesson.scores:
+            for piece in self._pieces(scores.batch, None):
+                scores.add(piece, models, objective.value_head)
+        norms = []
+        for update in lesson.updates():
+            for piece in self._pieces(batch, update.units):
+                lesson.loss(update, piece, models).backward()
+            norms.append(self._update())
+        finite = [norm for norm in norms if np.isfinite(norm)]
         metrics = lesson.metrics() | {
-            "grad_norm": 0.0 if skipped else norm,
-            "skipped": float(skipped),
+            "grad_norm": sum(finite) / max(len(finite), 1),
+            "skipped": 1 - len(finite) / len(norms),
             "learning_rate": learning_rate,
             "step_s": time.perf_counter() - started,
         }
@@ -85,16 +90,18 @@ class TorchEngine:
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """See :class:`rft.training.engines.base.Engine`."""
-        return {
+        tensors = {
             f"{name}/{kind}": value
-            for name, parameter in self.model.named_parameters()
+            for name, parameter in self._named_parameters()
             for kind, value in self.optimizer.state.get(parameter, {}).items()
         }
+        return tensors | self.objective.tensors()
 
     def restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
         """See :class:`rft.training.engines.base.Engine`."""
         self.optimizer.state.clear()
-        for name, parameter in self.model.named_parameters():
+        self.objective.restore(tensors)
+        for name, parameter in self._named_parameters():
             state = {
                 kind: tensors[f"{name}/{kind}"].to(parameter.device, copy=True)
                 for kind in ("exp_avg", "exp_avg_sq", "step")
@@ -111,9 +118,32 @@ class TorchEngine:
 
     def _set_learning_rate(self, number: int) -> float:
         learning_rate = learning_rate_of(number, self.config.learning_rate, self.config.warmup_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        for group, factor in zip(self.optimizer.param_groups, (1.0, self.objective.lr_factor), strict=False):
+            group["lr"] = learning_rate * factor
         return learning_rate
+
+    def _pieces(self, batch: StepBatch, units: list[list[int]] | None) -> Iterator[MicroBatch]:
+        units = [[index] for index in range(len(batch))] if units is None else units
+        packed = self._policy.packs(batch, units)
+        for piece in micro_batches(batch, self.config.micro_batch_tokens, units, packed=packed):
+            yield piece.to(self.device)
+
+    def _update(self) -> float:
+        """One optimiser update from the gradients so far; their norm. One that is not finite leaves all as it is."""
+        parameters = [*self._policy.trainable, *self.objective.parameters().values()]
+        norm = float(nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
+        if np.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.model.named_parameters()
+        yield from self.objective.parameters().items()
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        beside = list(self.objective.parameters().values())
+        return [{"params": self._policy.trainable}, *([{"params": beside}] if beside else [])]
 
 
 def learning_rate_of(number: int, highest: float, warmup_steps: int) -> float:

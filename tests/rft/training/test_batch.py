@@ -29,7 +29,7 @@ def payloads(draw):
 def step_batch(payloads):
     size = len(payloads)
     ones = np.ones(size)
-    return StepBatch(payloads, ones, np.arange(size), ("rollout",) * size, ones, ones)
+    return StepBatch(payloads, ones, np.arange(size), ("rollout",) * size, ones, ones, ones > 1)
 
 
 @given(st.data(), st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 200))

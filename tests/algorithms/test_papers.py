@@ -1,0 +1,172 @@
+"""Each algorithm's loss and gradient equal those of its paper, in float64, token by token."""
+
+import math
+
+import papers
+import pytest
+from random_steps import LIMIT, assert_equal, random_case, run
+
+SEEDS = range(3)
+
+PAPERS = {
+    "grpo": ({"name": "grpo"}, papers.grpo),
+    "grpo by sequence": ({"name": "grpo", "aggregation": "sequence_mean"}, papers.grpo_by_sequence),
+    "dr_grpo": ({"name": "dr_grpo"}, lambda step: papers.dr_grpo(step, LIMIT)),
+    "dapo": ({"name": "dapo"}, lambda step: papers.dapo(step, LIMIT, 2)),
+    "gspo": ({"name": "gspo"}, papers.gspo),
+    "cispo": ({"name": "cispo"}, papers.cispo),
+    "sapo": ({"name": "sapo"}, papers.sapo),
+    "rloo": ({"name": "rloo"}, lambda step: papers.rloo(step, LIMIT)),
+    "reinforce_pp": (
+        {"name": "reinforce_pp", "kl": "k1", "kl_coef": 0.05, "kl_in": "reward"},
+        lambda step: papers.reinforce_pp(step, 0.05),
+    ),
+    "reinforce_pp_baseline": ({"name": "reinforce_pp_baseline"}, papers.reinforce_pp_baseline),
+    "ppo": (
+        {"name": "ppo", "kl": "k3", "kl_coef": 0.02, "kl_in": "reward"},
+        lambda step: papers.ppo(step, 0.02),
+    ),
+    "ppo, discounted": (
+        {"name": "ppo", "advantage_options": {"gamma": 0.9, "lam": 0.8}, "value_coef": 0.1},
+        lambda step: papers.ppo(step, 0.0, 0.9, 0.8, 0.1),
+    ),
+    "opmd": ({"name": "opmd"}, papers.opmd),
+    "asymre": ({"name": "asymre"}, lambda step: papers.asymre(step, LIMIT)),
+    "topr": ({"name": "topr"}, lambda step: papers.topr(step, LIMIT)),
+    "decoupled_ppo": (
+        {"name": "decoupled_ppo"},
+        lambda step: papers.decoupled_ppo(step, lambda seq, t: math.exp(seq.start[t] - seq.mu[t])),
+    ),
+    "truncated importance": (
+        {"correction": "tis"},
+        lambda step: papers.decoupled_ppo(step, lambda seq, t: min(math.exp(seq.start[t] - seq.mu[t]), 2.0)),
+    ),
+    "masked importance": (
+        {"correction": "mis", "correction_high": 1.5},
+        lambda step: papers.decoupled_ppo(
+            step, lambda seq, t: w if 0.5 <= (w := math.exp(seq.start[t] - seq.mu[t])) <= 1.5 else 0.0
+        ),
+    ),
+    "truncated importance of sequences": (
+        {"correction": "tis", "correction_level": "sequence", "correction_high": 3.0},
+        lambda step: papers.decoupled_ppo(step, lambda seq, t: min(math.exp(sum(seq.start) - sum(seq.mu)), 3.0)),
+    ),
+    "sft": ({"name": "sft"}, papers.sft),
+    "dpo": ({"name": "dpo"}, papers.dpo),
+    "conservative dpo": (
+        {"name": "dpo", "loss_options": {"beta": 0.3, "label_smoothing": 0.1}},
+        lambda step: papers.dpo(step, 0.3, 0.1),
+    ),
+    "distill": ({"name": "distill", "teacher": "teacher"}, papers.distill),
+} | {
+    f"rec {mode} {importance}": (
+        {"name": "rec", "loss_options": {"clip": mode, "importance": importance}},
+        lambda step, mode=mode, importance=importance: papers.rec(step, LIMIT, mode, importance),
+    )
+    for mode in ("one_side", "two_side", "ring", "none")
+    for importance in (False, True)
+}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", PAPERS)
+def test_loss_and_gradient_are_the_papers(name, seed):
+    algorithm, paper = PAPERS[name]
+    case = random_case(seed)
+    assert_equal(case, run(case, **algorithm), paper)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("name", "phi", "number", "share"), [
+    ("mix", False, 1, 0.1),
+    ("chord", True, 1, None),
+    ("chord", True, 120, None),
+    ("chord", True, 500, 0.05),
+])  # fmt: skip
+def test_demonstrations_have_their_own_loss_and_share(name, phi, number, share, seed):
+    """CHORD's share falls from 0.9 to 0.05 over 200 steps by a cosine."""
+    if share is None:
+        share = 0.05 + 0.85 * (1 + math.cos(math.pi * number / 200)) / 2
+    case = random_case(seed, kinds="mixed")
+    assert_equal(case, run(case, number=number, name=name), lambda step: papers.mixed(step, share, phi))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_kto_is_the_papers_with_its_reference_point_from_other_prompts_answers(seed):
+    case = random_case(seed)
+    result = run(case, name="kto", loss_options={"undesirable": 1.5})
+    assert_equal(case, result, lambda step: papers.kto(step, result.baseline))
+    assert result.baseline == pytest.approx(kto_baseline(case), rel=1e-5)
+
+
+def kto_baseline(case):
+    """max(0, mean over prompts of log π(y')/π_ref(y')), y' the next sequence of another group."""
+    batch, total, place = case.batch, 0.0, 0
+    size = len(batch.payloads)
+    for i in range(size):
+        j = (i + 1) % size
+        while batch.groups[j] == batch.groups[i]:
+            j = (j + 1) % size
+        temperature = float(batch.temperatures[i]) or 1.0
+        answer = batch.payloads[j]
+        for t in range(1, len(answer.tokens)):
+            if answer.action_mask[t]:
+                rows = case.mismatched[:, place].double() / temperature
+                policy, reference = rows.log_softmax(-1)[:, int(answer.tokens[t])]
+                total += float(policy - reference)
+                place += 1
+    return max(total / size, 0.0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", ["k1", "k2", "k3"])
+def test_kl_and_entropy_join_each_tokens_loss(kind, seed):
+    def paper(step):
+        every = [(seq, t) for seq in papers.everyone(step) for t in range(len(seq))]
+        total = papers.grpo(step)
+        for seq, t in every:
+            gap = seq.ref[t] - seq.logp[t]
+            estimate = {"k1": -gap, "k2": gap**2 / 2, "k3": gap.exp() - gap - 1}[kind]
+            total = total + (0.3 * estimate - 0.01 * seq.entropy[t]) / len(every)
+        return total
+
+    case = random_case(seed)
+    assert_equal(case, run(case, kl=kind, kl_coef=0.3, entropy_coef=0.01), paper)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_kl_in_the_reward_lowers_whole_samples_before_they_are_compared(seed):
+    def paper(step):
+        for seq in papers.everyone(step):
+            seq.reward -= 0.05 * sum(p - q for p, q in zip(seq.start, seq.ref, strict=True))
+        return papers.grpo(step)
+
+    case = random_case(seed)
+    assert_equal(case, run(case, kl="k1", kl_coef=0.05, kl_in="reward"), paper)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_filtered_samples_leave_the_loss_but_not_their_groups_statistics(seed):
+    def paper(step):
+        total, tokens = 0.0, 0
+        for group in step:
+            for seq in group:
+                if seq.truncated:
+                    continue
+                advantage = papers.grpo_advantage(group, seq)
+                for logp, mu in zip(seq.logp, seq.mu, strict=True):
+                    total = total - papers.ppo_term((logp - mu).exp(), advantage, 0.2, 0.2)
+                    tokens += 1
+        return total / tokens
+
+    case = random_case(seed)
+    assert_equal(case, run(case, filters=["not_truncated"]), paper)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_cut_into_micro_batches_changes_nothing(name):
+    case = random_case(11)
+    whole, single = (run(case, max_tokens=size, **PAPERS[name][0]) for size in (10_000, 1))
+    assert single.loss == pytest.approx(whole.loss, rel=1e-5, abs=1e-7)
+    for key, gradient in whole.gradients.items():
+        assert (single.gradients[key] - gradient).abs().max() <= 1e-5 * gradient.abs().max(), key
