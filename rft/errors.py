@@ -12,6 +12,7 @@ RftError                 exit code 1
 ├── RolloutError         a rollout failed after its retries
 ├── RewardError          a reward function failed
 ├── BarrenRunError       groups come and go, and none of them can be trained
+├── SamplerGapError      the trainer's log-probabilities are not the sampler's, and the run is to stop then
 ├── PolicyError          a model cannot be loaded or cannot generate
 │   └── EngineDiedError  the engine beneath a policy is gone; its explorer must be started anew
 ├── WeightsError         a weight version cannot be published or fetched
@@ -54,6 +55,7 @@ __all__ = [
     "RewardError",
     "RftError",
     "RolloutError",
+    "SamplerGapError",
     "TopicError",
     "WeightsError",
 ]
@@ -83,6 +85,10 @@ class RewardError(RftError):
 
 class BarrenRunError(RftError):
     """Many groups in a row were retired without one gradient step; the message says what became of them."""
+
+
+class SamplerGapError(RftError):
+    """Trainer and sampler disagree on the log-probabilities of tokens that the same weights wrote."""
 
 
 class PolicyError(RftError):

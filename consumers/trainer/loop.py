@@ -19,6 +19,7 @@ from rft.errors import CheckpointError
 from rft.log.events import EventWriter
 from rft.training.buffer import Drop
 from rft.training.checkpoint import checkpoints_of, newest_checkpoint
+from rft.training.gap import GapWatch
 from rft.weights.checkpoint import versions_of
 from rft.weights.folders import remove_leftovers
 from schemas.events import WeightVersion
@@ -33,8 +34,8 @@ logger = logging.getLogger(__name__)
 def run(config: Config, stop: StopEvent) -> None:
     """Train until ``trainer.steps`` are done or ``stop`` is set, then leave a checkpoint.
 
-    Raises BrokerError, PolicyError, WeightsError, CheckpointError, or FencedError when a later start of the same
-    trainer has taken over. Killed at any moment, the next call goes on as if nothing had happened.
+    Raises BrokerError, PolicyError, WeightsError, CheckpointError, SamplerGapError, or FencedError when a later start of
+    the same trainer has taken over. Killed at any moment, the next call goes on as if nothing had happened.
     """
     key = config.trainer.model_key
     for folder in (checkpoints_of(config.run.path, key), versions_of(config.run.path, key)):
@@ -96,6 +97,7 @@ class Trainer:
         self._source = source
         self._stop = stop
         self._baseline = Baseline(config, learner.step)
+        self._gap = GapWatch(self._config.max_logprob_gap, self._config.on_logprob_gap)
         self._seconds = {"idle_s": 0.0, "read_s": 0.0, "publish_s": 0.0, "checkpoint_s": 0.0}
         self._finished: WeightVersion | None = None
         self._logged_at = 0.0
@@ -194,6 +196,7 @@ class Trainer:
             self._finished = event if event.final else None
         self._seconds["publish_s"] = time.perf_counter() - ended
         self._log(metrics)
+        self._gap.see(learner.step, metrics)
 
     def _tell_drops(self) -> None:
         """Publish drops that no step will carry soon, so that the conductor stops waiting for their tasks."""
