@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 
+from rft.algorithms.presets import find
 from rft.config import Config, engine_fields
 from rft.errors import CheckpointError
 from rft.training.batch import StepBatch
@@ -55,7 +56,7 @@ class Learner:
     def wanted(self) -> Wanted:
         """Which experiences this trainer can use."""
         trainer = self.config.trainer
-        kinds = self.engine.objective.algorithm.kinds
+        kinds = find(self.config.algorithm.name).kinds
         return Wanted(self.engine.vocabulary, trainer.model_key, trainer.min_reward, kinds)
 
     def learn(self, samples: Sequence[Sample]) -> tuple[dict[str, float], bytes]:
@@ -112,8 +113,8 @@ class Learner:
             self._restore(checkpoint)
         if self.engine.needs_reference and self.engine.set_reference(initial) != self.initial_digest:
             raise CheckpointError(
-                f"policy.model ({initial.absolute()}) is not the model that this run started from, so the KL term "
-                "would compare with other weights; put the original back or start a new run"
+                f"policy.model ({initial.absolute()}) is not the model that this run started from, so the "
+                "algorithm would compare with other weights; put the original back or start a new run"
             )
 
     def _restore(self, checkpoint: Checkpoint) -> None:

@@ -74,7 +74,7 @@ class TrainedModel:
         return digest_of(serialize(self._reference.state_dict(), self._tied))
 
     def set_teacher(self, folder: Path) -> None:
-        """Load the model that teacher logits come from. Raises PolicyError when it does not know the policy's tokens."""
+        """Load the model that teacher logits come from. Raises PolicyError when it knows fewer tokens."""
         self._teacher = load_model(folder, device=self._config.device).requires_grad_(False)
         vocabulary = self._teacher.get_input_embeddings().num_embeddings
         if vocabulary < self.vocabulary:
