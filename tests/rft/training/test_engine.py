@@ -1,15 +1,19 @@
 """The engine's step equals a plain loop over single samples, and repeats to the last bit."""
 
 import hashlib
+import json
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 from synthetic import VOCABULARY, make_tiny_model, scored
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from rft.config import AlgorithmConfig, Config
+from rft.errors import PolicyError
 from rft.policy.loading import load_model
 from rft.training.batch import StepBatch
 from rft.training.engines.torch_engine import TorchEngine
@@ -217,3 +221,39 @@ def test_uniform_groups_cost_no_computation_and_change_no_gradient(model, sample
     before = weights_of(skipping)
     assert take_step(skipping, all_uniform, number=2)["action_tokens"] == 0
     assert torch.equal(weights_of(skipping), before)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "decoupled_ppo"])
+def test_several_updates_and_a_value_head_go_on_to_the_last_bit(model, samples, tmp_path, algorithm):
+    settings = {"algorithm": {"name": algorithm}, "minibatches": 2, "epochs": 2}
+    straight = make_engine(model, **settings)
+    metrics = [take_step(straight, samples, number) for number in range(1, 5)][-1]
+    assert metrics["updates"] == 4
+
+    first = make_engine(model, **settings)
+    for number in range(1, 3):
+        take_step(first, samples, number)
+    (tmp_path / "config.json").write_bytes((model / "config.json").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(first.serialized())
+    second = make_engine(tmp_path, **settings)
+    second.restore_optimizer({name: tensor.clone() for name, tensor in first.optimizer_tensors().items()})
+    for number in range(3, 5):
+        again = take_step(second, samples, number)
+    assert second.serialized() == straight.serialized()
+    assert again["loss"] == metrics["loss"]
+    assert again.get("value_crc32") == metrics.get("value_crc32")
+    assert ("value_crc32" in metrics) == (algorithm == "ppo")
+
+
+def test_a_value_head_learns_and_the_published_weights_know_nothing_of_it(model, samples):
+    engine = make_engine(model, algorithm={"name": "ppo", "value_coef": 1.0}, learning_rate=1e-2)
+    losses = [take_step(engine, samples, number)["value_loss"] for number in range(1, 30)]
+    assert losses[-1] < 0.5 * losses[0]
+    assert set(load_model(model, "float32", "cpu").state_dict()) >= set(load(engine.serialized()))
+
+
+def test_a_teacher_with_fewer_tokens_is_refused(model, tmp_path):
+    config = json.loads((model / "config.json").read_text()) | {"vocab_size": VOCABULARY - 4}
+    Qwen3ForCausalLM(Qwen3Config(**config)).save_pretrained(tmp_path)
+    with pytest.raises(PolicyError, match="knows 12 tokens, the policy 16"):
+        make_engine(model, algorithm={"name": "distill", "teacher": str(tmp_path)})

@@ -1,0 +1,152 @@
+"""Each algorithm trains the quickstart's policy for a short run: does it learn, and does it stay finite?
+
+One process over the real engine. Samples come from where the algorithm is meant to learn from: the policy itself,
+weights some steps old, what the initial weights wrote (offline), an expert's answers, preferences, a better model.
+Prints held-out accuracy before and after; nothing is asserted.
+
+    python benchmarks/algorithms.py --steps 60
+    python benchmarks/algorithms.py --only grpo,dpo
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from lab import Lab, Outcome, Source, Task, demonstrated, lagging, mixed, online, preferred, replayed, train
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from rft.config_sources import load_config
+from rft.policy.loading import load_tokenizer
+from rft.tasks.base import TaskSource
+from rft.tasks.splits import open_sources
+
+QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart"
+HELD_OUT = 500
+TEACHER_STEPS = 150
+SEVERAL = {"minibatches": 4}
+
+Run = tuple[str, Source, str, dict[str, Any], dict[str, Any]]
+"""Algorithm, source and its name, further fields of [algorithm] and of [trainer]."""
+
+RUNS: list[Run] = [
+    ("grpo", online, "online", {}, {}),
+    ("dr_grpo", online, "online", {}, {}),
+    ("dapo", online, "online", {}, {}),
+    ("gspo", online, "online", {}, SEVERAL),
+    ("cispo", online, "online", {}, SEVERAL),
+    ("sapo", online, "online", {}, SEVERAL),
+    ("rloo", online, "online", {}, {}),
+    ("reinforce_pp", online, "online", {"kl": "k1", "kl_coef": 1e-3, "kl_in": "reward"}, {}),
+    ("reinforce_pp_baseline", online, "online", {}, {}),
+    ("ppo", online, "online", {}, SEVERAL),
+    ("decoupled_ppo", lagging(4), "3 steps old", {}, SEVERAL),
+    ("grpo", lagging(4), "3 steps old", {"correction": "tis"}, {}),
+    ("grpo", lagging(4), "3 steps old", {"correction": "mis"}, {}),
+    ("topr", lagging(4), "3 steps old", {}, {}),
+    ("rec", lagging(4), "3 steps old", {}, {}),
+    ("opmd", lagging(4), "3 steps old", {}, {}),
+    ("asymre", lagging(4), "3 steps old", {}, {}),
+    ("topr", replayed(20), "replayed", {}, {}),
+    ("rec", replayed(20), "replayed", {}, {}),
+    ("opmd", replayed(20), "replayed", {}, {}),
+    ("asymre", replayed(20), "replayed", {}, {}),
+    ("kto", replayed(20), "replayed", {}, {}),
+    ("sft", demonstrated, "demonstrations", {}, {}),
+    ("dpo", preferred, "preferences", {}, {}),
+    ("dpo", online, "online pairs", {}, {}),
+    ("mix", mixed, "online + demonstrations", {}, {}),
+    ("chord", mixed, "online + demonstrations", {"demonstration_decay": 40}, {}),
+    ("distill", online, "online, teacher", {}, {}),
+]
+
+
+def quickstart(model: Path) -> Lab:
+    """The quickstart's policy, words and settings."""
+    config = load_config(QUICKSTART / "quickstart.toml")
+    tokenizer = load_tokenizer(model)
+    sources = open_sources(config)
+    end = int(tokenizer.eos_token_id)
+
+    def tasks(source: TaskSource, size: int) -> list[Task]:
+        items = [source[number] for number in range(size)]
+        return [
+            Task(tuple(tokenizer.encode(item.prompt)), (*tokenizer.encode(item.answer or ""), end)) for item in items
+        ]
+
+    names = ("learning_rate", "betas", "warmup_steps")
+    return Lab(
+        model=model,
+        train=tasks(sources.train, 4000),
+        held_out=tasks(sources.held_out, HELD_OUT),
+        reward=lambda task, tokens: float(tuple(tokens) == task.answer),
+        end_tokens=frozenset({end}),
+        max_tokens=config.rollout.max_tokens,
+        groups=config.trainer.groups_per_step,
+        samples=config.rollout.samples,
+        trainer={name: getattr(config.trainer, name) for name in names},
+    )
+
+
+def teacher_of(lab: Lab, folder: Path, steps: int) -> Outcome:
+    """Imitate until a better model is there, and write it to ``folder``."""
+    shutil.copytree(lab.model, folder)
+    bigger = replace(lab, groups=64)
+    return train(bigger, demonstrated, {"name": "sft"}, steps, save=folder / "model.safetensors")
+
+
+def main(
+    steps: Annotated[int, typer.Option(help="Gradient steps of each run.")] = 60,
+    only: Annotated[str, typer.Option(help="Algorithms to run, comma-separated; all by default.")] = "",
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Print what each algorithm comes to."""
+    torch.set_num_threads(threads)
+    chosen = [run for run in RUNS if not only or run[0] in only.split(",")]
+    table = Table(title=f"quickstart's policy, {steps} steps each, {HELD_OUT} held-out words")
+    for column in ("algorithm", "learns from", "before", "after", "learned", "finite", "ms a step"):
+        table.add_column(column, justify="left" if column in ("algorithm", "learns from") else "right")
+    console = Console(width=110)
+    with tempfile.TemporaryDirectory(prefix="rft-algorithms-") as scratch:
+        model, teacher = Path(scratch) / "model", Path(scratch) / "teacher"
+        subprocess.run([sys.executable, str(QUICKSTART / "make_model.py"), str(model)], check=True)
+        lab = quickstart(model)
+        if any(name == "distill" for name, *_ in chosen):
+            made = teacher_of(lab, teacher, TEACHER_STEPS)
+            console.print(f"teacher: {TEACHER_STEPS} supervised steps, {made.after:.1%} of held-out words right")
+        with Progress(console=console, transient=True) as progress:
+            bar = progress.add_task("", total=len(chosen) * steps)
+            for name, source, said, algorithm, trainer in chosen:
+                fields = {"name": name, **algorithm} | ({"teacher": str(teacher)} if name == "distill" else {})
+                label = name + "".join(f" {value}" for key, value in algorithm.items() if key == "correction")
+                progress.update(bar, description=f"{label}, {said}")
+                outcome = train(lab, source, fields, steps, trainer=trainer, told=lambda _: progress.advance(bar))
+                cells = _cells(outcome)
+                table.add_row(label, said, *cells)
+                if not console.is_terminal:
+                    console.print(label, said, *cells)
+    console.print(table)
+
+
+def _cells(outcome: Outcome) -> list[str]:
+    # Twice the standard error of the difference of two shares of the same words, at most.
+    noise = 2 * (0.5 / HELD_OUT) ** 0.5
+    gain = outcome.after - outcome.before
+    learned = "yes" if gain > noise else "no" if gain < -noise else "within noise"
+    return [
+        f"{outcome.before:.1%}", f"{outcome.after:.1%}", learned, "yes" if outcome.finite else "NO",
+        f"{outcome.step_ms:.0f}",
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    typer.run(main)

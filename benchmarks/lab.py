@@ -1,0 +1,241 @@
+"""Trains algorithms in one process over the real engine: no log, no roles, the samples handed over in memory."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rft.config import Config
+from rft.policy.base import Generation, Sampling
+from rft.policy.generation import Request, RunningBatch
+from rft.training.batch import StepBatch
+from rft.training.engines.torch_engine import TorchEngine
+from rft.training.sample import Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A prompt, and the answer that an expert would write, as token ids."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A task and what was written after its prompt."""
+
+    task: Task
+    group: int
+    tokens: Sequence[int]
+    logprobs: Sequence[float]
+    reward: float
+    kind: str = "rollout"
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A model, its tasks, and what an answer is worth."""
+
+    model: Path
+    train: Sequence[Task]
+    held_out: Sequence[Task]
+    reward: Callable[[Task, Sequence[int]], float]
+    end_tokens: frozenset[int]
+    max_tokens: int
+    groups: int
+    """Groups of a step."""
+    samples: int
+    """Rollouts of a task."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Fields of ``[trainer]``."""
+    temperature: float = 0.0
+    """Of the held-out measure; 0 is greedy."""
+
+    def engine(self, algorithm: dict[str, Any], trainer: dict[str, Any] | None = None) -> TorchEngine:
+        """A fresh engine with the initial weights."""
+        config = Config(
+            policy={"model": str(self.model)},
+            rollout={"max_tokens": self.max_tokens, "samples": self.samples},
+            algorithm=algorithm,
+            trainer={**self.trainer, **(trainer or {})},
+        )
+        engine = TorchEngine(self.model, config)
+        if engine.needs_reference:
+            engine.set_reference(self.model)
+        return engine
+
+    def tasks(self, step: int) -> list[Task]:
+        """The tasks of one step."""
+        start = step * self.groups
+        return [self.train[(start + i) % len(self.train)] for i in range(self.groups)]
+
+    @torch.inference_mode()
+    def write(self, model: Any, tasks: Sequence[Task], samples: int, temperature: float, seed: int) -> list[Written]:
+        """``samples`` answers of ``model`` to each task, at ``temperature``."""
+        sampling = Sampling(self.max_tokens, temperature)
+        owners = [(task, group) for group, task in enumerate(tasks) for _ in range(samples)]
+        requests = [
+            Request(task.prompt, sampling, np.random.default_rng([seed, place]))
+            for place, (task, _) in enumerate(owners)
+        ]
+        batch = RunningBatch(model, self.end_tokens)
+        batch.prefill(requests, 0)
+        while batch.requests:
+            batch.decode(0)
+        return [
+            Written(task, group, made.tokens.tolist(), made.logprobs.tolist(), self.reward(task, made.tokens.tolist()))
+            for (task, group), made in zip(owners, (_result(request) for request in requests), strict=True)
+        ]
+
+    def measure(self, model: Any) -> float:
+        """Mean reward of held-out tasks."""
+        written = self.write(model, self.held_out, 1, self.temperature, seed=1_000_003)
+        return float(np.mean([one.reward for one in written]))
+
+
+Source = Callable[[Lab, Any], Iterator[list[Written]]]
+"""The samples of each step for a model in training."""
+
+
+def online(lab: Lab, model: Any) -> Iterator[list[Written]]:
+    """The policy's own, of the very weights."""
+    for step in count():
+        yield lab.write(model, lab.tasks(step), lab.samples, 1.0, seed=step)
+
+
+def lagging(every: int) -> Source:
+    """Of weights up to ``every - 1`` steps old."""
+
+    def source(lab: Lab, model: Any) -> Iterator[list[Written]]:
+        ahead: list[list[Written]] = []
+        for step in count():
+            if not ahead:
+                ahead = [lab.write(model, lab.tasks(step + i), lab.samples, 1.0, seed=step + i) for i in range(every)]
+            yield ahead.pop(0)
+
+    return source
+
+
+def replayed(batches: int) -> Source:
+    """What the initial weights wrote, over and over: offline."""
+
+    def source(lab: Lab, model: Any) -> Iterator[list[Written]]:
+        initial = lab.engine({}).model
+        written = [lab.write(initial, lab.tasks(step), lab.samples, 1.0, seed=step) for step in range(batches)]
+        for step in count():
+            yield written[step % batches]
+
+    return source
+
+
+def demonstrated(lab: Lab, model: Any) -> Iterator[list[Written]]:
+    """An expert's answers."""
+    for step in count():
+        yield [_shown(task, group) for group, task in enumerate(lab.tasks(step))]
+
+
+def preferred(lab: Lab, model: Any) -> Iterator[list[Written]]:
+    """An expert's answer before one of the initial weights', where that is worse."""
+    initial = lab.engine({}).model
+    for step in count():
+        worse = lab.write(initial, lab.tasks(step), 1, 1.0, seed=step)
+        yield [one for w in worse if w.reward < 1 for one in (_preference(_shown(w.task, w.group)), _preference(w))]
+
+
+def mixed(lab: Lab, model: Any) -> Iterator[list[Written]]:
+    """The policy's own, and a quarter as many tasks with an expert's answer."""
+    for step, own in enumerate(online(lab, model)):
+        extra = lab.tasks(step + 7)[: max(lab.groups // 4, 1)]
+        yield own + [_shown(task, lab.groups + place) for place, task in enumerate(extra)]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a short run came to."""
+
+    before: float
+    after: float
+    """Held-out reward."""
+    first: float
+    last: float
+    """Mean reward of the samples of the first and the last tenth of the steps."""
+    finite: bool
+    """No loss or gradient was other than a finite number."""
+    step_ms: float
+
+
+def train(
+    lab: Lab,
+    source: Source,
+    algorithm: dict[str, Any],
+    steps: int,
+    *,
+    trainer: dict[str, Any] | None = None,
+    told: Callable[[int], None] = lambda step: None,
+    save: Path | None = None,
+) -> Outcome:
+    """Take ``steps`` steps of an algorithm and measure before and after. ``save`` keeps the weights as a file."""
+    engine = lab.engine(algorithm, trainer)
+    before = lab.measure(engine.model)
+    rewards, finite, seconds = [], True, 0.0
+    for number, written in enumerate(islice(source(lab, engine.model), steps), start=1):
+        started = time.perf_counter()
+        metrics = engine.step(number, batch_of(written), version=None)
+        seconds += time.perf_counter() - started
+        finite = finite and metrics["skipped"] == 0 and math.isfinite(metrics.get("loss", math.nan))
+        rewards.append(metrics["reward_mean"])
+        told(number)
+    if save is not None:
+        save.write_bytes(engine.serialized())
+    tenth = max(steps // 10, 1)
+    return Outcome(
+        before, lab.measure(engine.model), float(np.mean(rewards[:tenth])), float(np.mean(rewards[-tenth:])), finite,
+        1000 * seconds / steps,
+    )  # fmt: skip
+
+
+def batch_of(written: Sequence[Written]) -> StepBatch:
+    """One step's batch."""
+    groups = np.unique([one.group for one in written], return_inverse=True)[1].astype(np.int64)
+    ones = np.ones(len(written))
+    return StepBatch(
+        payloads=[_payload(one) for one in written],
+        rewards=np.array([one.reward for one in written]),
+        groups=groups,
+        kinds=tuple(one.kind for one in written),
+        temperatures=ones,
+        top_ps=ones,
+        truncated=ones > 1,
+    )
+
+
+def _payload(one: Written) -> Payload:
+    before, after = len(one.task.prompt), len(one.tokens)
+    mask = np.array([0] * before + [1] * after, dtype=np.uint8)
+    return Payload(
+        tokens=np.array([*one.task.prompt, *one.tokens], dtype=np.int32),
+        action_mask=mask,
+        logprobs=np.array([0.0] * before + list(one.logprobs), dtype=np.float32),
+        versions=np.where(mask == 1, 0, -1).astype(np.int32),
+    )
+
+
+def _shown(task: Task, group: int) -> Written:
+    return Written(task, group, task.answer, [0.0] * len(task.answer), 1.0, "demonstration")
+
+
+def _preference(one: Written) -> Written:
+    return Written(one.task, one.group, one.tokens, one.logprobs, one.reward, "preference")
+
+
+def _result(request: Request) -> Generation:
+    return request.future.result(timeout=0)
