@@ -105,6 +105,11 @@ class Announcer:
                 newest,
             )
 
+    @property
+    def collective(self) -> bool:
+        """Whether versions go by collectives."""
+        return self._distributor is not None
+
     def close(self, *, patiently: bool = True) -> None:
         """Let the newest version reach its members, within its deadline (or a moment), and close the collective."""
         if self._distributor is not None:

@@ -154,9 +154,10 @@ class Redo:
             return newest
         last = self._learner.step >= self._config.trainer.steps
         event = self._announcer.write_version(self._learner, version, weights, stop, final=last)
-        if newest is not None and version == newest.version and newest.uri:
+        if newest is not None and version == newest.version and not self._announcer.collective:
             return newest
-        # Not announced yet, or as a transfer that has ended with its trainer: now there is a folder.
+        # Not announced yet, or by a transfer that has ended with its trainer: now there is a folder, and whoever sees
+        # no folders is sent it.
         self._announcer.announce(event, weights)
         return event
 

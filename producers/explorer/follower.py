@@ -83,7 +83,7 @@ class WeightsFollower:
     def close(self, timeout_s: float) -> None:
         """Stop following; a folder that is being read is finished first, for at most ``timeout_s``."""
         self._open.clear()
-        self._reception.abort()
+        self._reception.close(timeout_s)
         self._thread.join(timeout_s)
 
     def _run(self) -> None:

@@ -71,6 +71,12 @@ class ReceptionThread:
             self._aborted = True
             self._policy.abort_reception()
 
+    def close(self, timeout_s: float) -> None:
+        """Break it off and wait for its end: a thread within torch at the end of a process would abort that."""
+        self.abort()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
     def _reception(self, announced: WeightVersion, receiver: str) -> Reception:
         return Reception(
             rendezvous=announced.rendezvous,

@@ -25,6 +25,8 @@ class Receiver:
 
     def __init__(self) -> None:
         self._kept = Kept()
+        self._store: tuple[str, dist.TCPStore] | None = None
+        """The trainer's store, with its address; a restarted trainer has another."""
 
     def receive(
         self, reception: Reception, *, device: torch.device | str = "cpu", staged: bool = True
@@ -42,9 +44,16 @@ class Receiver:
         manifest = reception.manifest
         host, port, prefix = transfer_prefix(reception.rendezvous, reception.epoch)
         turn = self._kept.begin()
-        store = reach(host, port, deadline.left())
+        if self._store is None or self._store[0] != reception.rendezvous:
+            self._store = None
+            self._store = (reception.rendezvous, reach(host, port, deadline.left()))
+        store = self._store[1]
         meeting = Meeting(store, prefix)
-        word = meeting.arrive(reception.receiver, self._kept.name, deadline.left())
+        try:
+            word = meeting.arrive(reception.receiver, self._kept.name, deadline.left())
+        except WeightsError:
+            self._store = None
+            raise
         if reception.receiver not in word.receivers:
             raise WeightsError(f"the transfer of epoch {reception.epoch} went without this member: it came too late")
         try:
