@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from consumers.replay.fields import Picked
+from rft.stream.group import LEAST_MEMBERS
 from rft.training.sample import Sample, Wanted, read_sample
 
 Batch = list[Sample]
@@ -45,8 +46,8 @@ class Groups:
     def batches(self, groups_per_step: int, *, min_size: int, drop_uniform: bool) -> list[Batch]:
         """One batch a step, the last with the groups that are left over.
 
-        Groups with fewer than ``min_size`` members, and if ``drop_uniform`` those whose rewards are all equal, are left
-        out.
+        Groups of rollouts with fewer than ``min_size`` members, and if ``drop_uniform`` those whose rewards are all
+        equal, are left out.
         """
         kept: list[list[Sample]] = []
         for members in self._members.values():
@@ -60,9 +61,10 @@ class Groups:
 
 
 def _cause(members: Sequence[Sample], min_size: int, drop_uniform: bool) -> str | None:
-    if len(members) < min_size:
+    kind = members[0].kind
+    if len(members) < LEAST_MEMBERS.get(kind, min_size):
         return "group_too_small"
-    if drop_uniform and len({sample.reward for sample in members}) == 1:
+    if kind == "rollout" and drop_uniform and len({sample.reward for sample in members}) == 1:
         return "uniform"
     return None
 

@@ -27,8 +27,8 @@ def functions(config: ProcessorConfig) -> Rescorer:
 
     The member's own rules (``max_response_tokens``, ``drop_truncated``) are applied anew, too; those of its group are
     not: a group that was filtered for being uniform may not be so any more. An experience whose function fails is
-    filtered, cause ``score_failed``. Values of external sources stay; demonstrations keep what they have.
-    Raises ConfigError for unknown functions.
+    filtered, cause ``score_failed``. Values of external sources stay; demonstrations and preferences keep what they
+    have. Raises ConfigError for unknown functions.
     """
     scorer = make_scorer(config.rewards)
     return lambda scored: _rescore(scored, scorer, config)
@@ -61,7 +61,7 @@ def revisions(values: Latest, config: ProcessorConfig) -> Rescorer:
     def revise(scored: ScoredExperience) -> ScoredExperience:
         experience = scored.experience
         settled = scored.verdict != "train" and scored.cause not in (MISSING, NOT_FINITE)
-        if settled or experience.kind == "demonstration" or experience.split == "eval":
+        if settled or experience.kind != "rollout" or experience.split == "eval":
             return scored
         own = {name: value for name, value in scored.rewards.items() if name not in _sources(config)}
         newest = _external(scored, config) | dict(values.get(experience.experience_id, {}))
@@ -72,7 +72,7 @@ def revisions(values: Latest, config: ProcessorConfig) -> Rescorer:
 
 def _rescore(scored: ScoredExperience, scorer: Scorer, config: ProcessorConfig) -> ScoredExperience:
     experience = scored.experience
-    if experience.kind == "demonstration":
+    if experience.kind != "rollout":
         return scored
     cause = filter_cause(experience, config)
     if cause is not None:

@@ -180,7 +180,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _reuse_is_paced(self) -> Config:
-        if self.run.mode == "online" and self.buffer.reuse > 1 and not self.buffer.mix:
+        paces = self.run.mode == "online" and self.trainer.follows is None
+        if paces and self.buffer.reuse > 1 and not self.buffer.mix:
             raise ValueError(
                 "buffer.reuse > 1 needs buffer.mix where tasks are issued: say how much of a step is replayed, e.g. "
                 "mix = { rollout = 0.5, replay = 0.5 }"
