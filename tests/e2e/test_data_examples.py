@@ -16,13 +16,13 @@ from rft.config_sources import load_config
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHORT = ["--eval.tasks", "10", "--log.partitions", "2"]
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 
 def run(folder: Path, *words: str) -> str:
     """A command in ``folder``; what it prints. A failure shows it, and the ends of all roles' logs."""
     environment = os.environ | {"PYTHONPATH": str(EXAMPLES.parent)}
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=360, check=False)
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False)
     logs = "\n".join(f"--- {log}\n{log.read_text()[-1500:]}" for log in folder.rglob("logs/*.log"))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{logs}"
     return done.stdout
