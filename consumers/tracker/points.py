@@ -32,6 +32,8 @@ class PointMaker:
         self._tallies: dict[tuple[str, int], Tally] = {}
         self._told: set[tuple[str, int]] = set()
         self._at_ms: dict[tuple[str, int], int] = {}
+        self.unreadable = 0
+        """Events that could not be decoded."""
 
     def feed(self, event: Event) -> list[Point]:
         """Take in one event and say which points are complete; what cannot be decoded tells nothing."""
@@ -41,6 +43,7 @@ class PointMaker:
         try:
             record = event.record()
         except DecodeError:
+            self.unreadable += 1
             return []
         if isinstance(record, TrainingStep):
             return self._step(record)

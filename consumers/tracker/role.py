@@ -27,6 +27,8 @@ class Tracked:
     """What was sent."""
 
     points: int
+    unreadable: int
+    """Events that could not be decoded, and tell nothing."""
     unsent: tuple[str, ...]
     """Trackers that did not get all of them."""
 
@@ -76,7 +78,7 @@ def track(
             feed.put(point)
     deadline = time.monotonic() + timeout_s
     unsent = [feed.name for feed in feeds if not feed.close(max(0.1, deadline - time.monotonic()))]
-    return Tracked(len(points), tuple(unsent))
+    return Tracked(len(points), maker.unreadable, tuple(unsent))
 
 
 def _read(reader: EventReader, maker: PointMaker, feeds: list[Feed]) -> None:

@@ -37,6 +37,8 @@ def track(context: typer.Context, config: ConfigPath, archive: ArchivePath = Non
         sent = send(loaded, view, WAIT_S, stages("reading"))
     names, folder = ", ".join(loaded.trackers.use), run_facts(loaded).folder
     print(f"{sent.points:,} points of {view.name} to {names}; what they keep here is in {folder}")
+    if sent.unreadable:
+        print(f"{sent.unreadable:,} events could not be decoded: written by another version, or malformed")
     for name in sent.unsent:
         print(f"{name} did not take all of them")
     raise typer.Exit(1 if sent.unsent else 0)
