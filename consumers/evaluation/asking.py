@@ -12,7 +12,7 @@ from consumers.report.measures import correctness_function, is_correct
 from rft.config import Config, EvalSet
 from rft.evaluation.tally import Tally
 from rft.policy.base import Policy, Sampling
-from rft.policy.transformers_policy import TransformersPolicy
+from rft.policy.opening import open_policy
 from rft.rewards.scorer import Scorer, make_scorer
 from rft.tasks.base import TaskItem
 from rft.tasks.finite import seed_of
@@ -60,7 +60,9 @@ class HeldOut:
         if not chosen:
             return {}
         settings = self._config.policy.model_copy(update={"model": str(folder)})
-        policy = TransformersPolicy(settings, self._config.run.seed)
+        if settings.engine == "openai":  # a server cannot be given a folder's weights
+            settings = settings.model_copy(update={"engine": "transformers"})
+        policy = open_policy(self._config.model_copy(update={"policy": settings}))
         try:
             return asyncio.run(self._ask(policy, chosen, progress))
         finally:
