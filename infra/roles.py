@@ -42,7 +42,7 @@ ROLES = {
 }
 
 # Their notices of every reconnection bury our own lines.
-_QUIET = ("kafka", "aiokafka", "faust", "mode", "transformers", "urllib3", "asyncio", "filelock")
+_QUIET = ("kafka", "aiokafka", "faust", "mode", "transformers", "urllib3", "asyncio", "filelock", "DeepSpeed")
 _STARTS = "starts as process"
 _PASSING = (BrokerError.__name__, RegistryUnreachableError.__name__)
 _ERROR_LINE = re.compile(r" ERROR \S+: ([A-Za-z]+Error: .*)$")

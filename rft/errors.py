@@ -17,6 +17,7 @@ RftError                 exit code 1
 │   └── EngineDiedError  the engine beneath a policy is gone; its explorer must be started anew
 ├── WeightsError         a weight version cannot be published or fetched
 ├── CheckpointError      a checkpoint cannot be written or read
+├── EngineError          what computes the steps cannot be started, or a rank of it has died
 ├── FencedError          exit code 3, not to be started again: another trainer with this identity has taken over
 ├── ArchiveError         an archive cannot be written or read
 ├── DataError            a file of tasks, demonstrations or preferences cannot be imported
@@ -46,6 +47,7 @@ __all__ = [
     "DecodeError",
     "EncodeError",
     "EngineDiedError",
+    "EngineError",
     "FencedError",
     "IncompatibleSchemaError",
     "MissingRangeError",
@@ -105,6 +107,10 @@ class WeightsError(RftError):
 
 class CheckpointError(RftError):
     """A checkpoint cannot be written or read."""
+
+
+class EngineError(RftError):
+    """What computes a trainer's steps cannot be started, or a rank of it has died."""
 
 
 class FencedError(RftError):

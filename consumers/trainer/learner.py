@@ -41,6 +41,8 @@ class Learner:
         self.version = 0
         self.version_step = 0
         self.digest = self.initial_digest = sha256(self.engine.serialized())
+        self.recorded_digest = self.digest
+        """What the redo log says of the newest step; see ``trainer.redo_tolerance``."""
         self.last_record: tuple[int, int] | None = None
         self.progress: LogProgress | None = None
         self.checkpointed_step = -1
@@ -73,6 +75,7 @@ class Learner:
         assert self.progress is not None
         self.progress.apply(record)
         self.last_record = place
+        self.recorded_digest = record.digest or self.recorded_digest
         if record.next_version > record.version:
             self.version, self.version_step = record.next_version, record.step
 
@@ -88,6 +91,7 @@ class Learner:
             version_step=self.version_step,
             digest=self.digest,
             initial_digest=self.initial_digest,
+            recorded_digest=self.recorded_digest if self.recorded_digest != self.digest else "",
             last_record=self.last_record,
             progress=self.progress.to_json() | {"pool": list(pool)},
             made_with=made_with(self.config),
@@ -131,6 +135,7 @@ class Learner:
         self.step = self.checkpointed_step = state.step
         self.version, self.version_step = state.version, state.version_step
         self.initial_digest = state.initial_digest
+        self.recorded_digest = state.recorded_digest or state.digest
         self.last_record = (state.last_record[0], state.last_record[1]) if state.last_record else None
         try:
             self.progress = LogProgress.from_json(state.progress)

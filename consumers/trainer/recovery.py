@@ -7,15 +7,18 @@ from collections.abc import Iterator, Mapping
 from threading import Event as StopEvent
 from typing import Any, TypeVar
 
+from safetensors.torch import load
+
 from consumers.trainer.announcer import Announcer
 from consumers.trainer.intake import ExactReader, client_id
 from consumers.trainer.learner import Learner, differences, made_with
 from rft.config import Config
-from rft.errors import CheckpointError
+from rft.errors import CheckpointError, WeightsError
 from rft.log.events import EventReader
 from rft.stream.fence import Fence
 from rft.training.pool import Pool
 from rft.training.sample import Sample
+from rft.weights.checkpoint import WEIGHTS_FILE, fetch
 from schemas.events import Record, TrainingStep, WeightVersion
 
 BESIDE = "value_crc32"
@@ -109,6 +112,8 @@ class Redo:
         self._announcer = announcer
         self._pool = pool
         self._before = made_with
+        self._strayed = False
+        """A redone step has led to other bits, and the configuration allows for that."""
 
     def run(self, entries: list[Entry], newest: WeightVersion | None, stop: StopEvent) -> WeightVersion | None:
         """Redo all ``entries``; ``newest`` is the newest version on the log, as is what this returns.
@@ -127,6 +132,9 @@ class Redo:
             newest = self._redo(place, record, newest, stop)
         if steps:
             logger.info("redone: step %d, version %d", learner.step, learner.version)
+        if self._strayed:
+            # A later start must not redo these steps once more, to yet other bits.
+            learner.checkpoint()
         return newest
 
     def _redo(
@@ -139,7 +147,9 @@ class Redo:
             samples = self._exact.used([(ref.partition, ref.offset, ref.use - 1) for ref in record.trained])
             metrics, weights = learner.learn(samples)
             if learner.digest != record.digest or metrics.get(BESIDE) != record.metrics.get(BESIDE):
-                raise CheckpointError(self._mismatch(record))
+                if not self._config.trainer.redo_tolerance:
+                    raise CheckpointError(self._mismatch(record))
+                self._strayed = True
         if record.next_version > record.version:
             newest = self._make_known(record.next_version, weights or learner.engine.serialized(), newest, stop)
         learner.recorded(record, place)
@@ -152,14 +162,36 @@ class Redo:
         """The learner has become ``version``: write it if it is the newest, announce it if nobody has."""
         if newest is not None and version < newest.version:
             return newest
+        if self._strayed and newest is not None and version == newest.version and self._near(newest, weights):
+            return newest
         last = self._learner.step >= self._config.trainer.steps
         event = self._announcer.write_version(self._learner, version, weights, stop, final=last)
-        if newest is not None and version == newest.version and not self._announcer.collective:
+        told = newest is not None and version == newest.version and event.sha256 == newest.sha256
+        if told and not self._announcer.collective:
             return newest
         # Not announced yet, or by a transfer that has ended with its trainer: now there is a folder, and whoever sees
         # no folders is sent it.
         self._announcer.announce(event, weights)
         return event
+
+    def _near(self, announced: WeightVersion, weights: bytes) -> bool:
+        """Whether the announced weights are still there; they stay then, for explorers may have them.
+
+        Raises CheckpointError when these are farther from them than is allowed.
+        """
+        try:
+            there = load((fetch(announced, self._config.run.path) / WEIGHTS_FILE).read_bytes())
+        except (WeightsError, OSError):
+            return False
+        distance = max(float((tensor - there[name]).abs().max()) for name, tensor in load(weights).items())
+        allowed = self._config.trainer.redo_tolerance
+        if distance > allowed:
+            raise CheckpointError(
+                f"the redone steps lead to weights that differ by up to {distance:.3g} from those announced as version "
+                f"{announced.version}; trainer.redo_tolerance allows for {allowed:g}"
+            )
+        logger.info("redone within %.3g of the announced version %d", distance, announced.version)
+        return True
 
     def _mismatch(self, record: TrainingStep) -> str:
         changed = differences(self._before, made_with(self._config)) if self._before else []
@@ -168,13 +200,14 @@ class Redo:
             "recorded, so going on would not continue this run. "
             + (f"Changed since the checkpoint: {'; '.join(changed)}. " if changed else "")
             + "A step repeats bit for bit only with the same model, hyperparameters, trainer.threads, library "
-            "versions and kind of CPU: restore them, or start a new run under another run.name and log.namespace"
+            "versions, engine, ranks and kind of CPU: restore them, set trainer.redo_tolerance (such as 1e-3) if "
+            "weights so close will do, or start a new run under another run.name and log.namespace"
         )
 
 
 def _same_state(entry: Entry, last: tuple[int, int], learner: Learner) -> bool:
     place, record = entry
-    return place == last and record.step == learner.step and record.digest in ("", learner.digest)
+    return place == last and record.step == learner.step and record.digest in ("", learner.recorded_digest)
 
 
 def _own(

@@ -142,9 +142,9 @@ def cut(
 def waste(batch: StepBatch, max_tokens: int, units: Sequence[Sequence[int]]) -> float:
     """Tokens of ``units`` cut into padded micro-batches, over their tokens without padding; 1 or more."""
     inputs = _inputs(batch)
-    pieces = cut(inputs, max_tokens, units)
-    padded = sum(len(piece) * max(inputs[i] for i in piece) for piece in pieces)
-    return padded / max(sum(inputs[i] for piece in pieces for i in piece), 1)
+    cuts = cut(inputs, max_tokens, units)
+    padded = sum(len(piece) * max(inputs[i] for i in piece) for piece in cuts)
+    return padded / max(sum(inputs[i] for piece in cuts for i in piece), 1)
 
 
 def shares(batch: StepBatch, units: Sequence[Sequence[int]], ranks: int) -> list[list[Sequence[int]]]:
@@ -168,7 +168,14 @@ def micro_batches(
     ``max_tokens`` is the most tokens of one forward pass, padding included.
     """
     make = _pack if packed else _pad
-    return [make(batch, piece) for piece in cut(_inputs(batch), max_tokens, units, packed=packed)]
+    return [make(batch, piece) for piece in pieces(batch, max_tokens, units, packed=packed)]
+
+
+def pieces(
+    batch: StepBatch, max_tokens: int, units: Sequence[Sequence[int]] | None = None, *, packed: bool = False
+) -> list[list[int]]:
+    """Which sequences each of :func:`micro_batches` holds."""
+    return cut(_inputs(batch), max_tokens, units, packed=packed)
 
 
 def _inputs(batch: StepBatch) -> list[int]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class CheckpointState:
     """(partition, offset) of the newest own event in ``steps``; None before the first."""
     progress: Mapping[str, Any]
     """:meth:`rft.training.progress.LogProgress.to_json`"""
+    recorded_digest: str = ""
+    """sha256 that the redo log holds for this step, if another than ``digest``: see ``trainer.redo_tolerance``."""
     made_with: Mapping[str, Any] = field(default_factory=dict)
     """What bit-for-bit repetition hangs on: versions, threads, machine, hyperparameters."""
 
@@ -146,7 +148,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     raise CheckpointError(f"{folder / name} does not have the sha256 that {_STATE} names")
         tensors = load((folder / _OPTIMIZER).read_bytes())
-        state = CheckpointState(**{f.name: described[f.name] for f in fields(CheckpointState)})
+        known = [f.name for f in fields(CheckpointState) if f.name in described or f.default is MISSING]
+        state = CheckpointState(**{name: described[name] for name in known})
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
     return Checkpoint(folder, state, _under("optimizer/", tensors), _under("rng/", tensors))

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,13 +88,25 @@ class TokenTotals:
         if first and self._version is not None:
             self._gaps.append((logprobs - batch.behaviour).abs()[batch.versions == self._version])
 
+    def message(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What another rank's totals need to :meth:`absorb` these: JSON values and tensors."""
+        gaps = torch.cat(self._gaps).cpu() if self._gaps else torch.zeros(0)
+        return {"tokens": self._tokens, "sums": dict(self._sums)}, {"gaps": gaps}
+
+    def absorb(self, words: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Add another rank's :meth:`message`."""
+        self._tokens += words["tokens"]
+        for name, value in words["sums"].items():
+            self._sums[name] += value
+        self._gaps.append(tensors["gaps"])
+
     def metrics(self) -> dict[str, float]:
         """The token-level part of the step's metrics."""
         tokens = max(self._tokens, 1)
         sums = dict.fromkeys(("loss", "ratio_mean", "clip_share", "kl", "entropy"), 0.0) | self._sums
         result = {name: total if name == "loss" else total / tokens for name, total in sums.items()}
         result["action_tokens"] = float(self._tokens)
-        gaps = torch.cat(self._gaps).cpu().double().numpy() if self._gaps else np.zeros(0)
+        gaps = torch.cat([gaps.cpu() for gaps in self._gaps]).double().numpy() if self._gaps else np.zeros(0)
         if len(gaps):
             result["logprob_gap_mean"] = float(gaps.mean())
             result["logprob_gap_p99"] = float(np.quantile(gaps, 0.99))

@@ -144,8 +144,11 @@ class Lesson:
         )
         return self._plan.updates
 
-    def loss(self, update: Update, piece: MicroBatch, models: Models) -> Tensor:
-        """The share of ``piece`` in the loss of ``update``: scalar, the shares sum to the loss."""
+    def loss(self, update: Update, piece: MicroBatch, models: Models, *, counted: bool = True) -> Tensor:
+        """The share of ``piece`` in the loss of ``update``: scalar, the shares sum to the loss.
+
+        ``counted``: it enters the step's metrics.
+        """
         algorithm, plan = self._algorithm, self._plan
         assert plan is not None, "updates() comes first"
         found = self._sampling.likelihood(models.policy(piece), piece)
@@ -170,6 +173,8 @@ class Lesson:
         if found.outside is not None:
             extra["outside_nucleus"] = found.outside.float()
         total = (loss * update.weights[piece.tokens]).sum()
+        if not counted:
+            return total
         self._totals.add(
             piece,
             token,
@@ -181,6 +186,11 @@ class Lesson:
             extra=extra,
         )
         return total
+
+    @property
+    def totals(self) -> TokenTotals:
+        """Sums over the micro-batches so far, to be added up over ranks before :meth:`metrics`."""
+        return self._totals
 
     def metrics(self) -> dict[str, float]:
         """The objective's part of the step's metrics (:mod:`rft.training.metrics`), when all losses are computed."""

@@ -55,6 +55,7 @@ class TrainedModel:
         self._reference: Any = None
         self._teacher: Any = None
         self._autocast = AMP_DTYPES.get(trainer.dtype)
+        self._lowered = False
 
     @property
     def adapted(self) -> bool:
@@ -70,18 +71,22 @@ class TrainedModel:
         """The model that reference logits come from; its sha256. Beneath adapters the reference is there already."""
         if self.base_digest is not None:
             return self.base_digest
-        self._reference = load_model(folder, device=self._config.device).requires_grad_(False)
+        self._reference = self._frozen(folder)
         return digest_of(serialize(self._reference.state_dict(), self._tied))
 
     def set_teacher(self, folder: Path) -> None:
         """Load the model that teacher logits come from. Raises PolicyError when it knows fewer tokens."""
-        self._teacher = load_model(folder, device=self._config.device).requires_grad_(False)
+        self._teacher = self._frozen(folder)
         vocabulary = self._teacher.get_input_embeddings().num_embeddings
         if vocabulary < self.vocabulary:
             raise PolicyError(
                 f"algorithm.teacher ({folder}) knows {vocabulary} tokens, the policy {self.vocabulary}: a teacher must "
                 "have the policy's tokenizer"
             )
+
+    def lower(self) -> None:
+        """The model is wrapped by what computes in bfloat16 of its own accord."""
+        self._lowered = True
 
     def packs(self, batch: StepBatch, units: list[list[int]]) -> bool:
         """Whether to pack this step. Decided by lengths alone, so that a step done again is cut the same."""
@@ -91,7 +96,7 @@ class TrainedModel:
 
     def logits(self, batch: MicroBatch, module: Any = None) -> Tensor:
         """float32 [N, V] at the places that predict a token to learn from; ``module`` wraps the model."""
-        return self._run(self.module if module is None else module, batch)
+        return self._run(self.module if module is None else module, batch, lowered=self._lowered)
 
     @torch.no_grad()
     def reference_logits(self, batch: MicroBatch, module: Any = None) -> Tensor:
@@ -122,10 +127,18 @@ class TrainedModel:
             return adapters.adapter_files(tensors, self.module, self._base_folder)
         return {WEIGHTS_FILE: self.serialized(tensors)}
 
-    def _run(self, module: Any, batch: MicroBatch) -> Tensor:
+    def _frozen(self, folder: Path) -> Any:
+        """Another model, that is only asked. If it does not keep packed sequences apart, nothing is packed."""
+        model = load_model(folder, device=self._config.device).requires_grad_(False)
+        self._packs = self._packs and prepare_packing(model)
+        return model
+
+    def _run(self, module: Any, batch: MicroBatch, *, lowered: bool = False) -> Tensor:
         arguments = packed_arguments(batch.packed, self.device) if batch.packed else {}
         autocast = (
-            torch.autocast(self.device.type, dtype=self._autocast) if self._autocast else contextlib.nullcontext()
+            torch.autocast(self.device.type, dtype=self._autocast)
+            if self._autocast and not lowered
+            else contextlib.nullcontext()
         )
         with autocast:
             output = module(input_ids=batch.inputs, use_cache=False, logits_to_keep=batch.columns, **arguments)

@@ -14,4 +14,9 @@ def open_engine(folder: Path, config: Config) -> Engine:
 
     Raises PolicyError when the weights cannot be loaded, EngineError when the engine or its ranks cannot be started.
     """
+    if config.trainer.engine == "deepspeed":
+        # Takes seconds to import, and is an optional extra.
+        from rft.training.engines.deepspeed_engine import DeepSpeedEngine
+
+        return DeepSpeedEngine(folder, config)
     return TorchEngine(folder, config)

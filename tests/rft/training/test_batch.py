@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rft.training.batch import StepBatch, cut, micro_batches
+from rft.training.batch import StepBatch, cut, micro_batches, shares
 from rft.training.sample import Payload
 
 
@@ -62,6 +62,39 @@ def test_each_written_token_is_predicted_once_from_the_tokens_before_it(samples,
             inputs = tuple(batch.inputs[row, : column + 1].tolist())
             found.append((int(batch.tokens[n]), inputs, *numbers, int(batch.members[row])))
     assert sorted(found) == expected
+
+
+@given(st.lists(payloads(), min_size=1, max_size=12), st.integers(1, 80))
+def test_a_packed_row_holds_its_sequences_whole_and_each_written_token_once(samples, max_tokens):
+    expected = [
+        (p.tokens[t], p.logprobs[t], p.versions[t], i, tuple(p.tokens[:t]))
+        for i, p in enumerate(samples)
+        for t in range(1, len(p.tokens))
+        if p.action_mask[t]
+    ]
+    found = {}
+    for piece in micro_batches(step_batch(samples), max_tokens, packed=True):
+        assert piece.packed == tuple(len(samples[i].tokens) - 1 for i in piece.members.tolist())
+        assert len(piece.packed) == 1 or sum(piece.packed) <= max_tokens
+        ends = np.cumsum(piece.packed)
+        for n, column in enumerate(piece.columns.tolist()):
+            place = int(np.searchsorted(ends, column, side="right"))
+            assert place == int(piece.sequences[n])
+            begin = int(ends[place]) - piece.packed[place]
+            numbers = [float(values[n]) for values in (piece.targets, piece.behaviour, piece.versions)]
+            before = tuple(piece.inputs[0, begin : column + 1].tolist())
+            assert int(piece.tokens[n]) not in found
+            found[int(piece.tokens[n])] = (*numbers, int(piece.members[place]), before)
+    assert [found[number] for number in sorted(found)] == expected
+
+
+@given(st.lists(payloads(), min_size=1, max_size=20), st.integers(1, 6))
+def test_ranks_share_all_units_and_none_has_much_more_than_another(samples, ranks):
+    batch = step_batch(samples)
+    dealt = shares(batch, [[i] for i in range(len(samples))], ranks)
+    assert sorted(i for share in dealt for unit in share for i in unit) == list(range(len(samples)))
+    sizes = [sum(len(samples[i].tokens) - 1 for unit in share for i in unit) for share in dealt]
+    assert max(sizes) - min(sizes) <= max(len(p.tokens) - 1 for p in samples)
 
 
 @given(st.lists(payloads(), min_size=1, max_size=12))

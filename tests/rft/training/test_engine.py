@@ -102,10 +102,11 @@ def test_loss_and_gradient_equal_a_plain_float64_loop(model, samples, aggregatio
 
 
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
-def test_the_cut_into_micro_batches_changes_nothing(model, samples, aggregation):
+def test_the_cut_into_micro_batches_and_packing_change_nothing(model, samples, aggregation):
     results = []
-    for tokens in (16384, 40, 1):
-        engine = make_engine(model, algorithm={"aggregation": aggregation}, micro_batch_tokens=tokens)
+    for tokens, packing in ((16384, "off"), (40, "off"), (1, "off"), (16384, "on"), (40, "on"), (1, "on")):
+        algorithm = {"aggregation": aggregation}
+        engine = make_engine(model, algorithm=algorithm, micro_batch_tokens=tokens, packing=packing)
         norms = {}
         engine.optimizer.register_step_pre_hook(
             lambda *_, e=engine, n=norms: n.update(g=torch.cat([p.grad.flatten() for p in e.model.parameters()]))
