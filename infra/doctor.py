@@ -28,7 +28,7 @@ Level = Literal["ok", "warn", "fail"]
 _DISK_FAIL_GIB, _DISK_WARN_GIB = 1, 10
 _MEMORY_WARN_GIB = 2
 _NEEDED = ("torch", "transformers", "faust-streaming", "kafka-python", "fastavro")
-_OPTIONAL = ("vllm", "deepspeed")
+_OPTIONAL = ("vllm", "deepspeed", "peft")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
     yield _disk(config)
     yield _memory(config)
     yield _algorithm(config)
+    yield from _step_memory(config)
     yield from _model(config)
     yield from _engines(config)
 
@@ -140,6 +141,27 @@ def _algorithm(config: Config) -> Finding:
     return Finding("ok", f"algorithm {config.algorithm.name}")
 
 
+def _step_memory(config: Config) -> Iterator[Finding]:
+    """From the model's description alone: a model that does not fit must not be loaded to find that out."""
+    import torch
+
+    from infra.doctor_memory import judge_memory
+    from rft.policy.loading import empty_model, resolve_device
+    from rft.training.objective import Objective
+
+    for identity in (config.trainer.model_key, *config.trainers):
+        own = config.of_trainer(identity)
+        try:
+            model = empty_model(own.policy.model)
+            device = resolve_device(own.trainer.device)
+            reference = Objective.of(own).needs_reference
+        except RftError:
+            # Said of the model and the algorithm elsewhere.
+            continue
+        free = psutil.virtual_memory().available if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+        yield Finding(*judge_memory(own, model, reference=reference, free=free, device=device.type))
+
+
 def _model(config: Config) -> Iterator[Finding]:
     # Takes seconds to import; what is wrong with the broker should be on the screen by then.
     from rft.policy.loading import load_model, load_tokenizer
@@ -177,7 +199,15 @@ def _engines(config: Config) -> Iterator[Finding]:
             continue
         version = vllm if name == "vllm" else _version(name)
         what = f"{name} {version or 'is not installed'}"
-        yield Finding("ok", f"{what} (not needed: policy.engine is {config.policy.engine!r})")
+        if name == config.trainer.engine or (name == "peft" and config.trainer.lora.rank):
+            extra = "lora" if name == "peft" else name
+            advice = "" if version else f"pip install 'stream-rft[{extra}]'"
+            yield Finding("ok" if version else "fail", what, advice)
+            continue
+        yield Finding(
+            "ok",
+            f"{what} (not needed: policy.engine is {config.policy.engine!r}, trainer.engine {config.trainer.engine!r})",
+        )
 
 
 def _version(distribution: str) -> str | None:

@@ -33,6 +33,12 @@ def require_vllm() -> None:
         _lacking("vllm", "vLLM is not installed (make vllm)")
 
 
+def require_deepspeed() -> None:
+    """Skip the test, or fail it, where DeepSpeed is not installed."""
+    if importlib.util.find_spec("deepspeed") is None:
+        _lacking("deepspeed", "DeepSpeed is not installed (pip install 'stream-rft[deepspeed]')")
+
+
 def _require_home(name: str, variable: str, what: str) -> str:
     home = os.environ.get(variable)
     if not home:

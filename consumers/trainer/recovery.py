@@ -134,7 +134,7 @@ class Redo:
             logger.info("redone: step %d, version %d", learner.step, learner.version)
         if self._strayed:
             # A later start must not redo these steps once more, to yet other bits.
-            learner.checkpoint()
+            learner.checkpoint(self._pool.places)
         return newest
 
     def _redo(

@@ -54,6 +54,17 @@ def load_model(path: Path | str, dtype: str = "float32", device: str = "auto") -
     return model.to(target).eval()
 
 
+def empty_model(path: Path | str) -> Any:
+    """The model that a folder describes, without memory for its weights. Raises PolicyError."""
+    folder = model_folder(path)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise PolicyError(f"cannot make the model that {folder} describes: {_first_line(error)}") from error
+
+
 def load_tokenizer(path: Path | str) -> Tokenizer:
     """The tokenizer saved beside a model. Raises PolicyError when there is none."""
     folder = model_folder(path)

@@ -1,0 +1,110 @@
+"""LoRA: adapters alone are trained, versions are whole models, checkpoints hold adapters."""
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load
+from synthetic import VOCABULARY, make_tiny_model, scored
+from transformers import AutoModelForCausalLM
+
+from rft.config import Config
+from rft.errors import PolicyError
+from rft.training.batch import StepBatch
+from rft.training.engines.torch_engine import TorchEngine
+from rft.training.sample import Wanted, read_sample
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def batch():
+    wanted = Wanted(VOCABULARY, "policy")
+    return StepBatch.of([read_sample(0, 0, scored(g, s, 4), wanted) for g in range(3) for s in range(4)])
+
+
+def make_engine(model, folder=None, *, algorithm=None, **trainer):
+    trainer = {"learning_rate": 1e-2, "lora": {"rank": 3, "alpha": 6}} | trainer
+    sections = {"policy": {"model": str(model)}, "trainer": trainer, "algorithm": algorithm or {}}
+    return TorchEngine(folder or model, Config.model_validate(sections))
+
+
+def write_version(engine, model, folder):
+    folder.mkdir()
+    (folder / "config.json").write_bytes((model / "config.json").read_bytes())
+    (folder / "model.safetensors").write_bytes(engine.serialized())
+    return folder
+
+
+def test_only_adapters_are_trained_and_the_published_version_is_the_model_that_was_trained(model, batch, tmp_path):
+    engine = make_engine(model)
+    plain = load(engine.serialized())
+    beneath = {n: p.detach().clone() for n, p in engine.model.named_parameters() if "lora_" not in n}
+    for number in range(1, 4):
+        engine.step(number, batch, version=0)
+    assert all(torch.equal(p, beneath[n]) for n, p in engine.model.named_parameters() if "lora_" not in n)
+    assert {name.rsplit("/", 1)[0] for name in engine.optimizer_tensors()} == {
+        name for name, _ in engine.model.named_parameters() if "lora_" in name
+    }
+    published = load(engine.serialized())
+    changed = {name for name in plain if not torch.equal(plain[name], published[name])}
+    assert published.keys() == plain.keys()
+    assert changed == {name for name in plain if name.endswith("_proj.weight")}
+    loaded = AutoModelForCausalLM.from_pretrained(write_version(engine, model, tmp_path / "version")).eval()
+    tokens = torch.arange(9)[None] % VOCABULARY
+    with torch.no_grad():
+        assert torch.allclose(loaded(tokens).logits, engine.model(tokens).logits, atol=1e-5)
+
+
+def test_a_checkpoint_holds_adapters_that_peft_loads_and_training_goes_on_to_the_last_bit(model, batch, tmp_path):
+    straight, first = make_engine(model), make_engine(model)
+    for number in range(1, 5):
+        straight.step(number, batch, version=0)
+    for number in range(1, 3):
+        first.step(number, batch, version=0)
+    files = first.checkpoint_files()
+    assert set(files) == {"adapter_model.safetensors", "adapter_config.json"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    second = make_engine(model, tmp_path)
+    assert second.serialized() == first.serialized()
+    assert second.base_digest == first.base_digest
+    second.restore_optimizer({name: tensor.clone() for name, tensor in first.optimizer_tensors().items()})
+    for number in range(3, 5):
+        second.step(number, batch, version=0)
+    assert second.serialized() == straight.serialized()
+
+    tokens = torch.arange(9)[None] % VOCABULARY
+    by_peft = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model), tmp_path).eval()
+    with torch.no_grad():
+        assert torch.allclose(by_peft(tokens).logits, first.model(tokens).logits, atol=1e-5)
+    assert json.loads(files["adapter_config.json"])["r"] == 3
+
+
+def test_the_model_beneath_the_adapters_is_the_reference(model, batch):
+    algorithm = {"kl": "k3", "kl_coef": 0.5}
+    engine = make_engine(model, algorithm=algorithm)
+    assert engine.set_reference(model) == engine.base_digest
+    assert engine.step(1, batch, version=0)["kl"] == pytest.approx(0, abs=1e-6)
+    assert engine.step(2, batch, version=0)["kl"] > 1e-6
+
+
+def test_gradient_checkpointing_changes_no_gradient(model, batch):
+    losses = []
+    for checkpointing in (False, True):
+        engine = make_engine(model, lora={"rank": 0}, gradient_checkpointing=checkpointing)
+        losses.append([engine.step(number, batch, version=0)["grad_norm"] for number in range(1, 4)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_an_adapter_of_another_rank_and_modules_that_are_not_there_are_refused(model, tmp_path):
+    for name, content in make_engine(model).checkpoint_files().items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(PolicyError, match="of another model, or of another"):
+        make_engine(model, tmp_path, lora={"rank": 2})
+    with pytest.raises(PolicyError, match="target_modules"):
+        make_engine(model, lora={"rank": 2, "target_modules": ["nothing"]})
