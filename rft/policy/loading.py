@@ -62,7 +62,7 @@ def empty_model(path: Path | str) -> Any:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise PolicyError(f"cannot make the model that {folder} describes: {_first_line(error)}") from error
+        raise PolicyError(f"cannot make the model that {folder} describes: {first_line(error)}") from error
 
 
 def load_tokenizer(path: Path | str) -> Tokenizer:
