@@ -57,11 +57,12 @@ class VllmPolicy:
             ("sequences", "failed", "tokens", "requeued", "resync_s", "pause_s", "resyncs"), 0.0
         )
         self._updating = asyncio.Lock()
+        self._engine: Any = None
         self._loop = LoopThread()
         try:
-            self._engine = self._loop.call(self._start()).result()
+            self._loop.call(self._start()).result()
         except BaseException:
-            self._loop.close(_nothing())
+            self._loop.close(self._stop())
             raise
         model = self._engine.model_config
         self._context = int(model.max_model_len)
@@ -128,13 +129,15 @@ class VllmPolicy:
         """End the engine; unfinished requests fail with PolicyError."""
         self._loop.close(self._stop())
 
-    async def _start(self) -> Any:
-        engine = start_engine(self._config, self._seed)
-        await engine.update_weight_version(str(self._version))
-        return engine
+    async def _start(self) -> None:
+        self._engine = start_engine(self._config, self._seed)
+        await self._engine.update_weight_version(str(self._version))
+        # The first request prepares kernels, for as long as twenty seconds on a CPU: no rollout's deadline is for that.
+        await self._complete([0], Sampling(max_tokens=1))
 
     async def _stop(self) -> None:
-        self._engine.shutdown(timeout=SHUTDOWN_S)
+        if self._engine is not None:
+            self._engine.shutdown(timeout=SHUTDOWN_S)
 
     async def _generate(self, prompt: list[int], sampling: Sampling) -> Generation:
         self._running += 1
@@ -254,10 +257,6 @@ class VllmPolicy:
         if isinstance(error, PolicyError):
             return error
         return self.error or PolicyError(f"generation failed: {type(error).__name__}: {first_line(error)}")
-
-
-async def _nothing() -> None:
-    return
 
 
 def as_generation(output: Any) -> Generation:
