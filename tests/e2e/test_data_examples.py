@@ -40,7 +40,7 @@ def test_a_run_in_stages_imitates_imported_demonstrations_then_reinforces_from_t
     run(tmp_path, sys.executable, str(EXAMPLES / "stages" / "make_data.py"), "--demonstrations", "100")
     rft_run = [RFT, "run", str(EXAMPLES / "stages" / "stages.toml"), "--plain", *SHORT]
     rft_run += ["--stages.imitate.trainer.steps", "8", "--stages.imitate.trainer.groups_per_step", "25"]
-    rft_run += ["--stages.imitate.buffer.reuse", "2"]
+    rft_run += ["--stages.imitate.buffer.reuse", "2", "--stages.imitate.eval.tasks", "0"]
     rft_run += ["--stages.reinforce.trainer.steps", "2", "--stages.reinforce.trainer.groups_per_step", "4"]
     run(tmp_path, *rft_run)
     root = tmp_path / "runs" / "stages"

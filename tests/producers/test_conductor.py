@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from producers.conductor.core import Conductor, EvalOrder, Order, Seen, TrainOrder
 from producers.conductor.evaluation import EvaluationPlan
 from producers.conductor.pacing import Pace
-from rft.config import MAIN_SET
+from rft.config import MAIN_SET, Config
 from rft.evaluation.ids import EvalGroup, parse_group_id
 from schemas.events import Experience, ScoredExperience, Task, TrainingStep, WeightVersion
 
@@ -254,3 +254,52 @@ def test_groups_that_are_of_no_use_are_counted_until_the_next_gradient_step():
     assert conductor.barren == 0
     conductor.step(step_event(1, 1, 1, [5], kind="retire"))
     assert conductor.barren == 1
+
+
+def conductor(mode: str, steps: int = 3) -> tuple[Conductor, Pace]:
+    config = Config.model_validate(
+        {"run": {"mode": mode}, "trainer": {"steps": steps, "groups_per_step": 2, "max_staleness": 1}}
+    )
+    pace = Pace.of(config)
+    core = Conductor(pace, {MAIN_SET: EvaluationPlan(2, 2, 0)} if mode == "eval" else {}, MODEL, mode)
+    core.caught_up()
+    return core, pace
+
+
+def test_exploring_ends_when_the_tasks_of_all_steps_are_scored_and_asks_for_the_one_version() -> None:
+    core, pace = conductor("explore")
+    waiting = core.step(weights(0, 0))
+    assert len(waiting) == pace.bound
+    done: list[Task] = []
+    while waiting:
+        assert not core.done
+        done.append(task(waiting.pop(0)))
+        waiting += core.step(result(done[-1]))
+        waiting += core.step(result(done[-1]))  # a second member of its group
+        assert len(waiting) <= pace.bound
+    assert sorted(one.number for one in done) == list(range(6))
+    assert {one.min_version for one in done} == {0}
+    assert core.done
+    assert core.barren == 0
+    again, _ = conductor("explore")
+    assert [order for one in done for order in [*again.step(one), *again.step(result(one))]] == []
+    assert again.step(weights(0, 0)) == []
+    assert again.done
+
+
+def test_only_evaluating_issues_held_out_tasks_and_nothing_else() -> None:
+    core, _ = conductor("eval")
+    orders = core.step(weights(0, 0, final=True))
+    assert [type(order) for order in orders] == [EvalOrder, EvalOrder]
+    for order in orders:
+        assert not core.done
+        assert core.step(result(task(order))) == []
+    assert core.done
+
+
+def test_where_data_decide_no_task_is_issued_and_any_end_is_the_end() -> None:
+    core, _ = conductor("train")
+    assert core.step(weights(0, 0)) == []
+    assert not core.done
+    assert core.step(weights(1, 1, final=True)) == []
+    assert core.done
