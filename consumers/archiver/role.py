@@ -7,8 +7,6 @@ import threading
 import time
 from collections.abc import Mapping
 
-from kafka.errors import OffsetOutOfRangeError
-
 from consumers.archiver.copier import Copier, Rolling
 from rft.config import Config
 from rft.errors import ArchiveError, BrokerError, MissingRangeError
@@ -55,7 +53,7 @@ def _copied(config: Config, store: ArchiveStore, stop: threading.Event, once: bo
             _copy(config, store, reader, stop, once)
         return True
     except BrokerError as error:
-        if not isinstance(error.__cause__, OffsetOutOfRangeError):
+        if not isinstance(error.__cause__, MissingRangeError):
             raise
         return False  # retention was faster than we; the next start finds out what is gone
     except ArchiveError as error:
@@ -142,4 +140,7 @@ def _catch_up(reader: EventReader, copier: Copier, deadline: float | None) -> No
 
 
 def _poll(reader: EventReader) -> list[Event]:
-    return reader.poll(0.05, max_events=_BATCH)
+    try:
+        return reader.poll(0.05, max_events=_BATCH)
+    except MissingRangeError as error:
+        raise BrokerError("retention was faster than the archiver") from error

@@ -20,7 +20,7 @@ from consumers.processors.schemas_known import KnownSchemas
 from consumers.processors.shell import Shell
 from consumers.processors.summary import summary_line
 from rft.config import Config
-from rft.errors import BrokerError, RegistryError
+from rft.errors import BrokerError, MissingRangeError, RegistryError
 from rft.log.registry import open_registry
 from rft.log.topics import ensure_topics, topic_name
 from rft.rewards import make_scorer
@@ -50,6 +50,7 @@ def run(config: Config, stop: threading.Event) -> None:
         ConfigError: A reward or priority function cannot be found.
         BrokerError: The broker cannot be reached, or gave up on us.
         RegistryError: The schema registry refuses us or our schemas.
+        MissingRangeError: The log has deleted experiences or rewards before they were read.
     """
     registry = open_registry(config)
     rules = Rules(
@@ -90,6 +91,7 @@ async def _serve(config: Config, pipeline: Pipeline, stop: threading.Event, scra
             await shell.waiting.restore(offsets["experiences"].assigned(partitions))
         for one in offsets.values():
             one.reset(one.assigned(partitions))
+        shell.kept.assigned([(source, number) for source, one in offsets.items() for number in one.partitions])
         if shell.waiting is not None:
             shell.waiting.restored.set()
         logger.info("partitions %s", offsets["experiences"].partitions or "none")
@@ -116,7 +118,7 @@ async def _keep_time(app: faust.App, pipeline: Pipeline, shell: Shell, stop: thr
         await asyncio.sleep(TICK_S)
         if shell.failure.done():
             error = shell.failure.exception()
-            told = isinstance(error, RegistryError | BrokerError)
+            told = isinstance(error, RegistryError | BrokerError | MissingRangeError)
             raise error if told and error else BrokerError(f"an outcome could not be written: {error}")
         if app.should_stop:
             raise BrokerError(f"the Faust worker ended: {app.crash_reason or 'unknown cause, see the lines above'}")
@@ -126,6 +128,7 @@ async def _keep_time(app: faust.App, pipeline: Pipeline, shell: Shell, stop: thr
             committed = now
             await shell.commit(app)
         if now - reported >= SUMMARY_S:
+            shell.kept.look()
             logger.info(summary_line(pipeline.counts, before, now - reported, pipeline.open_groups, shell.unresolved))
             reported, before = now, Counter(pipeline.counts)
 
@@ -136,6 +139,7 @@ async def _close(app: faust.App, shell: Shell) -> None:
     await shell.settle(SETTLE_S)
     if not app.should_stop:
         await shell.commit(app)
+    await shell.kept.close()
     try:
         await asyncio.wait_for(app.stop(), STOP_S)
     except TimeoutError:

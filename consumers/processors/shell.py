@@ -10,6 +10,7 @@ from typing import Any
 
 import faust
 
+from consumers.processors.kept import Kept
 from consumers.processors.offsets import Offsets
 from consumers.processors.output import Output
 from consumers.processors.schemas_known import KnownSchemas
@@ -52,6 +53,7 @@ class Shell:
         """Dead letters on their way of events that their groups speak for as well."""
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Gets the exception when an outcome could not be written; the worker must end, its events come again."""
+        self.kept = Kept(config, self._end_with)
         self.waiting: WaitingShell | None = None
         """Only when external rewards are required."""
         if pipeline.room is not None:
@@ -93,8 +95,7 @@ class Shell:
         try:
             await self._schemas.wait_for(message)
         except RegistryError as error:
-            if not self.failure.done():
-                self.failure.set_exception(error)
+            self._end_with(error)
             # The worker ends now. Nothing more may be taken: later events must not be done with before this one.
             await asyncio.Event().wait()
         return offsets.owns(message.partition) and offsets.mark(message.partition) is mark
@@ -104,6 +105,7 @@ class Shell:
         if not self._offsets[source].owns(message.partition):
             return  # read before its partition was taken away
         self._offsets[source].mark(message.partition).started(message.offset)
+        self.kept.received((source, message.partition), message.offset)
         headers = tuple(message.headers or ())
         published_at = int((message.timestamp or 0) * 1000)
         event = Received(message.partition, message.offset, message.key, message.value, headers, published_at)
@@ -138,6 +140,8 @@ class Shell:
 
     async def commit(self, app: faust.App) -> None:
         """Commit what is done with."""
+        if self.kept.looking:
+            return
         for offsets in self._offsets.values():
             await offsets.commit(app)
         if self.waiting is not None:
@@ -147,6 +151,10 @@ class Shell:
     def unresolved(self) -> int:
         """Events taken whose outcome is not yet acknowledged."""
         return sum(offsets.unresolved for offsets in self._offsets.values())
+
+    def _end_with(self, error: Exception) -> None:
+        if not self.failure.done():
+            self.failure.set_exception(error)
 
     def _perform(self, action: Action, message: faust.types.tuples.Message | None) -> None:
         if isinstance(action, Remember | Release):

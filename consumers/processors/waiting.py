@@ -13,11 +13,11 @@ from consumers.processors.offsets import Offsets
 from consumers.processors.output import Output
 from consumers.processors.recent import RecentEvents
 from rft.config import Config
-from rft.errors import BrokerError, RewardError
+from rft.errors import RewardError
 from rft.log.changelog import positions, read_changelog
+from rft.log.kept import deleted
 from rft.log.places import Place, PlaceReader
 from rft.log.registry import open_registry
-from rft.log.topics import topic_name
 from rft.log.watermark import OffsetWatermark
 from rft.stream.actions import DeadLetter, Received, Release, Remember, Source
 from rft.stream.pipeline import Pipeline
@@ -195,17 +195,19 @@ class WaitingShell:
             return
         partition, offset = min(gone)
         first = await asyncio.to_thread(self._reader.first_offset, partition)
-        text = (
-            f"{len(gone)} experiences that waited for rewards are not on the log any more, the first at "
-            f"{topic_name(self._config, 'experiences')} {partition}:{offset}; that partition begins at {first}"
+        error = await asyncio.to_thread(
+            deleted,
+            self._config,
+            "experiences",
+            partition,
+            offset,
+            max(first, offset + 1),
+            "go on without experiences that waited (processor.external.skip_deleted = true)",
+            needed=f"{len(gone)} experiences that waited for rewards were there",
         )
         if not self._config.processor.external.skip_deleted:
-            raise BrokerError(
-                f"{text}. Keep experiences longer than rewards may take (log.experience_retention_hours, now "
-                f"{self._config.log.experience_retention_hours:g}), or go on without them "
-                "(processor.external.skip_deleted = true)"
-            )
-        logger.warning("%s; going on without them", text)
+            raise error
+        logger.warning("going on without what is missing, as processor.external.skip_deleted says: %s", error)
 
     async def _conclude(
         self,

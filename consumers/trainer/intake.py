@@ -7,9 +7,10 @@ import time
 from collections.abc import Collection, Iterable
 
 from rft.config import Config
-from rft.errors import BrokerError, DecodeError
+from rft.errors import BrokerError, DecodeError, MissingRangeError
 from rft.log.dead_letters import dead_letter_headers, earlier_failure
-from rft.log.events import Event, EventReader, EventWriter
+from rft.log.events import Event, EventReader, EventWriter, Position
+from rft.log.kept import SKIP, deleted, skip_or_raise
 from rft.log.topics import topic_name
 from rft.training.assembly import Assembly
 from rft.training.buffer import Group, GroupBuffer
@@ -19,6 +20,7 @@ from rft.training.progress import LogProgress
 from rft.training.sample import Sample, Wanted, read_payload, read_sample
 from schemas.events import ScoredExperience
 
+_REDO = "the steps after the checkpoint, or groups that wait in memory as pointers, need exactly these"
 Place = tuple[int, int]
 """(partition, offset) in ``ready``"""
 ENTITY = "ready"
@@ -34,14 +36,13 @@ class Intake:
     ) -> None:
         """Starts at the positions of ``progress``, or at the beginning of the log.
 
-        Raises BrokerError when the log no longer holds them.
+        Raises MissingRangeError when the log no longer holds them, unless ``log.skip_deleted``.
         """
         self._config = config
         self._writer = writer
         self._wanted = wanted
         positions = {(ENTITY, p): offset for p, offset in progress.positions.items()} if progress else None
-        # "none": a position that the log has lost must stop the trainer, not move it silently.
-        self._reader = EventReader(config, client_id(config), [ENTITY], positions=positions, auto_offset_reset="none")
+        self._reader = _reader_at(config, positions)
         begins = {p: offset for (_, p), offset in self._reader.positions.items()}
         self.progress = progress or LogProgress(begins)
         self.progress.cover(begins)
@@ -64,8 +65,13 @@ class Intake:
             self._reader.seek(ENTITY, partition, offset)
 
     def poll(self, timeout_s: float) -> list[Event]:
-        """New events, of any kind."""
-        return self._reader.poll(timeout_s, max_events=256)
+        """New events, of any kind. MissingRangeError when they were deleted, unless ``log.skip_deleted``."""
+        try:
+            return self._reader.poll(timeout_s, max_events=256)
+        except MissingRangeError as error:
+            skip_or_raise(self._config, error)
+            self._reader.seek(ENTITY, error.partition, error.end)
+            return []
 
     def take_in(self, events: Iterable[Event]) -> None:
         """Put what is for training into the buffer."""
@@ -115,7 +121,7 @@ class ExactReader:
     def samples(self, places: Collection[Place]) -> list[Sample]:
         """The samples at ``places``, in that order, with their arrays.
 
-        Raises BrokerError when the log no longer holds one of them, DecodeError when one is damaged.
+        Raises MissingRangeError when the log no longer holds one of them, DecodeError when one is damaged.
         """
         found = self._fetch(places)
         samples = []
@@ -156,7 +162,7 @@ class ExactReader:
                     wanted.discard(place)
             passed = next(((p, o) for p, o in sorted(wanted) if reader.positions[ENTITY, p] > o), None)
             if passed is not None:
-                raise BrokerError(f"{_name(self._config, passed)} is needed, but the log holds no event there")
+                raise deleted(self._config, ENTITY, *passed, passed[1] + 1, needed=_REDO)
         return found
 
     def _aim(self, places: Collection[Place]) -> EventReader:
@@ -167,18 +173,19 @@ class ExactReader:
                 f"{client_id(self._config)}-exact",
                 [ENTITY],
                 from_end=True,
-                auto_offset_reset="none",
+                needed=_REDO,
                 # Redoing reads back and forth; fetching far ahead would be thrown away each time.
                 max_partition_fetch_bytes=256 * 1024,
             )
         begins, ends = self._reader.begin_offsets(), self._reader.end_offsets()
         for (_, partition), end in ends.items():
             first = min((offset for p, offset in places if p == partition), default=end)
-            if not begins[ENTITY, partition] <= first <= end:
+            if first < begins[ENTITY, partition]:
+                raise deleted(self._config, ENTITY, partition, first, begins[ENTITY, partition], needed=_REDO)
+            if first > end:
                 raise BrokerError(
-                    f"{_name(self._config, (partition, first))} is needed, but the log holds offsets "
-                    f"{begins[ENTITY, partition]} to {end - 1} only: the rest was deleted by retention or belongs to "
-                    "another log. Start a new run under another run.name and log.namespace"
+                    f"the event at {topic_name(self._config, ENTITY)} {partition}:{first} is needed, but the log ends "
+                    f"at {end}: it is another log. Start a new run under another run.name and log.namespace"
                 )
             self._reader.seek(ENTITY, partition, first)
         return self._reader
@@ -189,5 +196,18 @@ def client_id(config: Config) -> str:
     return f"trainer-{config.trainer.model_key}"
 
 
-def _name(config: Config, place: Place) -> str:
-    return f"the event at {topic_name(config, ENTITY)} {place[0]}:{place[1]}"
+def _reader_at(config: Config, positions: dict[Position, int] | None) -> EventReader:
+    positions = dict(positions or {})
+    while True:
+        try:
+            return EventReader(
+                config,
+                client_id(config),
+                [ENTITY],
+                positions=positions,
+                needed="this is where training goes on",
+                choices=[SKIP],
+            )
+        except MissingRangeError as error:
+            skip_or_raise(config, error)
+            positions[ENTITY, error.partition] = error.end

@@ -34,8 +34,9 @@ logger = logging.getLogger(__name__)
 def run(config: Config, stop: StopEvent) -> None:
     """Train until ``trainer.steps`` are done or ``stop`` is set, then leave a checkpoint.
 
-    Raises BrokerError, PolicyError, WeightsError, CheckpointError, SamplerGapError, or FencedError when a later start
-    of the same trainer has taken over. Killed at any moment, the next call goes on as if nothing had happened.
+    Raises BrokerError, PolicyError, WeightsError, CheckpointError, SamplerGapError; MissingRangeError when the log no
+    longer holds what is to be read or redone; FencedError when a later start of the same trainer has taken over. Killed
+    at any moment, the next call goes on as if nothing had happened.
     """
     key = config.trainer.model_key
     for folder in (checkpoints_of(config.run.path, key), versions_of(config.run.path, key)):

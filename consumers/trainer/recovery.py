@@ -15,6 +15,7 @@ from consumers.trainer.learner import Learner, differences, made_with
 from rft.config import Config
 from rft.errors import CheckpointError, WeightsError
 from rft.log.events import EventReader
+from rft.log.kept import deleted
 from rft.stream.fence import Fence
 from rft.training.pool import Pool
 from rft.training.sample import Sample
@@ -27,6 +28,7 @@ BESIDE = "value_crc32"
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Record)
+_RECORDED = "the redo log, which is all that says how these weights were made, goes on there"
 Entry = tuple[tuple[int, int], TrainingStep]
 """An own event of ``steps`` and its (partition, offset)."""
 
@@ -57,7 +59,8 @@ def _digest(learner: Learner, announcer: Announcer) -> str:
 def read_entries(config: Config, learner: Learner) -> list[Entry]:
     """This trainer's redo log after what ``learner`` already holds, in order.
 
-    Raises CheckpointError when it does not continue the learner's state: then it is another run's log.
+    Raises CheckpointError when it does not continue the learner's state: then it is another run's log;
+    MissingRangeError when its beginning is needed and was deleted.
     """
     last = learner.last_record
     fence = Fence()
@@ -74,6 +77,8 @@ def read_entries(config: Config, learner: Learner) -> list[Entry]:
                 f"Give the new run another run.name, or delete {config.run.path} to start over"
             )
         entries = entries[1:]
+    elif entries:
+        _need_beginning(config)
     expected = learner.step
     for _, record in entries:
         expected += record.kind == "step"
@@ -205,6 +210,13 @@ class Redo:
         )
 
 
+def _need_beginning(config: Config) -> None:
+    with EventReader(config, f"{client_id(config)}-steps", ["steps"]) as reader:
+        for (entity, partition), begin in reader.begin_offsets().items():
+            if begin > 0:
+                raise deleted(config, entity, partition, 0, begin, needed=_RECORDED)
+
+
 def _same_state(entry: Entry, last: tuple[int, int], learner: Learner) -> bool:
     place, record = entry
     return place == last and record.step == learner.step and record.digest in ("", learner.recorded_digest)
@@ -214,8 +226,8 @@ def _own(
     config: Config, entity: str, kind: type[R], positions: dict[tuple[str, int], int]
 ) -> Iterator[tuple[tuple[int, int], R]]:
     """This trainer's records of a topic from ``positions`` (else the beginning) to its present end."""
-    key = config.trainer.model_key.encode()
-    with EventReader(config, f"{client_id(config)}-{entity}", [entity], positions=positions) as reader:
+    key, client = config.trainer.model_key.encode(), f"{client_id(config)}-{entity}"
+    with EventReader(config, client, [entity], positions=positions, needed=_RECORDED) as reader:
         ends = reader.end_offsets()
         while not reader.caught_up(ends):
             for event in reader.poll(1.0):

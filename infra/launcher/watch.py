@@ -13,7 +13,7 @@ from kafka.errors import KafkaError
 from infra.launcher.lag import LagMeter
 from infra.launcher.progress import Facts, Progress
 from rft.config import Config
-from rft.errors import RftError
+from rft.errors import MissingRangeError, RftError
 from rft.log.events import EventReader, Position
 
 PAUSE_S = 0.5
@@ -58,6 +58,9 @@ class Watcher:
                     EventReader(self._config, "launcher", _FOLLOWED, positions=self._positions) as reader,
                 ):
                     self._follow(reader, meter)
+            except MissingRangeError as error:
+                # Only what is shown suffers.
+                self._positions[error.entity, error.partition] = error.end
             except (RftError, KafkaError) as error:
                 log.debug("the log cannot be followed now: %s", error)
                 self._stop.wait(RETRY_S)

@@ -136,6 +136,15 @@ class Evaluator:
         """Whether an evaluation is under way."""
         return any(not self._complete(key) for key in self._wanted)
 
+    @property
+    def pending(self) -> set[int]:
+        """Versions whose evaluation is under way: some of its tasks are issued and have no result yet."""
+        return {
+            key[0]
+            for key in self._wanted
+            if not self._complete(key) and len(self._of(*key).results) < len(self._of(*key).issued)
+        }
+
     def news(self) -> list[Outcome]:
         """Evaluations that became complete since the last call."""
         fresh = [key for key in self._wanted if key not in self._reported and self._complete(key)]

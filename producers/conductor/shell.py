@@ -11,6 +11,7 @@ from producers.conductor.barren import explain_barren_groups
 from producers.conductor.core import Conductor, EvalOrder, Order, Seen, TrainOrder
 from producers.conductor.evaluation import plans_of
 from producers.conductor.fixed import fixed_weights
+from producers.conductor.memory import Memory
 from producers.conductor.orders import task_of
 from producers.conductor.pacing import Pace
 from rft.config import Config
@@ -35,7 +36,8 @@ def run(config: Config, stop: threading.Event) -> None:
     """Issue tasks until the final weights are evaluated, or ``stop`` is set.
 
     Raises ConfigError for a task source that cannot be used, BrokerError when the log cannot be read or written,
-    BarrenRunError when ``trainer.max_barren_groups`` groups in a row were of no use to the trainer.
+    BarrenRunError when ``trainer.max_barren_groups`` groups in a row were of no use to the trainer, MissingRangeError
+    when what it must know was deleted from the log.
     """
     splits = open_sources(config)
     core = Conductor(Pace.of(config), plans_of(config), config.trainer.model_key, config.run.mode)
@@ -55,6 +57,7 @@ class _Shell:
         self._writer = writer
         self._progress_at = time.monotonic() + PROGRESS_S
         self._reads_results = True
+        self._memory = Memory(config, reader)
         self._fixed = config.run.mode in ("explore", "eval")
         """Nobody trains: the conductor announces the weights, and scored tasks are done with."""
         items = splits.train.items if isinstance(splits.train, FiniteTasks) else ()
@@ -74,7 +77,9 @@ class _Shell:
             self._writer.send("weights", event)
             self._writer.flush(FLUSH_TIMEOUT_S)
             self._core.step(event)
-        self._issue(self._core.caught_up())
+        orders = self._core.caught_up()
+        self._memory.check(self._core.evaluator.pending)
+        self._issue(orders)
         while not stop.is_set() and not self._core.done:
             self._read_results_when_awaited()
             self._issue(self._feed(self._reader.poll(POLL_S)))
@@ -93,6 +98,7 @@ class _Shell:
             seen = _read(event, self._reads_all)
             if seen is not None:
                 self._remember(seen)
+                self._memory.note(seen)
                 orders += self._core.step(seen)
         return orders
 

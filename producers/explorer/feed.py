@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from kafka import AsyncConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from producers.explorer.backlog import Delivery
 from producers.explorer.ledger import TaskLedger
 from rft.config import Config
 from rft.errors import DecodeError
 from rft.log.clients import make_consumer
+from rft.log.ends import ask_offsets
+from rft.log.kept import SKIP, deleted, skip_or_raise
 from rft.log.patience import Patience
 from rft.log.registry import open_registry
 from rft.log.topics import topic_name
@@ -56,6 +58,7 @@ class TaskFeed(AsyncConsumerRebalanceListener):
             refuse: Takes a message (kafka-python's ConsumerRecord) that is no task, and why. The message counts
                 as done when it returns.
         """
+        self._config = config
         self._topic = topic_name(config, "tasks")
         self._max_bytes = config.log.max_message_bytes
         registry = open_registry(config)
@@ -71,7 +74,9 @@ class TaskFeed(AsyncConsumerRebalanceListener):
         self._patience = Patience(f"cannot take tasks from {self._topic}")
         self.error: Exception | None = None
         """What ended the thread, if it was not :meth:`close`."""
-        self._consumer: KafkaConsumer = make_consumer(config, member_id, f"{config.log.namespace}.explorers")
+        group = f"{config.log.namespace}.explorers"
+        # "none": tasks that the log has lost must stop the explorer, not be passed over.
+        self._consumer: KafkaConsumer = make_consumer(config, member_id, group, auto_offset_reset="none")
         self._consumer.subscribe([self._topic], listener=self)
         self._thread = threading.Thread(target=self._run, name="task-feed", daemon=True)
 
@@ -134,11 +139,29 @@ class TaskFeed(AsyncConsumerRebalanceListener):
     def _poll(self) -> dict[TopicPartition, list[Any]]:
         try:
             batches: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=POLL_MS)
+        except NoOffsetForPartitionError as error:
+            self._consumer.seek_to_beginning(*error.args[0])
+            return {}
+        except OffsetOutOfRangeError as error:
+            for partition, offset in error.args[0].items():
+                self._go_on_behind(partition, offset)
+            return {}
         except KafkaError as error:
             self._patience.bear(error)
             return {}
         self._patience.eased()
         return batches
+
+    def _go_on_behind(self, partition: TopicPartition, offset: int) -> None:
+        """Raises MissingRangeError when tasks were deleted, unless ``log.skip_deleted``."""
+        begin = ask_offsets(self._consumer.beginning_offsets, [partition])[partition]
+        if offset < begin:
+            number = partition.partition
+            missing = deleted(
+                self._config, "tasks", number, offset, begin, SKIP, needed="no explorer had finished them"
+            )
+            skip_or_raise(self._config, missing)
+        self._consumer.seek(partition, begin)
 
     def _settle(self) -> None:
         """Enter in the ledger what was acknowledged since the last time."""

@@ -42,7 +42,8 @@ log = logging.getLogger("rft")
 def run(config: Config, stop: threading.Event) -> None:
     """Roll out tasks until ``stop`` is set. Unfinished tasks are left to the other explorers.
 
-    Raises BrokerError, PolicyError, WeightsError or ConfigError when the explorer cannot do its work.
+    Raises BrokerError, PolicyError, WeightsError or ConfigError when the explorer cannot do its work, MissingRangeError
+    when tasks were deleted before anyone had finished them.
     """
     member_id = f"explorer-{platform.node()}-{os.getpid()}"
     resolve(config.rollout.workflow)  # what is wrong in the configuration shows before a model is loaded

@@ -61,6 +61,9 @@ class LogConfig(Section):
     """Retention of experiences and rewards: longer than the longest reward delay."""
     audit_retention_hours: float = Field(default=24 * 365, gt=0)
     """Retention of steps and dead letters."""
+    skip_deleted: bool = False
+    """Go on, with a warning, where retention has deleted what an explorer, a processor or a trainer was to read next.
+    By default it stops and names the range. What a step's repetition needs is never skipped."""
     session_timeout_ms: int = Field(default=6000, ge=6000, le=300_000)
     """Consumer group session: how soon a dead member's partitions move."""
 

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from kafka.errors import OffsetOutOfRangeError
-
 from rft.config import Config
 from rft.errors import BrokerError, MissingRangeError
 from rft.log.clients import bootstrap_servers, make_consumer
@@ -165,10 +163,8 @@ class _Intake:
         while not self._waiting[wanted] and wanted in self._open:
             try:
                 events = self._reader.poll(0.2, max_events=2000)
-            except BrokerError as error:
-                if isinstance(error.__cause__, OffsetOutOfRangeError):
-                    raise self._gap() from error
-                raise
+            except MissingRangeError as error:
+                raise self._gap() from error
             for event in events:
                 self._put(event)
             for partition in list(self._open):

@@ -39,12 +39,16 @@ class PlaceReader:
         """
         found: dict[Place, Event] = {}
         deadline = time.monotonic() + timeout_s
-        try:
-            for partition in sorted({partition for partition, _ in places}):
-                offsets = sorted({offset for p, offset in places if p == partition})
-                self._read_partition(TopicPartition(self._topic, partition), offsets, found, deadline)
-        except KafkaError as error:
-            raise BrokerError(f"cannot fetch events of {self._topic}: {error}") from error
+        for partition in sorted({partition for partition, _ in places}):
+            offsets = sorted({offset for p, offset in places if p == partition})
+            while True:
+                try:
+                    self._read_partition(TopicPartition(self._topic, partition), offsets, found, deadline)
+                    break
+                except KafkaError as error:
+                    if not error.retriable or time.monotonic() > deadline:
+                        raise BrokerError(f"cannot fetch events of {self._topic}: {error}") from error
+                    time.sleep(0.2)
         return found
 
     def first_offset(self, partition: int) -> int:

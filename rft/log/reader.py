@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from kafka import TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from rft.config import Config
-from rft.errors import BrokerError, DecodeError, TopicError
+from rft.errors import BrokerError, DecodeError, MissingRangeError, TopicError
 from rft.log.clients import make_consumer
 from rft.log.ends import EndOffsets, ask_offsets
+from rft.log.kept import deleted
 from rft.log.patience import Patience
 from rft.log.registry import open_registry
 from rft.log.topics import topic_name
@@ -71,19 +72,29 @@ class EventReader:
         *,
         positions: Mapping[Position, int] | None = None,
         from_end: bool = False,
+        needed: str = "reading was to go on there",
+        choices: Collection[str] = (),
         **consumer_options: Any,
     ) -> None:
         """``positions`` maps (entity, partition) to the next offset to read; others start at the beginning, or at
-        the end if ``from_end``. BrokerError if the broker cannot be reached, or the log does not reach from the
-        positions on; TopicError if a topic is missing.
+        the end if ``from_end``. ``needed`` and ``choices`` are for the error when the log has deleted what comes next,
+        see :func:`rft.log.kept.deleted`.
+
+        Raises:
+            BrokerError: The broker cannot be reached, or its log ends before the positions.
+            TopicError: A topic is missing.
+            MissingRangeError: The log begins after the positions.
         """
+        self._config = config
+        self._needed, self._choices = needed, tuple(choices)
         self._entities = {topic_name(config, entity): entity for entity in entities}
         self._ends = EndOffsets(config, client_id)
         self._patience = Patience(f"cannot read {', '.join(self._entities)}")
         self._max_bytes = config.log.max_message_bytes
         registry = open_registry(config)
         self._writer_schemas = None if registry is None else registry.find
-        self._consumer = make_consumer(config, client_id, **consumer_options)
+        # "none": what the log has lost must stop the reader, not move it silently.
+        self._consumer = make_consumer(config, client_id, **{"auto_offset_reset": "none", **consumer_options})
         try:
             self._partitions = self._find_partitions()
             self._consumer.assign(list(self._partitions.values()))
@@ -100,10 +111,14 @@ class EventReader:
     def poll(self, timeout_s: float = 0.5, max_events: int = 500) -> list[Event]:
         """Events, in order within each partition; empty if none came within ``timeout_s``.
 
-        A broker that is away is borne for a minute; then, or if trying again cannot help, BrokerError.
+        A broker that is away is borne for a minute; then, or if trying again cannot help, BrokerError. What retention
+        has deleted before it was read is a MissingRangeError; :meth:`seek` behind it to go on.
         """
         try:
             batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_events)
+        except OffsetOutOfRangeError:
+            self._refuse_positions()
+            return []
         except KafkaError as error:
             self._patience.bear(error)
             return []
@@ -192,22 +207,30 @@ class EventReader:
         ends = self.end_offsets() if saved or from_end else {}
         for where, partition in self._partitions.items():
             offset = saved.get(where, ends[where] if from_end else begins[where])
-            if where in saved and not begins[where] <= offset <= ends[where]:
-                raise BrokerError(_out_of_reach(partition, offset, begins[where], ends[where]))
+            if where in saved and offset < begins[where]:
+                raise self._missing(where, offset, begins[where])
+            if where in saved and offset > ends[where]:
+                raise BrokerError(_not_this_log(partition, offset, ends[where]))
             self.seek(*where, offset)
+
+    def _refuse_positions(self) -> None:
+        begins, ends = self.begin_offsets(), self.end_offsets()
+        for where, at in self._positions.items():
+            if at < begins[where]:
+                raise self._missing(where, at, begins[where])
+            if at > ends[where]:
+                raise BrokerError(_not_this_log(self._partitions[where], at, ends[where]))
+
+    def _missing(self, where: Position, start: int, end: int) -> MissingRangeError:
+        return deleted(self._config, *where, start, end, *self._choices, needed=self._needed)
 
     def _by_position(self, offsets: Mapping[TopicPartition, int]) -> dict[Position, int]:
         return {where: offsets[partition] for where, partition in self._partitions.items()}
 
 
-def _out_of_reach(partition: TopicPartition, offset: int, begin: int, end: int) -> str:
-    where = f"topic {partition.topic}, partition {partition.partition}: reading is to go on at offset {offset}"
-    if offset > end:
-        return (
-            f"{where}, but the log ends at {end}: it is not the log that this position was saved for (an embedded "
-            "broker's log ends with its run). Start a new run, or name the cluster that holds the old log"
-        )
+def _not_this_log(partition: TopicPartition, offset: int, end: int) -> str:
     return (
-        f"{where}, but the log begins at {begin}: the events between were deleted by retention. Start a new run, "
-        "and set log.experience_retention_hours longer than a run may be interrupted"
+        f"topic {partition.topic}, partition {partition.partition}: reading is to go on at offset {offset}, but the "
+        f"log ends at {end}: it is not the log that this position was saved for (an embedded broker's log ends with "
+        "its run). Start a new run, or name the cluster that holds the old log"
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from deleting import delete_before
 
 from consumers.archiver import run
 from infra.broker import open_broker
@@ -194,16 +195,6 @@ def test_what_retention_deleted_before_it_was_copied_is_named(
         with pytest.raises(MissingRangeError) as caught:
             list(view.read("ready"))
     assert (caught.value.start, caught.value.end) == (20, 30)
-
-
-def delete_before(config: Config, entity: str, offset: int) -> None:
-    from kafka import TopicPartition
-
-    from rft.log.clients import make_admin
-
-    admin = make_admin(config, "test")
-    admin.delete_records({TopicPartition(topic_name(config, entity), 0): offset})
-    admin.close()
 
 
 PROGRAM = """
