@@ -38,11 +38,12 @@ def run_plan(
     outcome = Outcome(seed)
     began = time.monotonic()
     node = ProxiedNode(folder)
-    node.start()
     try:
         for scenario in plan:
             if enough():
                 break
+            node.proxy.mend()
+            node.ensure_started()
             here = Deployment(folder / f"deployment-{scenario.number}", model, node, scenario)
             try:
                 _run_scenario(scenario, here, outcome, tell, enough)

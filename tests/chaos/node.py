@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -12,6 +13,9 @@ from infra.broker import BrokerProcess
 from infra.kafka_node import KafkaNode
 from infra.ports import HOST, free_port
 from rft.config import Config
+from rft.errors import BrokerError
+
+TRIES = 3
 
 
 class ProxiedNode:
@@ -39,7 +43,17 @@ class ProxiedNode:
         """For those who watch it."""
 
     def start(self) -> None:
+        """Start it, also after a kill. A busy machine may need more than one try; BrokerError after the last."""
+        for _ in range(TRIES - 1):
+            with contextlib.suppress(BrokerError):
+                self._process.start()
+                return
         self._process.start()
+
+    def ensure_started(self) -> None:
+        """Start it if it does not run."""
+        if not self._process.alive():
+            self.start()
 
     def stop(self) -> None:
         self._process.stop()

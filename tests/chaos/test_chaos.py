@@ -12,7 +12,6 @@ SEED = 7
 KINDS = (
     "kill -9 trainer",
     "SIGSTOP processor",
-    "SIGSTOP explorer",
     "kill -9 broker",
     "1 % poison",
     "full disk",

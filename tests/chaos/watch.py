@@ -33,7 +33,8 @@ class Watch:
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join(20)
+        if self._thread.is_alive():
+            self._thread.join(20)
 
     def wrote(self, entity: str, since_ms: int, by: str = "") -> bool:
         """Whether an event with a later time stamp has come, from a writer whose name, ended by ``$``, holds ``by``."""
