@@ -48,7 +48,7 @@ def test_the_model_loads_without_the_example_and_knows_where_a_turn_ends(example
     example.make_model(tmp_path / "model")
     model, tokenizer = load_model(tmp_path / "model", device="cpu"), load_tokenizer(tmp_path / "model")
     assert 134_000_000 < model.num_parameters() < 135_000_000
-    assert [tokenizer.decode([token]) for token in end_tokens(model, tokenizer)] == ["<|im_end|>"]
+    assert [tokenizer.decode([token]) for token in end_tokens(model.generation_config, tokenizer)] == ["<|im_end|>"]
     prompt = tokenizer.encode("Sum: 2 + 3 =")
     assert tokenizer.decode(prompt) == "Sum: 2 + 3 ="
     import torch
