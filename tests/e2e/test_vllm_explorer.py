@@ -1,0 +1,68 @@
+"""A whole pipeline whose explorer generates with vLLM: it learns, and it outlives its engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from brokers import require_vllm
+from pipeline import Pipeline, read_log, settings
+
+from rft.weights.checkpoint import versions_of
+from tests.rft.policy.tiny_policy import make_model
+
+pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.timeout(600)]
+
+STEPS = 40
+
+
+def engine_of(run: Pipeline) -> list[psutil.Process]:
+    """vLLM's processes beneath the run's explorer."""
+    found = []
+    for explorer in run.role("explorer"):
+        found += [process for process in explorer.children(recursive=True) if process.name().startswith("VLLM")]
+    return found
+
+
+def newest_version(run: Pipeline) -> int:
+    folders = versions_of(run.config.run.path, run.config.trainer.model_key).glob("v*")
+    return max((int(folder.name[1:]) for folder in folders), default=-1)
+
+
+def test_reward_rises_and_a_killed_engine_costs_no_rollout(
+    pipeline: Callable[..., Pipeline], tmp_path: Path, embedded_broker: str
+) -> None:
+    require_vllm()
+    model = make_model(tmp_path / "model", 0, head_dim=32)
+    run = pipeline(
+        settings(
+            tmp_path,
+            model,
+            embedded_broker,
+            rollout={"samples": 8, "deadline_s": 60},
+            policy={"engine": "vllm", "max_batch": 64},
+            processor={"rewards": [{"function": "tests.e2e.counting_rewards:share_of_a"}], "group_deadline_s": 120},
+            trainer={"steps": STEPS, "groups_per_step": 8, "learning_rate": 3e-3, "max_staleness": 1},
+            eval={"tasks": 8},
+            launcher={"backoff_s": 0.1},
+        )
+    )
+    run.wait_until(lambda: newest_version(run) >= 8, 240, "weight version 8")
+    first = engine_of(run)
+    assert first, run.tail()
+    first[0].kill()
+    assert run.wait(300) == 0, run.tail()
+    assert not psutil.wait_procs(first, timeout=10)[1]
+
+    log = read_log(run.config)
+    rewards = [step.metrics["reward_mean"] for step in log.lineage]
+    assert len(rewards) == STEPS
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.3, rewards
+    # The engine took what it was writing with it; the explorer did not pass that off as failed rollouts.
+    logs = (run.config.run.path / "logs").glob("explorer*.log")
+    assert any("engine died" in file.read_text(errors="replace") for file in logs)
+    assert [experience.experience_id for experience in log.experiences if experience.error] == []
+    written = {int(version) for experience in log.experiences for version in experience.versions}
+    assert len(written) >= STEPS // 2
