@@ -63,7 +63,7 @@ def test_a_killed_conductor_goes_on_where_the_log_stands(role_config: RoleConfig
         assert conductor.process.wait(30) == 0
         output = conductor.log_path.read_text()
         everything = log.read("tasks", wait_s=1.0)
-    assert f"evaluated weight version {STEPS}: mean reward 1.000 on {EVALS} held-out tasks" in output
+    assert f"evaluated weight version {STEPS} on held_out: mean reward 1.000, {EVALS} tasks" in output
     assert sorted(t.number for t in everything if t.split == "train") == list(range(STEPS * GROUPS))
     assert len({t.group_id for t in everything}) == len(everything)
     train = {t.prompt for t in everything if t.split == "train"}
