@@ -64,7 +64,8 @@ class VllmPolicy:
         except BaseException:
             self._loop.close(self._stop())
             raise
-        model = self._engine.model_config
+        engine: Any = self._engine  # set by _start
+        model = engine.model_config
         self._context = int(model.max_model_len)
         self._vocabulary = int(model.get_vocab_size())
 
