@@ -152,3 +152,24 @@ def test_a_log_that_started_from_another_model_is_refused(embedded_broker, new_r
     )
     with pytest.raises(CheckpointError, match=r"redoing step 1 led to|another model"):
         train(changed)
+
+
+def test_redone_steps_may_stray_as_far_as_somebody_has_allowed(embedded_broker, new_run):
+    config = new_run(embedded_broker, "run", steps=8, checkpoint_interval=5)
+    train(config)
+    before = versions_of(config)
+    shutil.rmtree(config.run.path / "checkpoints" / "policy" / "step-00000008")
+
+    def with_trainer(**changes):
+        trainer = config.trainer.model_copy(update={"micro_batch_tokens": 20, "steps": 10} | changes)
+        return config.model_copy(update={"trainer": trainer})
+
+    with pytest.raises(CheckpointError, match=r"micro_batch_tokens was 16384, is 20.*set trainer.redo_tolerance"):
+        train(with_trainer())
+    with pytest.raises(CheckpointError, match=r"differ by up to .* allows for 1e-30"):
+        train(with_trainer(redo_tolerance=1e-30))
+    train(with_trainer(redo_tolerance=1e-3))
+    assert [s.step for s in steps_of(config)] == list(range(1, 11))
+    assert versions_of(config)[: len(before)] == before
+    train(with_trainer(steps=11))
+    assert versions_of(config)[-1].step == 11
