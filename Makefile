@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VLLM_STAMP := $(VENV)/.vllm-installed
-# Most tests wait for brokers and processes, so three workers suit two cores.
+# Most tests wait for brokers and processes, so three workers suit two cores. Those that drive whole pipelines or load
+# vLLM take both cores, so they come after the others, one at a time.
 PYTEST_ARGS ?= -q -n 3 --dist worksteal
+HEAVY := e2e or chaos or vllm or deepspeed
 # Each kind of fault twice takes about eight minutes.
 N ?= 28
 SEED ?= 0
@@ -39,8 +41,10 @@ quickstart: $(STAMP)  ## Train a small model through a real log and write a repo
 	@$(BIN)/rft run examples/quickstart/quickstart.toml
 
 test: $(STAMP) $(VLLM_STAMP)  ## Run all tests (set KAFKA_HOME and REGISTRY_HOME to include those on Apache Kafka and a schema registry)
-	@echo "==> Running the tests"
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@echo "==> Running the tests (pytest's exit code 5 says that none of this kind was chosen)"
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not ($(HEAVY))" || [ $$? -eq 5 ]
+	@echo "==> Running those that need the whole machine"
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) -n 0 -m "$(HEAVY)" || [ $$? -eq 5 ]
 
 chaos: $(STAMP)  ## Inject N=28 faults (SEED=0) into pipelines on Apache Kafka and audit their logs; needs KAFKA_HOME
 	@echo "==> Injecting $(N) faults drawn from seed $(SEED); CHAOS_ARGS=--help lists further options"

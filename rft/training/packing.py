@@ -20,8 +20,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 ATTENTION = "sdpa_by_sequence"
 """Name of :func:`attend_by_sequence` in transformers' registry."""
 AUTO_WASTE = 1.1
-"""``packing = "auto"``: pack when padded rows hold so many times the tokens of their sequences. Measured by
-``benchmarks/trainer.py``: below it padding costs less than attention over runs of sequences."""
+"""``packing = "auto"``: pack when padded rows hold so many times the tokens of their sequences. Chosen, not
+swept; ``benchmarks/trainer.py`` measures both sides of it."""
 _TOLERANCE = 1e-3
 
 

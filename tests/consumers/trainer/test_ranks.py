@@ -14,6 +14,8 @@ from rft.errors import CheckpointError
 from rft.policy.loading import read_weights
 from rft.weights.checkpoint import fetch
 
+pytestmark = pytest.mark.deepspeed
+
 GROUPS, SIZE, STEPS = 30, 4, 8
 
 
