@@ -150,7 +150,8 @@ class WeightsLineage:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
-            "weights": asdict(self.weights),
+            # The layout of a transfer, as bytes, says nothing of where weights come from.
+            "weights": {name: value for name, value in asdict(self.weights).items() if not isinstance(value, bytes)},
             "previous": self.previous,
             "steps_in_all": self.steps_in_all,
             "experiences_in_all": self.experiences_in_all,
