@@ -20,6 +20,11 @@ from brokers import require_kafka_home
 
 DRIVER = Path(__file__).with_name("drive_launch.py")
 FOREVER = "import time\nwhile True: time.sleep(1)"
+POLITE = (
+    "import signal, sys\n"
+    "def stop(*_): print('clean', flush=True); sys.exit(0)\n"
+    f"signal.signal(signal.SIGTERM, stop)\nprint('ready', flush=True)\n{FOREVER}"
+)
 STUBBORN = f"import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('deaf', flush=True)\n{FOREVER}"
 PUBLISH = """
 import sys
@@ -67,6 +72,11 @@ class Launched:
 
     def wait_for(self, text: str, timeout_s: float = 20) -> None:
         self.until(lambda: text in self.text, timeout_s, text)
+
+    def wait_for_log(self, name: str, text: str, timeout_s: float = 30) -> None:
+        """Until a role has printed this: before, it may not have got so far as to heed a signal."""
+        log = self.path / "logs" / f"{name}.log"
+        self.until(lambda: log.exists() and text in log.read_text(), timeout_s, f"{text} in {log}")
 
     def until(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
         deadline = time.monotonic() + timeout_s
@@ -169,13 +179,10 @@ def test_a_role_that_names_the_same_lasting_error_twice_ends_the_run(launched):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_interrupt_stops_everything_cleanly(launched, number):
-    polite = (
-        "import signal, sys, time\n"
-        "def stop(*_): print('clean', flush=True); sys.exit(0)\n"
-        f"signal.signal(signal.SIGTERM, stop)\n{FOREVER}"
-    )
-    run = launched({"conductor": polite, "explorer-0": polite})
+    run = launched({"conductor": POLITE, "explorer-0": POLITE})
     children = run.wait_for_children(3)
+    run.wait_for_log("conductor", "ready")
+    run.wait_for_log("explorer-0", "ready")
     run.process.send_signal(number)
     assert run.end() == 130
     assert_gone(children)
@@ -230,15 +237,11 @@ def test_an_interrupt_while_everything_starts_leaves_no_process(launched, delay_
 
 
 def test_a_closed_terminal_stops_the_run_cleanly(launched, tmp_path):
-    polite = (
-        "import signal, sys\n"
-        "def stop(*_): print('clean', flush=True); sys.exit(0)\n"
-        f"signal.signal(signal.SIGTERM, stop)\n{FOREVER}"
-    )
     ours, theirs = os.openpty()
-    run = launched({"conductor": polite}, terminal=theirs)
+    run = launched({"conductor": POLITE}, terminal=theirs)
     os.close(theirs)
     children = run.wait_for_children(2)
+    run.wait_for_log("conductor", "ready")
     os.close(ours)
     run.process.send_signal(signal.SIGHUP)
     assert run.end() == 130
