@@ -28,7 +28,7 @@ from rft.errors import PolicyError
 from rft.training.batch import MicroBatch, StepBatch, micro_batches, pieces, shares
 from rft.training.engines.channel import Channel
 from rft.training.engines.model import TrainedModel, prepare_torch
-from rft.training.engines.torch_engine import learning_rate_of
+from rft.training.engines.torch_engine import learning_rate_of, step_metrics
 from rft.training.objective import Models, Objective
 
 BUCKET_BYTES = 256 * 2**20
@@ -112,14 +112,7 @@ class Shard:
             norms.append(self._update() if dealt else 0.0)
         for words, tensors in self.channel.gather(*lesson.totals.message()):
             lesson.totals.absorb(words, tensors)
-        finite = [norm for norm in norms if np.isfinite(norm)]
-        metrics = lesson.metrics() | {
-            "grad_norm": sum(finite) / max(len(finite), 1),
-            "skipped": 1 - len(finite) / len(norms),
-            "learning_rate": learning_rate,
-            "step_s": time.perf_counter() - started,
-        }
-        return {name: value for name, value in metrics.items() if np.isfinite(value)}
+        return step_metrics(lesson, norms, learning_rate, time.perf_counter() - started)
 
     def tensors(self) -> dict[str, Tensor]:
         """All weights, whole, in float32 and on the CPU; on other ranks than 0 nothing of use."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rft.config import Config
 from rft.training.batch import MicroBatch, StepBatch, micro_batches
 from rft.training.engines.model import TrainedModel, prepare_torch
-from rft.training.objective import Models, Objective
+from rft.training.objective import Lesson, Models, Objective
 
 
 class TorchEngine:
@@ -71,14 +71,7 @@ class TorchEngine:
             for piece in self._pieces(batch, update.units):
                 lesson.loss(update, piece, models).backward()
             norms.append(self._update())
-        finite = [norm for norm in norms if np.isfinite(norm)]
-        metrics = lesson.metrics() | {
-            "grad_norm": sum(finite) / max(len(finite), 1),
-            "skipped": 1 - len(finite) / len(norms),
-            "learning_rate": learning_rate,
-            "step_s": time.perf_counter() - started,
-        }
-        return {name: value for name, value in metrics.items() if np.isfinite(value)}
+        return step_metrics(lesson, norms, learning_rate, time.perf_counter() - started)
 
     def serialized(self) -> bytes:
         """See :class:`rft.training.engines.base.Engine`."""
@@ -149,3 +142,15 @@ class TorchEngine:
 def learning_rate_of(number: int, highest: float, warmup_steps: int) -> float:
     """Of step ``number`` (from 1): rises linearly over ``warmup_steps``."""
     return highest * min(1.0, number / max(warmup_steps, 1))
+
+
+def step_metrics(lesson: Lesson, norms: list[float], learning_rate: float, step_s: float) -> dict[str, float]:
+    """Metrics of a step whose updates had gradients of these ``norms``; what is not finite is left out."""
+    finite = [norm for norm in norms if np.isfinite(norm)]
+    metrics = lesson.metrics() | {
+        "grad_norm": sum(finite) / max(len(finite), 1),
+        "skipped": 1 - len(finite) / len(norms),
+        "learning_rate": learning_rate,
+        "step_s": step_s,
+    }
+    return {name: value for name, value in metrics.items() if np.isfinite(value)}
