@@ -1,4 +1,5 @@
-"""Brokers for tests: real ones, shared by a whole session; each test gets topics of its own by its namespace.
+"""Brokers for tests: real ones, shared by a whole session; each test gets topics of its own by its namespace. And the
+quickstart's model.
 
 `embedded_broker` is the in-memory one, `kafka_broker` Apache Kafka from KAFKA_HOME, `registry` a schema registry from
 REGISTRY_HOME. Without these variables the tests that need them are skipped, unless the environment's RFT_REQUIRE names
@@ -7,8 +8,10 @@ REGISTRY_HOME. Without these variables the tests that need them are skipped, unl
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,3 +91,16 @@ def any_config(any_broker: str, make_config: ConfigMaker) -> Config:
     config = make_config(any_broker)
     ensure_topics(config)
     return config
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quickstart's model."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "quickstart"))
+    try:
+        from make_model import make_model
+    finally:
+        sys.path.pop(0)
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    make_model(folder)
+    return folder
