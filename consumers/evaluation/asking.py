@@ -18,7 +18,8 @@ from rft.tasks.base import TaskItem
 from rft.tasks.finite import seed_of
 from rft.tasks.splits import open_sources
 from rft.workflows.base import Trajectory, resolve
-from schemas.events import Experience, ScoredExperience, Task
+from rft.workflows.experiences import rolled_out
+from schemas.events import ScoredExperience, Task
 
 Progress = Callable[[int, int], None]
 """Told (done, total) after each answer."""
@@ -128,28 +129,7 @@ class HeldOut:
 
 
 def _scored(task: Task, sample: int, trajectory: Trajectory, scorer: Scorer) -> ScoredExperience:
-    experience = Experience(
-        experience_id=f"{task.group_id}/{sample}",
-        group_id=task.group_id,
-        number=task.number,
-        sample=sample,
-        split=task.split,
-        group_size=task.samples,
-        prompt=trajectory.prompt,
-        response=trajectory.response,
-        answer=task.answer,
-        created_at=0,
-        source="bench",
-        model="",
-        tokens=trajectory.tokens,
-        action_mask=trajectory.action_mask,
-        logprobs=trajectory.logprobs,
-        versions=trajectory.versions,
-        temperature=task.temperature,
-        top_p=task.top_p,
-        finish_reason=trajectory.finish_reason,
-        metadata=task.metadata,
-    )
+    experience = rolled_out(task, sample, trajectory, source="bench", model="", now_ms=0, duration_ms=0)
     reward, rewards = scorer(experience)
     return ScoredExperience(
         experience=experience,

@@ -10,12 +10,12 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
-from producers.explorer import experiences
 from producers.explorer.backlog import Backlog, Delivery
 from producers.explorer.rollouts import roll_out
 from rft.config import RolloutConfig
 from rft.errors import RolloutError
 from rft.policy.base import Policy
+from rft.workflows import experiences
 from rft.workflows.base import Workflow
 from schemas.events import Experience
 

@@ -16,7 +16,6 @@ import time
 from typing import Any
 
 from producers.explorer.backlog import Delivery
-from producers.explorer.experiences import failed
 from producers.explorer.feed import TaskFeed
 from producers.explorer.follower import WeightsFollower
 from producers.explorer.pool import RolloutPool
@@ -29,6 +28,7 @@ from rft.policy.opening import open_policy
 from rft.weights.checkpoint import TRANSPORT as CHECKPOINT
 from rft.weights.choosing import COLLECTIVE
 from rft.workflows.base import resolve
+from rft.workflows.experiences import failed
 from schemas.events import Experience, Member
 
 TICK_S = 0.1

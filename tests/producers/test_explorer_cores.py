@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.explorer import experiences
 from producers.explorer.backlog import Backlog, Delivery
 from producers.explorer.ledger import TaskLedger
 from producers.explorer.rollouts import roll_out, sampling_of
 from rft.errors import EngineDiedError, RolloutError
 from rft.policy.base import Sampling
+from rft.workflows import experiences
 from rft.workflows.base import Trajectory
 from schemas.codec import decode, encode
 from schemas.events import Experience, Task
