@@ -70,10 +70,10 @@ class Launched:
     def text(self) -> str:
         return self.output.read_text()
 
-    def wait_for(self, text: str, timeout_s: float = 20) -> None:
+    def wait_for(self, text: str, timeout_s: float = 90) -> None:
         self.until(lambda: text in self.text, timeout_s, text)
 
-    def wait_for_log(self, name: str, text: str, timeout_s: float = 30) -> None:
+    def wait_for_log(self, name: str, text: str, timeout_s: float = 90) -> None:
         """Until a role has printed this: before, it may not have got so far as to heed a signal."""
         log = self.path / "logs" / f"{name}.log"
         self.until(lambda: log.exists() and text in log.read_text(), timeout_s, f"{text} in {log}")
@@ -89,11 +89,11 @@ class Launched:
 
     def wait_for_children(self, count: int) -> list[psutil.Process]:
         """Broker and roles, once all of them run their own programs."""
-        self.until(lambda: len(self.children()) == count, 20, f"{count} children")
+        self.until(lambda: len(self.children()) == count, 90, f"{count} children")
         time.sleep(0.3)
         return self.children()
 
-    def end(self, timeout_s: float = 20) -> int:
+    def end(self, timeout_s: float = 90) -> int:
         return self.process.wait(timeout_s)
 
 
@@ -112,7 +112,7 @@ def launched(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
         run.process.wait()
 
 
-def assert_gone(processes: list[psutil.Process], within_s: float = 3) -> None:
+def assert_gone(processes: list[psutil.Process], within_s: float = 20) -> None:
     _, alive = psutil.wait_procs(processes, timeout=within_s)
     assert alive == []
 
@@ -198,7 +198,7 @@ def test_a_second_interrupt_kills_at_once(launched):
     run.wait_for("Ctrl-C again kills at once")
     assert run.process.poll() is None
     run.process.send_signal(signal.SIGINT)
-    assert run.end(timeout_s=15) == 130
+    assert run.end(timeout_s=120) == 130
     assert_gone(children)
 
 
@@ -272,7 +272,7 @@ def test_a_run_on_a_kafka_node_survives_its_broker_and_its_launcher_and_ends_onc
     """The node is started again after a kill, the run is resumed after the launcher's; a finished run is left alone."""
     settings = f'broker.kind = "kafka"\nbroker.kafka_home = "{require_kafka_home()}"\neval.tasks = 0\n'
     first = launched({"conductor": FOREVER, "explorer-0": FOREVER}, settings)
-    first.wait_for("roles: ", timeout_s=60)
+    first.wait_for("roles: ", timeout_s=120)
     children = first.wait_for_children(3)
     (broker,) = [child for child in children if "while True" not in " ".join(child.cmdline())]
     broker.kill()
@@ -283,7 +283,7 @@ def test_a_run_on_a_kafka_node_survives_its_broker_and_its_launcher_and_ends_onc
     assert_gone(children)
 
     second = launched({"conductor": FINAL_VERSION}, settings)
-    assert second.end(timeout_s=60) == 0, second.text
+    assert second.end(timeout_s=120) == 0, second.text
     assert "resuming the run" in second.text
     assert json.loads((second.path / "report.json").read_text())["finished"] is True
 
@@ -291,7 +291,7 @@ def test_a_run_on_a_kafka_node_survives_its_broker_and_its_launcher_and_ends_onc
     assert third.end() == 0
     assert "finished already" in third.text
     fourth = launched({"conductor": "pass"}, settings, "--fresh")
-    assert fourth.end(timeout_s=60) == 0, fourth.text
+    assert fourth.end(timeout_s=120) == 0, fourth.text
     assert "an earlier run was moved to" in fourth.text
     assert json.loads((fourth.path / "report.json").read_text())["finished"] is False
 

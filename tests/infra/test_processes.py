@@ -15,7 +15,7 @@ import pytest
 from infra.processes import last_lines, spawn, terminate
 
 
-def wait_for(path: Path, timeout_s: float = 10.0) -> str:
+def wait_for(path: Path, timeout_s: float = 60) -> str:
     """The file's text once there is some."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -41,7 +41,7 @@ def start(body: str) -> subprocess.Popen[str]:
 def test_a_signal_asks_the_role_to_stop_and_it_ends_cleanly(number, code):
     process = start("stop.wait(); print('tidied up')")
     process.send_signal(number)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert out == "tidied up\n"
     assert err.splitlines()[-1].endswith(" INFO explorer: stopped")
@@ -66,7 +66,7 @@ def test_a_second_ctrl_c_ends_a_role_that_does_not_stop():
 )
 def test_an_error_is_one_line_and_the_launcher_knows_whether_it_lasts(error, code, lasting):
     process = start(f"raise {error}")
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert "Traceback" not in err
     lines = err.splitlines()
@@ -87,7 +87,7 @@ def test_an_error_of_an_earlier_start_is_not_taken_for_the_last():
 
 def test_a_bug_shows_its_traceback():
     process = start("1 / 0")
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "ZeroDivisionError" in err
 

@@ -85,7 +85,7 @@ def test_nothing_acknowledged_is_lost_or_doubled_when_the_broker_is_killed(own_n
         assert ensure_topics(config) == []
         committed = make_consumer(config, "explorer", f"{config.log.namespace}.explorers")
         committed.subscribe([topic_name(config, "tasks")])
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not committed.assignment() and time.monotonic() < deadline:
             assert committed.poll(100) == {}
         assert {p.partition: committed.position(p) for p in committed.assignment()} == {

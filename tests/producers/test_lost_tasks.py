@@ -43,7 +43,7 @@ def take(config: Config, enough: Callable[[list[int]], bool]) -> tuple[list[int]
 
     feed = TaskFeed(config, "explorer-test", deliver=deliver, saturated=lambda: False, refuse=lambda *_: None)
     feed.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 80
     while not enough(numbers) and feed.error is None:
         assert time.monotonic() < deadline, numbers
         time.sleep(0.05)

@@ -155,7 +155,7 @@ def test_without_auto_register_only_what_is_there_is_used(registry_config):
 
 
 def test_a_registry_that_is_away_costs_a_running_writer_nothing(registry_config, registry):
-    config = registry_config(timeout_s=0.5, patience_s=0)
+    config = registry_config(patience_s=0)
     with EventWriter(config, "writer") as writer, registry.frozen():
         writer.send("tasks", task())
         writer.flush()
@@ -163,7 +163,7 @@ def test_a_registry_that_is_away_costs_a_running_writer_nothing(registry_config,
 
 
 def test_a_reader_waits_for_a_registry_that_is_away_and_then_says_so(registry_config, registry):
-    config = registry_config(timeout_s=0.5, patience_s=1)
+    config = registry_config(timeout_s=2, patience_s=3)
     number = writer_ids(config)["tasks"]
     fresh = Registry(config.registry)
     with registry.frozen(), pytest.raises(RegistryUnreachableError, match=f"{registry.url}: no answer in time"):

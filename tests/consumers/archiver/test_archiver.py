@@ -229,7 +229,7 @@ def archiver(config: Config, tmp_path: Path) -> Iterator[Callable[..., subproces
 
 
 def wait_until_it_writes(config: Config, since: float, pattern: str = "*.avro*") -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for path in Path(config.archive_url).rglob(pattern):
             with contextlib.suppress(FileNotFoundError):
@@ -268,7 +268,7 @@ def test_killed_at_any_moment_and_started_again_it_loses_and_repeats_nothing(
     last, started = archiver(), time.time()
     wait_until_it_writes(config, started)
     last.terminate()
-    assert last.wait(25) == 0
+    assert last.wait(90) == 0
     assert_same(config)
 
 
@@ -277,7 +277,7 @@ def test_a_disk_that_is_full_is_waited_for_and_nothing_is_lost(
 ) -> None:
     process = archiver(largest_file=4000)
     publish(config, 200)
-    log, deadline = tmp_path / "archiver.log", time.monotonic() + 20
+    log, deadline = tmp_path / "archiver.log", time.monotonic() + 60
     while "trying again every 5 s" not in log.read_text():
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
@@ -286,5 +286,5 @@ def test_a_disk_that_is_full_is_waited_for_and_nothing_is_lost(
     psutil.Process(process.pid).rlimit(psutil.RLIMIT_FSIZE, (-1, -1))
     wait_until_it_writes(config, since=time.time())
     process.terminate()
-    assert process.wait(25) == 0, log.read_text()
+    assert process.wait(90) == 0, log.read_text()
     assert_same(config)
