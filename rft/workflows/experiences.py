@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
 from rft.errors import RolloutError
 from rft.workflows.base import Trajectory
 from schemas.events import Experience, Task
@@ -47,23 +51,7 @@ def failed(
     task: Task, sample: int, error: RolloutError, *, source: str, model: str, now_ms: int, duration_ms: int
 ) -> Experience:
     """A rollout that failed for good: a member without tokens, so that its group need not wait for it."""
-    return Experience(
-        experience_id=experience_id(task, sample),
-        group_id=task.group_id,
-        number=task.number,
-        sample=sample,
-        split=task.split,
-        group_size=task.samples,
-        prompt=task.prompt,
-        response="",
-        answer=task.answer,
-        created_at=now_ms,
-        source=source,
-        model=model,
-        temperature=task.temperature,
-        top_p=task.top_p,
-        finish_reason="error",
-        error=str(error)[:MAX_ERROR_CHARS],
-        duration_ms=duration_ms,
-        metadata=task.metadata,
-    )
+    none = np.zeros(0, np.int32)
+    nothing = Trajectory(task.prompt, "", none, np.zeros(0, np.uint8), np.zeros(0, np.float32), none, "error")
+    made = rolled_out(task, sample, nothing, source=source, model=model, now_ms=now_ms, duration_ms=duration_ms)
+    return replace(made, error=str(error)[:MAX_ERROR_CHARS])
