@@ -8,7 +8,6 @@ REGISTRY_HOME. Without these variables the tests that need them are skipped, unl
 
 from __future__ import annotations
 
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 from brokers import ConfigMaker, require_kafka_home, require_registry_home
 from hypothesis import settings
+from quickstart import make_quickstart_model
 from registry_process import RegistryProcess
 
 from infra.broker import open_broker
@@ -96,11 +96,4 @@ def any_config(any_broker: str, make_config: ConfigMaker) -> Config:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The quickstart's model."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "quickstart"))
-    try:
-        from make_model import make_model
-    finally:
-        sys.path.pop(0)
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    make_model(folder)
-    return folder
+    return make_quickstart_model(tmp_path_factory.mktemp("model") / "tiny")

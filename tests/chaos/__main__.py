@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from quickstart import make_quickstart_model
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -31,7 +32,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="rft-chaos-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
         console.print(f"{arguments.faults} faults in {len(plan)} deployments, seed {arguments.seed}; {folder}")
-        outcome = _run(arguments, plan, folder, _model(folder), console)
+        outcome = _run(arguments, plan, folder, make_quickstart_model(folder / "model"), console)
     for line in remarks(outcome):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if arguments.json:
@@ -74,15 +75,6 @@ def _enough(minutes: float, tell: Callable[[str], None]) -> Callable[[], bool]:
 
     signal.signal(signal.SIGINT, interrupted)
     return lambda: bool(asked) or time.monotonic() > deadline
-
-
-def _model(folder: Path) -> Path:
-    """The quickstart's, which is small and learns."""
-    sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "quickstart"))
-    from make_model import make_model
-
-    make_model(folder / "model")
-    return folder / "model"
 
 
 def _arguments() -> argparse.Namespace:
