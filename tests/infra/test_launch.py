@@ -93,7 +93,7 @@ class Launched:
         time.sleep(0.3)
         return self.children()
 
-    def end(self, timeout_s: float = 90) -> int:
+    def end(self, timeout_s: float = 20) -> int:
         return self.process.wait(timeout_s)
 
 
@@ -112,7 +112,7 @@ def launched(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
         run.process.wait()
 
 
-def assert_gone(processes: list[psutil.Process], within_s: float = 20) -> None:
+def assert_gone(processes: list[psutil.Process], within_s: float = 3) -> None:
     _, alive = psutil.wait_procs(processes, timeout=within_s)
     assert alive == []
 
@@ -198,7 +198,7 @@ def test_a_second_interrupt_kills_at_once(launched):
     run.wait_for("Ctrl-C again kills at once")
     assert run.process.poll() is None
     run.process.send_signal(signal.SIGINT)
-    assert run.end(timeout_s=120) == 130
+    assert run.end(timeout_s=15) == 130
     assert_gone(children)
 
 
@@ -283,7 +283,7 @@ def test_a_run_on_a_kafka_node_survives_its_broker_and_its_launcher_and_ends_onc
     assert_gone(children)
 
     second = launched({"conductor": FINAL_VERSION}, settings)
-    assert second.end(timeout_s=120) == 0, second.text
+    assert second.end(timeout_s=60) == 0, second.text
     assert "resuming the run" in second.text
     assert json.loads((second.path / "report.json").read_text())["finished"] is True
 
@@ -291,7 +291,7 @@ def test_a_run_on_a_kafka_node_survives_its_broker_and_its_launcher_and_ends_onc
     assert third.end() == 0
     assert "finished already" in third.text
     fourth = launched({"conductor": "pass"}, settings, "--fresh")
-    assert fourth.end(timeout_s=120) == 0, fourth.text
+    assert fourth.end(timeout_s=60) == 0, fourth.text
     assert "an earlier run was moved to" in fourth.text
     assert json.loads((fourth.path / "report.json").read_text())["finished"] is False
 

@@ -268,7 +268,7 @@ def test_killed_at_any_moment_and_started_again_it_loses_and_repeats_nothing(
     last, started = archiver(), time.time()
     wait_until_it_writes(config, started)
     last.terminate()
-    assert last.wait(90) == 0
+    assert last.wait(25) == 0
     assert_same(config)
 
 
@@ -286,5 +286,5 @@ def test_a_disk_that_is_full_is_waited_for_and_nothing_is_lost(
     psutil.Process(process.pid).rlimit(psutil.RLIMIT_FSIZE, (-1, -1))
     wait_until_it_writes(config, since=time.time())
     process.terminate()
-    assert process.wait(90) == 0, log.read_text()
+    assert process.wait(25) == 0, log.read_text()
     assert_same(config)
