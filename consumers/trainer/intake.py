@@ -43,6 +43,7 @@ class Intake:
         self._wanted = wanted
         positions = {(ENTITY, p): offset for p, offset in progress.positions.items()} if progress else None
         self._reader = _reader_at(config, positions)
+        self._unread = self._reader.end_offsets()
         begins = {p: offset for (_, p), offset in self._reader.positions.items()}
         self.progress = progress or LogProgress(begins)
         self.progress.cover(begins)
@@ -63,6 +64,11 @@ class Intake:
         self.progress.rewind()
         for partition, offset in self.progress.positions.items():
             self._reader.seek(ENTITY, partition, offset)
+
+    def caught_up(self) -> bool:
+        """Whether all that was on the log at the start was read."""
+        self._unread = {where: end for where, end in self._unread.items() if self._reader.reached(*where) < end}
+        return not self._unread
 
     def poll(self, timeout_s: float) -> list[Event]:
         """New events, of any kind. MissingRangeError when they were deleted, unless ``log.skip_deleted``."""

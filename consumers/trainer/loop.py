@@ -159,7 +159,10 @@ class Trainer:
     def _possible(self) -> bool:
         for held in (self._buffer, self._pool):
             held.drop_stale(self._learner.version, self._config.max_staleness)
-        return self._baseline.known and self._intake.assembly.possible()
+        if not (self._baseline.known and self._intake.assembly.possible()):
+            return False
+        # An epoch goes through all of the data; what a fetch has not brought yet belongs to this one.
+        return not self._intake.assembly.repeats() or self._intake.caught_up()
 
     def _step(self) -> None:
         learner, buffer = self._learner, self._buffer

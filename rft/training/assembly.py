@@ -25,6 +25,10 @@ class Assembly:
             return self._buffer.whole_groups + self._pool.count(None) >= self._groups_per_step
         return all(self._available(source) >= count for source, count in self._shares.items() if source != REPLAY)
 
+    def repeats(self) -> bool:
+        """Whether a step, now, would train groups again for want of new ones, where nothing says how many to replay."""
+        return not self._shares and self._buffer.whole_groups < self._groups_per_step
+
     def take(self) -> list[Group]:
         """The groups of a step that is possible. New ones leave the buffer; the others stay in the pool until told."""
         if not self._shares:

@@ -11,7 +11,9 @@ from brokers import ConfigMaker
 from synthetic import make_tiny_model, publish, scored
 from trainer_runs import settings, start_trainer, steps_of, train
 
+from consumers.trainer.intake import Intake
 from rft.config import Config
+from rft.log.events import Event
 
 GROUPS, MEMBERS, USES = 9, 2, 3
 
@@ -26,7 +28,7 @@ def epochs(make_config: ConfigMaker, broker: str, folder: Path, name: str, model
     sections = settings(folder, name, model, steps=1000, patience_s=2.0, **trainer)
     sections["run"]["mode"] = "train"
     config = make_config(broker, **sections, buffer={"reuse": USES}, eval={"tasks": 0})
-    publish(config, [scored(-1, m, MEMBERS, group_id=f"g-{g}") for g in range(GROUPS) for m in range(MEMBERS)])
+    publish(config, [scored(g, m, MEMBERS, group_id=f"g-{g}") for g in range(GROUPS) for m in range(MEMBERS)])
     return config
 
 
@@ -43,6 +45,26 @@ def test_a_run_over_data_ends_when_each_group_was_trained_so_often(
     assert uses == {(f"g-{g}/{m}", use): 1 for g in range(GROUPS) for m in range(MEMBERS) for use in (1, 2, 3)}
     assert [step.metrics["replayed"] for step in steps] == [0.0] * 3 + [6.0] * 6
     assert [step.digest for step in steps] == [step.digest for step in steps_of(small)]
+
+
+def test_events_that_come_in_drops_are_all_trained_before_any_is_trained_again(
+    make_config: ConfigMaker, embedded_broker: str, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fetch that brings little, or nothing yet, is not the end of the data."""
+    quick = epochs(make_config, embedded_broker, tmp_path, "quick", model)
+    train(quick)
+    polls = 0
+
+    def drip(intake: Intake, timeout_s: float) -> list[Event]:
+        nonlocal polls
+        polls += 1
+        return intake._reader.poll(timeout_s, max_events=1) if polls % 3 == 0 else []
+
+    monkeypatch.setattr(Intake, "poll", drip)
+    dripping = epochs(make_config, embedded_broker, tmp_path, "dripping", model)
+    train(dripping)
+    assert polls >= 3 * GROUPS * MEMBERS
+    assert [step.digest for step in steps_of(dripping)] == [step.digest for step in steps_of(quick)]
 
 
 @pytest.mark.parametrize("kill", ["after a checkpoint", "between a step and its weights"])
