@@ -1,6 +1,6 @@
 """Tokens a second through the explorer with vLLM, beside vLLM's own offline `generate`; and how full its batch is.
 
-python benchmarks/explorers.py [--groups 32] [--tokens 64] [--rounds 3]      (needs `make vllm`)
+python benchmarks/explorers.py [--groups 32] [--tokens 64] [--rounds 9]      (needs `make vllm`)
 
 The explorer's rollout pool, policy and publishing are the real ones, on an embedded broker. Both sides generate the
 same number of tokens for the same prompts, on engines with the same settings, in turns; the model is random and never
@@ -145,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, default=32, help=f"prompts, each {SAMPLES} times (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=64, help="of each rollout; median of the long tail")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch", type=int, default=64, help="most sequences at once")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)

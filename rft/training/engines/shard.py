@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from rft.config import Config, TrainerConfig
 from rft.errors import PolicyError
 from rft.training.batch import MicroBatch, StepBatch, micro_batches, pieces, shares
+from rft.training.engines.beside import Beside
 from rft.training.engines.channel import Channel
 from rft.training.engines.model import TrainedModel, prepare_torch
 from rft.training.engines.torch_engine import learning_rate_of, step_metrics
@@ -60,8 +61,8 @@ class Shard:
         self.policy = TrainedModel(folder, config)
         if self.objective.teacher is not None:
             self.policy.set_teacher(Path(self.objective.teacher))
-        if self.objective.algorithm.values is not None:
-            raise PolicyError("an algorithm with a value head runs on trainer.engine = 'torch' only")
+        self.objective.attach(self.policy.module)
+        self._beside = Beside(self.objective, config.trainer)
         self._bfloat16 = config.trainer.dtype == "bfloat16"
         whole = self._whole_weights() if self._bfloat16 else {}
         deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo")
@@ -96,7 +97,7 @@ class Shard:
             group["lr"] = learning_rate
         for scores in lesson.scores:
             for piece, own in self._pieces(scores.batch, [[i] for i in range(len(scores.batch))]):
-                scores.add(piece, models)
+                scores.add(piece, models, self.objective.value_head)
                 if not own:
                     for table in scores.tables.values():
                         table[piece.tokens] = 0
@@ -109,7 +110,7 @@ class Shard:
                 loss = lesson.loss(update, piece, models, counted=own)
                 self._engine.set_gradient_accumulation_boundary(place == len(dealt) - 1)
                 self._engine.backward(loss * (self._ranks if own else 0.0))
-            norms.append(self._update() if dealt else 0.0)
+            norms.append(self._update(learning_rate) if dealt else 0.0)
         for words, tensors in self.channel.gather(*lesson.totals.message()):
             lesson.totals.absorb(words, tensors)
         return step_metrics(lesson, norms, learning_rate, time.perf_counter() - started)
@@ -119,14 +120,20 @@ class Shard:
         import deepspeed
 
         module = self.policy.module
+        result: dict[str, Tensor] = {}
         if self._bfloat16:
             from deepspeed.utils import safe_get_full_fp32_param
 
-            trained = {n: safe_get_full_fp32_param(p) for n, p in module.named_parameters() if p.requires_grad}
-            return {name: tensor.cpu() for name, tensor in trained.items()} | self._frozen
+            for name, parameter in module.named_parameters():
+                if parameter.requires_grad:
+                    # All ranks take part in each; none but the first keeps it.
+                    whole = safe_get_full_fp32_param(parameter)
+                    if self.channel.rank == 0:
+                        result[name] = whole.cpu()
+            return result | self._frozen
         if self.config.zero_stage < 3:
             return {name: tensor.cpu() for name, tensor in module.state_dict().items()}
-        result = {name: buffer.cpu() for name, buffer in persistent_buffers(module).items()}
+        result |= {name: buffer.cpu() for name, buffer in persistent_buffers(module).items()}
         for bucket in _buckets(dict(module.named_parameters())):
             with deepspeed.zero.GatheredParameters(list(bucket.values())):
                 if self.channel.rank == 0:
@@ -148,7 +155,7 @@ class Shard:
                     if self.channel.rank == 0:
                         result[f"{name}/{kind}"] = whole.detach().float().cpu().clone()
                 result[f"{name}/step"] = steps.detach().cpu().clone()
-        return result
+        return result | self._beside.tensors()
 
     def restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
         """See :class:`rft.training.engines.base.Engine`. All ranks are given all tensors."""
@@ -156,6 +163,7 @@ class Shard:
 
         if not tensors:
             return
+        self._beside.restore(tensors)
         self._make_states()
         for name, parameter in self.policy.module.named_parameters():
             if parameter.requires_grad:
@@ -184,11 +192,16 @@ class Shard:
         device = self.policy.device
         return [(spare.to(device), False)] * lacking + [(piece.to(device), True) for piece in own]
 
-    def _update(self) -> float:
+    def _update(self, learning_rate: float) -> float:
         self._engine.step()
         # DeepSpeed leaves the weights as they are then.
         if self._optimizer.overflow:
+            self._beside.forget()
             return float("nan")
+        for gradient in self._beside.gradients():
+            # All losses were multiplied by the number of ranks, for DeepSpeed's sake.
+            self.channel.sum(gradient.div_(self._ranks))
+        self._beside.update(learning_rate)
         self._updates += 1
         return float(self._engine.get_global_grad_norm())
 

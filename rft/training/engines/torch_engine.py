@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from rft.config import Config
 from rft.training.batch import MicroBatch, StepBatch, micro_batches
+from rft.training.engines.beside import Beside, optimizer_state, restore_optimizer_state
 from rft.training.engines.model import TrainedModel, prepare_torch
 from rft.training.objective import Lesson, Models, Objective
 
@@ -40,12 +40,13 @@ class TorchEngine:
         if self.objective.teacher is not None:
             self._policy.set_teacher(Path(self.objective.teacher))
         self.optimizer = torch.optim.AdamW(
-            self._parameter_groups(),
+            self._policy.trainable,
             lr=self.config.learning_rate,
             betas=self.config.betas,
             weight_decay=self.config.weight_decay,
             fused=True,
         )
+        self._beside = Beside(self.objective, self.config)
 
     def set_reference(self, folder: Path) -> str:
         """See :class:`rft.training.engines.base.Engine`."""
@@ -62,7 +63,7 @@ class TorchEngine:
         policy, objective = self._policy, self.objective
         models = Models(policy.logits, policy.reference_logits, policy.teacher_logits)
         lesson = objective.begin(number, batch, version=version, device=self.device)
-        learning_rate = self._set_learning_rate(number)
+        learning_rate = learning_rate_of(number, self.config.learning_rate, self.config.warmup_steps)
         for scores in lesson.scores:
             for piece in self._pieces(scores.batch, None):
                 scores.add(piece, models, objective.value_head)
@@ -70,7 +71,7 @@ class TorchEngine:
         for update in lesson.updates():
             for piece in self._pieces(batch, update.units):
                 lesson.loss(update, piece, models).backward()
-            norms.append(self._update())
+            norms.append(self._update(learning_rate))
         return step_metrics(lesson, norms, learning_rate, time.perf_counter() - started)
 
     def serialized(self) -> bytes:
@@ -83,25 +84,12 @@ class TorchEngine:
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """See :class:`rft.training.engines.base.Engine`."""
-        tensors = {
-            f"{name}/{kind}": value
-            for name, parameter in self._named_parameters()
-            for kind, value in self.optimizer.state.get(parameter, {}).items()
-        }
-        return tensors | self.objective.tensors()
+        return optimizer_state(self.optimizer, dict(self.model.named_parameters())) | self._beside.tensors()
 
     def restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
         """See :class:`rft.training.engines.base.Engine`."""
-        self.optimizer.state.clear()
-        self.objective.restore(tensors)
-        for name, parameter in self._named_parameters():
-            state = {
-                kind: tensors[f"{name}/{kind}"].to(parameter.device, copy=True)
-                for kind in ("exp_avg", "exp_avg_sq", "step")
-                if f"{name}/{kind}" in tensors
-            }
-            if state:
-                self.optimizer.state[parameter] = state
+        restore_optimizer_state(self.optimizer, dict(self.model.named_parameters()), tensors)
+        self._beside.restore(tensors)
 
     def check(self) -> None:
         """There is no other process."""
@@ -109,34 +97,23 @@ class TorchEngine:
     def close(self) -> None:
         """There is no other process."""
 
-    def _set_learning_rate(self, number: int) -> float:
-        learning_rate = learning_rate_of(number, self.config.learning_rate, self.config.warmup_steps)
-        for group, factor in zip(self.optimizer.param_groups, (1.0, self.objective.lr_factor), strict=False):
-            group["lr"] = learning_rate * factor
-        return learning_rate
-
     def _pieces(self, batch: StepBatch, units: list[list[int]] | None) -> Iterator[MicroBatch]:
         units = [[index] for index in range(len(batch))] if units is None else units
         packed = self._policy.packs(batch, units)
         for piece in micro_batches(batch, self.config.micro_batch_tokens, units, packed=packed):
             yield piece.to(self.device)
 
-    def _update(self) -> float:
+    def _update(self, learning_rate: float) -> float:
         """One optimiser update from the gradients so far; their norm. One that is not finite leaves all as it is."""
-        parameters = [*self._policy.trainable, *self.objective.parameters().values()]
-        norm = float(nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
+        norm = float(nn.utils.clip_grad_norm_(self._policy.trainable, self.config.max_grad_norm))
         if np.isfinite(norm):
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
             self.optimizer.step()
+            self._beside.update(learning_rate)
         self.optimizer.zero_grad(set_to_none=True)
+        self._beside.forget()
         return norm
-
-    def _named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        yield from self.model.named_parameters()
-        yield from self.objective.parameters().items()
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        beside = list(self.objective.parameters().values())
-        return [{"params": self._policy.trainable}, *([{"params": beside}] if beside else [])]
 
 
 def learning_rate_of(number: int, highest: float, warmup_steps: int) -> float:

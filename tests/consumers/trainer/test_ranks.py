@@ -4,7 +4,9 @@ import multiprocessing
 import random
 import shutil
 
+import numpy as np
 import pytest
+import torch
 from brokers import require_deepspeed
 from rank_runs import KILLS, train_and_lose_a_rank
 from synthetic import make_tiny_model, publish, scored
@@ -30,8 +32,9 @@ def new_run(make_config, tmp_path, model):
     members = [scored(number, sample, SIZE) for number in range(GROUPS) for sample in range(SIZE)]
     random.Random(0).shuffle(members)
 
-    def make(broker, name, **trainer):
-        config = make_config(broker, **settings(tmp_path, name, model, steps=STEPS, **trainer))
+    def make(broker, name, algorithm="grpo", **trainer):
+        sections = settings(tmp_path, name, model, steps=STEPS, **trainer)
+        config = make_config(broker, algorithm={"name": algorithm}, **sections)
         publish(config, members)
         return config
 
@@ -103,3 +106,46 @@ def test_adapters_alone_are_trained_and_versions_are_whole_models(embedded_broke
     alone = new_run(embedded_broker, "alone", **changes)
     train(alone)
     assert_as_near(sharded, alone, 1e-5)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_value_head_is_trained_on_all_ranks_and_goes_on_after_a_kill(embedded_broker, new_run, stage):
+    changes = {"algorithm": "ppo", "minibatches": 2, "checkpoint_interval": 3}
+    sharded = {"engine": "deepspeed", "ranks": 2, "zero_stage": stage, **changes}
+    undisturbed = new_run(embedded_broker, "undisturbed", **sharded)
+    assert start(undisturbed) is None
+    alone = new_run(embedded_broker, "alone", **changes)
+    train(alone)
+    assert_as_near(undisturbed, alone, 1e-5)
+    expected, steps = (
+        [[step.metrics[name] for step in steps_of(one)] for name in ("value_loss", "grad_norm")]
+        for one in (alone, undisturbed)
+    )
+    assert np.array(steps) == pytest.approx(np.array(expected), rel=1e-4)
+    if stage == 2:
+        killed = new_run(embedded_broker, "killed", **sharded)
+        assert start(killed, list(KILLS)[0]).startswith("EngineError")
+        assert start(killed) is None
+        numbers = [(s.digest, s.metrics["value_crc32"]) for s in steps_of(killed)]
+        assert numbers == [(s.digest, s.metrics["value_crc32"]) for s in steps_of(undisturbed)]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("engine", ["torch", "deepspeed"])
+def test_bfloat16_computes_roughly_the_same_and_keeps_float32_weights(embedded_broker, new_run, model, engine):
+    """Not to the last bit, but in the same direction; and the weights move by less than bfloat16 could note."""
+    ranks = {"engine": "deepspeed", "ranks": 2, "zero_stage": 3} if engine == "deepspeed" else {}
+    rounded = new_run(embedded_broker, "rounded", dtype="bfloat16", **ranks)
+    assert start(rounded) is None
+    exact = new_run(embedded_broker, "exact")
+    train(exact)
+    initial = read_weights(model)
+    moved, expected = (
+        torch.cat([(tensor - initial[name]).flatten() for name, tensor in sorted(weights_of(one).items())])
+        for one in (rounded, exact)
+    )
+    assert torch.cosine_similarity(moved, expected, dim=0) > 0.9
+    assert not torch.equal(moved, expected)
+    assert all(tensor.dtype == torch.float32 for tensor in weights_of(rounded).values())
+    assert any(not torch.equal(t, t.bfloat16().float()) for t in weights_of(rounded).values())

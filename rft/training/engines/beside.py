@@ -1,0 +1,87 @@
+"""What is trained beside the model, PPO's value head: small, whole on each rank, with an optimiser of its own.
+
+Its gradient is clipped by itself, so that its size never shrinks the policy's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from rft.config import TrainerConfig
+from rft.training.objective import Objective
+
+
+class Beside:
+    """The parameters of an objective and their AdamW; for most algorithms there are none, and nothing is done."""
+
+    def __init__(self, objective: Objective, config: TrainerConfig) -> None:
+        self._objective = objective
+        self._max_norm = config.max_grad_norm
+        self._parameters = objective.parameters()
+        self._optimizer = (
+            torch.optim.AdamW(
+                self._parameters.values(), lr=0.0, betas=config.betas, weight_decay=config.weight_decay, fused=True
+            )
+            if self._parameters
+            else None
+        )
+
+    def gradients(self) -> Iterator[Tensor]:
+        """Of this step's backward passes so far."""
+        return (parameter.grad for parameter in self._parameters.values() if parameter.grad is not None)
+
+    def update(self, learning_rate: float) -> None:
+        """One optimiser update at ``Objective.lr_factor`` times the policy's rate. One that is not finite does nothing."""
+        if self._optimizer is None:
+            return
+        norm = nn.utils.clip_grad_norm_(list(self._parameters.values()), self._max_norm)
+        if torch.isfinite(norm):
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate * self._objective.lr_factor
+            self._optimizer.step()
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the gradients: the policy was not updated."""
+        if self._optimizer is not None:
+            self._optimizer.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Values and the optimiser's state, as a checkpoint keeps them."""
+        return self._objective.tensors() | optimizer_state(self._optimizer, self._parameters)
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`tensors` once returned, among others."""
+        self._objective.restore(tensors)
+        restore_optimizer_state(self._optimizer, self._parameters, tensors)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer | None, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State of AdamW by the names of its parameters: ``<name>/exp_avg``, ``/exp_avg_sq``, ``/step``."""
+    if optimizer is None:
+        return {}
+    return {
+        f"{name}/{kind}": value
+        for name, parameter in parameters.items()
+        for kind, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer_state(
+    optimizer: torch.optim.Optimizer | None, parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> None:
+    """Take over what :func:`optimizer_state` once returned, among others."""
+    if optimizer is None:
+        return
+    optimizer.state.clear()
+    for name, parameter in parameters.items():
+        state = {
+            kind: tensors[f"{name}/{kind}"].to(parameter.device, copy=True)
+            for kind in ("exp_avg", "exp_avg_sq", "step")
+            if f"{name}/{kind}" in tensors
+        }
+        if state:
+            optimizer.state[parameter] = state
