@@ -5,7 +5,7 @@ Its gradient is clipped by itself, so that its size never shrinks the policy's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ class Beside:
         return (parameter.grad for parameter in self._parameters.values() if parameter.grad is not None)
 
     def update(self, learning_rate: float) -> None:
-        """One optimiser update at ``Objective.lr_factor`` times the policy's rate. One that is not finite does nothing."""
+        """One optimiser update at ``Objective.lr_factor`` times the policy's rate. Does nothing if not finite."""
         if self._optimizer is None:
             return
         norm = nn.utils.clip_grad_norm_(list(self._parameters.values()), self._max_norm)

@@ -125,7 +125,7 @@ def test_a_value_head_is_trained_on_all_ranks_and_goes_on_after_a_kill(embedded_
     assert np.array(steps) == pytest.approx(np.array(expected), rel=1e-4)
     if stage == 2:
         killed = new_run(embedded_broker, "killed", **sharded)
-        assert start(killed, list(KILLS)[0]).startswith("EngineError")
+        assert start(killed, next(iter(KILLS))).startswith("EngineError")
         assert start(killed) is None
         numbers = [(s.digest, s.metrics["value_crc32"]) for s in steps_of(killed)]
         assert numbers == [(s.digest, s.metrics["value_crc32"]) for s in steps_of(undisturbed)]
