@@ -57,8 +57,8 @@ class Lab:
     """Rollouts of a task."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Fields of ``[trainer]``."""
-    temperature: float = 0.0
-    """Of the held-out measure; 0 is greedy."""
+    draws: int = 4
+    """Answers to each held-out task."""
 
     def engine(self, algorithm: dict[str, Any], trainer: dict[str, Any] | None = None) -> TorchEngine:
         """A fresh engine with the initial weights."""
@@ -96,9 +96,10 @@ class Lab:
             for (task, group), made in zip(owners, (_result(request) for request in requests), strict=True)
         ]
 
-    def measure(self, model: Any) -> float:
-        """Mean reward of held-out tasks."""
-        written = self.write(model, self.held_out, 1, self.temperature, seed=1_000_003)
+    def measure(self, model: Any, temperature: float = 1.0) -> float:
+        """Mean reward of held-out tasks, by default drawn as in training; 0 is greedy."""
+        draws = self.draws if temperature else 1
+        written = self.write(model, self.held_out, draws, temperature, seed=1_000_003)
         return float(np.mean([one.reward for one in written]))
 
 
@@ -164,7 +165,9 @@ class Outcome:
 
     before: float
     after: float
-    """Held-out reward."""
+    """Held-out reward at temperature 1."""
+    greedy: float
+    """Held-out reward after, greedily."""
     first: float
     last: float
     """Mean reward of the samples of the first and the last tenth of the steps."""
@@ -198,8 +201,8 @@ def train(
         save.write_bytes(engine.serialized())
     tenth = max(steps // 10, 1)
     return Outcome(
-        before, lab.measure(engine.model), float(np.mean(rewards[:tenth])), float(np.mean(rewards[-tenth:])), finite,
-        1000 * seconds / steps,
+        before, lab.measure(engine.model), lab.measure(engine.model, temperature=0),
+        float(np.mean(rewards[:tenth])), float(np.mean(rewards[-tenth:])), finite, 1000 * seconds / steps,
     )  # fmt: skip
 
 

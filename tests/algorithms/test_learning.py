@@ -54,7 +54,7 @@ def lab(tmp_path_factory):
         groups=8,
         samples=6,
         trainer={"learning_rate": 2e-2},
-        temperature=1.0,
+        draws=1,
     )
 
 
