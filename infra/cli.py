@@ -11,6 +11,7 @@ import typer
 
 from infra.commands.archiver import archiver
 from infra.commands.audit import audit
+from infra.commands.common import ConfigPath, WholeConfigPath, load, load_whole
 from infra.commands.dlq import dlq
 from infra.commands.evaluate import evaluate
 from infra.commands.importer import import_files, importer
@@ -38,8 +39,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML configuration.", show_default=False)]
 
 
 def main() -> None:
@@ -78,7 +77,7 @@ def _root(
 @app.command(context_settings=_ANY_SETTING)
 def run(
     context: typer.Context,
-    config: ConfigPath,
+    config: WholeConfigPath,
     plain: Annotated[
         bool, typer.Option("--plain", help="Lines instead of the live screen (as without a TTY).")
     ] = False,
@@ -97,7 +96,7 @@ def run(
 
     Example: rft run examples/quickstart/quickstart.toml --trainer.steps 100 --plain
     """
-    loaded = _load(config, context)
+    loaded = load_whole(config, context)
     if dry_run:
         from rft.config_sources import masked, to_toml
 
@@ -210,23 +209,14 @@ def report(context: typer.Context, config: ConfigPath) -> None:
     print(f"report: {loaded.run.path / 'report.html'}")
 
 
-def _load(path: Path, context: typer.Context) -> Config:
-    from rft.config_sources import load_config
-    from rft.errors import ConfigError
-
-    if str(path).startswith("-"):
-        raise ConfigError(f"CONFIG comes before settings: rft {context.info_name} CONFIG {path} …")
-    return load_config(path, context.args, os.environ)
-
-
 def _load_running(path: Path, context: typer.Context) -> Config:
     from infra.launcher.folder import with_running_broker
 
-    return with_running_broker(_load(path, context))
+    return with_running_broker(load(path, context))
 
 
 def _role(name: str, path: Path, context: typer.Context, identity: str | None = None) -> None:
-    loaded = _load(path, context)
+    loaded = load(path, context)
     if identity is not None:
         loaded = loaded.of_trainer(identity)
     from infra.roles import run_role

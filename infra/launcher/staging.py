@@ -19,6 +19,7 @@ from infra.launcher.folder import REPORT, earlier_run, locked, move_aside
 from infra.launcher.launch import launch
 from infra.launcher.supervisor import DONE
 from rft.config import Config
+from rft.errors import ConfigError
 from rft.weights.checkpoint import versions_of
 
 SUMMARY = "stages.json"
@@ -74,6 +75,22 @@ def newest_weights(config: Config) -> Path | None:
     """The newest weight version in the run's folder: the final one of a run that is finished. None if it made none."""
     folder = versions_of(config.run.path, config.trainer.model_key)
     return max((version for version in folder.glob("v*") if version.is_dir()), default=None)
+
+
+def one_stage(config: Config, name: str | None) -> Config:
+    """The configuration of the stage called ``name``, by default of the last that was begun, else of the first.
+
+    Raises ConfigError when there is none of that name.
+    """
+    names = [stage.name for stage in config.stages]
+    if name is not None and name not in names:
+        raise ConfigError(f"--stage {name}: the configuration's stages are {', '.join(names)}")
+    begun = [i for i in range(len(names)) if earlier_run(config.of_stage(i).run.path) != "none"]
+    chosen = names.index(name) if name is not None else max(begun, default=0)
+    model: Path | None = None
+    for index in range(chosen):
+        model = newest_weights(config.of_stage(index)) or model
+    return config.of_stage(chosen, None if model is None else str(model))
 
 
 def _to_be_replaced(config: Config, *, fresh: bool) -> bool:

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from infra.cli import main
 from infra.launcher.crew import crew
+from infra.launcher.staging import one_stage
+from rft.config import Config
 from rft.config_sources import load_config
 from rft.errors import ConfigError
+from rft.weights.checkpoint import versions_of
 
 TOML = """
 [run]
@@ -73,3 +77,40 @@ def test_the_mode_decides_who_runs(file: Path) -> None:
         assert set(crew(load_config(file, ["--stages.second.run.mode", mode]).of_stage(1))) == {
             "archiver", "explorer-0", "processor-0", "conductor",
         }  # fmt: skip
+
+
+def write_run(config: Config, version: int) -> None:
+    """What a stage that was begun leaves."""
+    config.run.path.mkdir(parents=True)
+    (config.run.path / "config.resolved.toml").write_text("")
+    (versions_of(config.run.path, config.trainer.model_key) / f"v{version:08d}").mkdir(parents=True)
+
+
+def test_commands_mean_the_last_stage_that_was_begun_or_the_one_that_is_named(file: Path) -> None:
+    config = load_config(file)
+    assert one_stage(config, None) == config.of_stage(0)
+    write_run(config.of_stage(0), 7)
+    assert one_stage(config, None).run.name == "1-first"
+    second = one_stage(config, "second")
+    assert (second.run.name, Path(second.policy.model).name) == ("2-second", "v00000007")
+    write_run(config.of_stage(1), 9)
+    assert one_stage(config, None) == second
+    assert one_stage(config, "first") == config.of_stage(0)
+    with pytest.raises(ConfigError, match="--stage third: the configuration's stages are first, second"):
+        one_stage(config, "third")
+
+
+def test_a_command_line_may_name_the_stage(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here of one whose log is not there."""
+    for words, told in (
+        (["--stage", "second"], "2-second"),
+        ([], "1-first"),
+        (["--stage", "third"], "stages are first, second"),
+        (["--stage"], "has no value"),
+    ):
+        monkeypatch.setattr("sys.argv", ["rft", "audit", str(file), *words])
+        with pytest.raises(SystemExit):
+            main()
+        assert told in "".join(capsys.readouterr())
