@@ -131,15 +131,18 @@ class Meeting:
     ) -> dict[str, str]:
         found: dict[str, str] = {}
         missing = list(receivers)
-        until = time.monotonic() + limit_s
+        began = time.monotonic()
+        until = began + limit_s
         while True:
             for receiver in list(missing):
                 if self._store.check([f"{kind}/{receiver}"]):
                     found[receiver] = self._store.get(f"{kind}/{receiver}").decode().removeprefix("=")
                     missing.remove(receiver)
-            if not missing or stopped() or time.monotonic() >= until:
+            now = time.monotonic()
+            if not missing or stopped() or now >= until:
                 return found
-            time.sleep(LOOK_EVERY_S)
+            # Not the store's own wait, which complains in the log each time that it waits in vain.
+            time.sleep(min((now - began) / 10, LOOK_EVERY_S))
 
     def _set(self, key: str, value: str) -> None:
         try:

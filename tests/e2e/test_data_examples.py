@@ -51,6 +51,9 @@ def test_a_run_in_stages_imitates_imported_demonstrations_then_reinforces_from_t
     assert reinforced["steps"] == 2
     assert audit(first)["ok"]
     assert audit(second)["ok"]
+    of_file = [RFT, "audit", str(EXAMPLES / "stages" / "stages.toml"), "--json", *SHORT]
+    assert json.loads(run(tmp_path, *of_file))["trained"] == [reinforced]
+    assert json.loads(run(tmp_path, *of_file, "--stage", "imitate"))["trained"] == [imitated]
     begun = (second / "weights" / "policy" / "v00000000" / "model.safetensors").read_bytes()
     assert begun == (first / "weights" / "policy" / "v00000008" / "model.safetensors").read_bytes()
     summary = json.loads((root / "stages.json").read_text())

@@ -1,10 +1,12 @@
 """The loop: explorer → experiences → processor → ready → trainer → weights → explorer, each a process."""
 
+import json
 import math
 
 import pytest
 from brokers import require_kafka_home
 from pipeline import Log, Pipeline, read_log, settings
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from consumers.audit import audit
 from consumers.lineage import of_weights
@@ -68,10 +70,42 @@ def check_the_announced_weights_are_the_steps_weights(log: Log) -> None:
     assert digest != sha256[0]
 
 
+def check_the_sets(report: dict, versions: set[int]) -> None:
+    """The held-out set greedily, and another of four draws each."""
+    found = {(one["set"], one["version"]): one for one in report["evaluations"]}
+    assert set(found) == {(name, version) for name in ("held_out", "drawn") for version in versions}
+    for (name, _), one in found.items():
+        assert one["answers"] == one["tasks"] * (4 if name == "drawn" else 1)
+        assert one["tasks"] == (10 if name == "drawn" else 40)
+        shares = list(one["pass_at"].values())
+        assert shares == sorted(shares)
+        assert list(one["pass_at"]) == (["1", "2", "4"] if name == "drawn" else ["1"])
+
+
+def check_the_trackers(run: Pipeline) -> None:
+    """Two were told of every step; the third could not be reached, which stopped nobody."""
+    folder = run.config.run.path / "trackers"
+    run_facts, *points = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    assert run_facts["run"] == "test"
+    rewards = {point["step"]: point["train/reward_mean"] for point in points if "train/reward_mean" in point}
+    assert sorted(rewards) == list(range(1, 13))
+    shown = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert {one.step: one.value for one in shown.Scalars("train/reward_mean")} == pytest.approx(rewards)
+    assert "mlflow" in (run.config.run.path / "logs" / "tracker.log").read_text()
+
+
 def test_one_command_runs_the_loop_on_the_embedded_broker(pipeline, tmp_path, tiny_model):
-    run = pipeline(settings(tmp_path, tiny_model))
+    run = pipeline(
+        settings(
+            tmp_path, tiny_model,
+            eval={"tasks": 40, "sets": {"drawn": {"tasks": 10, "samples": 4, "temperature": 1.0}}},
+            trackers={"use": ["jsonl", "tensorboard", "mlflow"], "mlflow_uri": "http://127.0.0.1:9"},
+        )
+    )  # fmt: skip
     assert run.wait(180) == 0, run.tail()
     check_report(run.report, steps=12)
+    check_the_sets(run.report, {0, 12})
+    check_the_trackers(run)
     page = (run.config.run.path / "report.html").read_text()
     assert "<svg" in page
     assert "http://" not in page.replace("http://www.w3.org/", "")

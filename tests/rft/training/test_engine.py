@@ -253,6 +253,19 @@ def test_a_value_head_learns_and_the_published_weights_know_nothing_of_it(model,
     assert set(load_model(model, "float32", "cpu").state_dict()) >= set(load(engine.serialized()))
 
 
+def test_a_compiled_model_takes_the_same_steps(model, samples):
+    """With lengths that vary from step to step; and it publishes the model's names."""
+    torch._dynamo.utils.counters.clear()
+    compiled, plain = make_engine(model, compile=True), make_engine(model, packing="off")
+    for number, some in enumerate((samples, samples[: 2 * SIZE], samples), start=1):
+        found, expected = take_step(compiled, some, number), take_step(plain, some, number)
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4, abs=1e-6)
+        assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert load(compiled.serialized()).keys() == load(plain.serialized()).keys()
+    assert weights_of(compiled) == pytest.approx(weights_of(plain), abs=1e-5)
+
+
 def test_a_teacher_with_fewer_tokens_is_refused(model, tmp_path):
     config = json.loads((model / "config.json").read_text()) | {"vocab_size": VOCABULARY - 4}
     Qwen3ForCausalLM(Qwen3Config(**config)).save_pretrained(tmp_path)
