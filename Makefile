@@ -35,9 +35,9 @@ setup: $(STAMP)  ## Make the virtual environment
 vllm: $(VLLM_STAMP)  ## Install vLLM for CPUs too (policy.engine = "vllm")
 
 quickstart: $(STAMP)  ## Train a small model through a real log and write a report (about 3 minutes)
-	@echo "==> Making the model: a character-level Qwen3, warm-started by supervised steps"
-	@$(BIN)/python examples/quickstart/make_model.py runs/quickstart-model
-	@echo "==> Running examples/quickstart/quickstart.toml: broker, conductor, explorer, processor, trainer"
+	@echo "==> Making a character-level Qwen3 of random weights, and words for it to imitate"
+	@$(BIN)/python examples/quickstart/make_data.py runs/quickstart-data
+	@echo "==> Running examples/quickstart/quickstart.toml: it imitates, then it is reinforced, through a log each time"
 	@$(BIN)/rft run examples/quickstart/quickstart.toml
 
 test: $(STAMP) $(VLLM_STAMP)  ## Run all tests (set KAFKA_HOME and REGISTRY_HOME to include those on Apache Kafka and a schema registry)

@@ -12,8 +12,6 @@ and greedily, and that of the samples of the first and of the last tenth of the 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -22,16 +20,15 @@ from typing import Annotated, Any
 import torch
 import typer
 from lab import Lab, Outcome, Source, Task, demonstrated, lagging, mixed, online, preferred, replayed, train
+from last_stage import quickstart_model, reinforcement
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from rft.config_sources import load_config
 from rft.policy.loading import load_tokenizer
 from rft.tasks.base import TaskSource
 from rft.tasks.splits import open_sources
 
-QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart"
 HELD_OUT = 500
 TEACHER_STEPS = 150
 GENTLE = {"learning_rate": 1e-4}
@@ -80,7 +77,7 @@ RUNS: list[Run] = [
 
 def quickstart(model: Path) -> Lab:
     """The quickstart's policy, words and settings."""
-    config = load_config(QUICKSTART / "quickstart.toml")
+    config = reinforcement(model)
     tokenizer = load_tokenizer(model)
     sources = open_sources(config)
     end = int(tokenizer.eos_token_id)
@@ -136,8 +133,7 @@ def main(
     console = Console(width=110)
     with tempfile.TemporaryDirectory(prefix="rft-algorithms-") as scratch:
         model, teacher = Path(scratch) / "model", Path(scratch) / "teacher"
-        subprocess.run([sys.executable, str(QUICKSTART / "make_model.py"), str(model)], check=True)
-        lab = quickstart(model)
+        lab = quickstart(quickstart_model(model))
         if any(name == "distill" for name, *_ in chosen):
             made = teacher_of(lab, teacher, TEACHER_STEPS)
             console.print(f"teacher: {TEACHER_STEPS} supervised steps, {made.greedy:.1%} of held-out words right")

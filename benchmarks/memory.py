@@ -3,7 +3,7 @@
 Starts ``rft run``, samples the resident set of each role's process, ends the run after the time given and prints
 the figures minute by minute, with the growth from the first full minute to the last.
 
-    python benchmarks/memory.py examples/quickstart/quickstart.toml --minutes 10
+    python benchmarks/memory.py --minutes 10
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Annotated
 
 import psutil
 import typer
+from last_stage import write_reinforcement
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -42,12 +43,15 @@ def resident_mb(launcher: int) -> dict[str, float]:
 
 
 def main(
-    config: Annotated[Path, typer.Argument(help="Configuration to run.")] = Path("examples/quickstart/quickstart.toml"),
+    config: Annotated[
+        Path | None, typer.Argument(help="Configuration to run; by default the quickstart's reinforcement.")
+    ] = None,
     minutes: Annotated[int, typer.Option(min=2, help="How long to watch.")] = 10,
 ) -> None:
     """Print resident memory of every role, minute by minute."""
     samples: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="rft-memory-") as folder:
+        config = config or write_reinforcement(Path(folder))
         command = [RFT, "run", str(config), "--plain", "--run.folder", folder, "--trainer.steps", "1000000"]
         run = subprocess.Popen([*command, "--eval.tasks", "0"], stdout=subprocess.DEVNULL)
         try:

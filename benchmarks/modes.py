@@ -3,7 +3,7 @@
 Runs the same configuration to the same number of steps with bounds of 0, 1 and 4 and prints wall time,
 trainer idle share and staleness from each run's report. Nothing is asserted about time.
 
-    python benchmarks/modes.py examples/quickstart/quickstart.toml --steps 100
+    python benchmarks/modes.py --steps 100
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from last_stage import write_reinforcement
 from rich.console import Console
 from rich.table import Table
 
@@ -35,17 +36,20 @@ def measure(config: Path, steps: int, max_staleness: int, folder: Path) -> dict[
 
 
 def main(
-    config: Annotated[Path, typer.Argument(help="Configuration to run.")] = Path("examples/quickstart/quickstart.toml"),
+    config: Annotated[
+        Path | None, typer.Argument(help="Configuration to run; by default the quickstart's reinforcement.")
+    ] = None,
     steps: Annotated[int, typer.Option(help="Gradient steps of each run.")] = 100,
     bounds: Annotated[str, typer.Option(help="Staleness bounds, comma-separated.")] = "0,1,4",
 ) -> None:
     """Print the three modes side by side."""
     console = Console(width=100)
-    table = Table(title=f"{config}, {steps} steps each")
+    table = Table(title=f"{config or 'quickstart'}, {steps} steps each")
     for column in ("max_staleness", "training s", "relative", "trainer idle", "step ms", "staleness mean", "max"):
         table.add_column(column, justify="right")
     first: float | None = None
     with tempfile.TemporaryDirectory(prefix="rft-modes-") as folder:
+        config = config or write_reinforcement(Path(folder))
         for bound in (int(text) for text in bounds.split(",")):
             with console.status(f"max_staleness = {bound}"):
                 report = measure(config, steps, bound, Path(folder))

@@ -1,7 +1,8 @@
-"""Makes the quickstart's model: a character-level Qwen3 from scratch, warm-started by supervised steps.
+"""The quickstart's model after an imitation like its first stage, in one process and in seconds: what the other
+examples begin with.
 
-Reinforcement needs a policy that is right now and then. So the model first imitates reversed words of the training
-split, until it spells about a third of other training words right; the held-out words of the run are never shown to it.
+Reinforcement needs a policy that is right now and then. So the model imitates reversed words of the training split,
+until it spells about a third of other training words right; held-out words are never shown to it.
 
     python examples/quickstart/make_model.py runs/quickstart-model
 """

@@ -20,8 +20,9 @@ from rft.config import PolicyConfig
 from rft.errors import PolicyError, WeightsError
 from rft.policy.base import Generation, Sampling
 from rft.policy.checks import check_request
-from rft.policy.loading import load_tokenizer, text_config
+from rft.policy.loading import text_config
 from rft.policy.loop_thread import LoopThread
+from rft.policy.tokenized import Tokenized
 from rft.weights.reception import Reception
 
 CONNECT_S = 10.0
@@ -33,7 +34,7 @@ PROBE_TOKENS = 8
 log = logging.getLogger("rft")
 
 
-class OpenAIPolicy:
+class OpenAIPolicy(Tokenized):
     """A :class:`rft.policy.base.Policy` over HTTP; the server does the batching."""
 
     def __init__(
@@ -52,7 +53,7 @@ class OpenAIPolicy:
         self._seed = seed
         self._version = version
         self._on_policy = on_policy
-        self._tokenizer = load_tokenizer(config.model)
+        super().__init__(config.model)
         shape = text_config(config.model)
         self._vocabulary, self._context = int(shape.vocab_size), int(shape.max_position_embeddings)
         self._stats = dict.fromkeys(("sequences", "failed", "tokens", "running"), 0.0)
@@ -86,14 +87,6 @@ class OpenAIPolicy:
     def stats(self) -> Mapping[str, float]:
         """``sequences`` and ``failed`` ended, ``tokens`` written; ``running`` now."""
         return dict(self._stats)
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of ``text``, with the special tokens that the tokenizer adds to a text."""
-        return self._tokenizer.encode(text)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Text of token ids, special tokens left out."""
-        return self._tokenizer.decode([int(token) for token in tokens], skip_special_tokens=True)
 
     async def generate(self, prompt_tokens: Sequence[int], sampling: Sampling) -> Generation:
         """Continue ``prompt_tokens``; see :meth:`rft.policy.base.Policy.generate`."""

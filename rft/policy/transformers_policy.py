@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +24,9 @@ from rft.policy.loading import (
     copy_weights,
     end_tokens,
     load_model,
-    load_tokenizer,
     read_weights,
 )
+from rft.policy.tokenized import Tokenized
 from rft.weights.receiving import Receiver
 from rft.weights.reception import Reception
 
@@ -40,7 +39,7 @@ PREFILL_TOKENS = 16384
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
 
-class TransformersPolicy:
+class TransformersPolicy(Tokenized):
     """A :class:`rft.policy.base.Policy` that keeps up to ``max_batch`` sequences running at once.
 
     New requests join between two tokens as soon as there is room; finished ones leave and resolve at once. A failing
@@ -53,9 +52,7 @@ class TransformersPolicy:
         self._seed = seed
         self._max_batch = config.max_batch
         self._threads = config.threads
-        self._tokenizer = load_tokenizer(config.model)
-        # The samples of a group ask for the same prompt one after the other; a tokenizer's call costs 0.1 ms and more.
-        self._encode = lru_cache(maxsize=16)(lambda text: tuple(self._tokenizer.encode(text)))
+        super().__init__(config.model)
         self._model = load_model(config.model, config.dtype, config.device)
         shape = self._model.config.get_text_config()
         unknown = set(getattr(shape, "layer_types", None) or ()) - KNOWN_LAYERS
@@ -91,14 +88,6 @@ class TransformersPolicy:
         """``sequences`` and ``failed`` ended, ``tokens`` written in ``steps`` forward passes and ``prefills``;
         ``generating_s``, ``waiting_s`` (nothing to do) and ``resync_s``; ``running`` and ``queued`` now."""
         return {**self._stats, "running": float(len(self._batch.requests)), "queued": float(len(self._waiting))}
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of ``text``, with the special tokens that the tokenizer adds to a text."""
-        return list(self._encode(text))
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Text of token ids, special tokens left out."""
-        return self._tokenizer.decode([int(token) for token in tokens], skip_special_tokens=True)
 
     async def generate(self, prompt_tokens: Sequence[int], sampling: Sampling) -> Generation:
         """Continue ``prompt_tokens``; see :meth:`rft.policy.base.Policy.generate`."""

@@ -7,7 +7,6 @@ import itertools
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from rft.config import PolicyConfig
 from rft.errors import EngineDiedError, PolicyError, WeightsError
 from rft.policy.base import Generation, Sampling
 from rft.policy.checks import check_request
-from rft.policy.loading import end_tokens, first_line, generation_config, layout_of, load_tokenizer, text_config
+from rft.policy.loading import end_tokens, first_line, generation_config, layout_of, text_config
 from rft.policy.loop_thread import LoopThread
+from rft.policy.tokenized import Tokenized
 from rft.policy.vllm_start import start_engine
 from rft.weights.reception import Reception
 
@@ -33,7 +33,7 @@ TIED = "lm_head.weight"
 log = logging.getLogger("rft")
 
 
-class VllmPolicy:
+class VllmPolicy(Tokenized):
     """A :class:`rft.policy.base.Policy` over vLLM's continuous batching, with prefix caching.
 
     New weights are fetched while the engine generates; it pauses only while they are loaded. vLLM itself notes from
@@ -44,8 +44,7 @@ class VllmPolicy:
         """Start an engine on ``config.model``, whose weights count as ``version``. Raises PolicyError."""
         self._config = config
         self._seed = seed
-        self._tokenizer = load_tokenizer(config.model)
-        self._encode = lru_cache(maxsize=16)(lambda text: tuple(self._tokenizer.encode(text)))
+        super().__init__(config.model)
         self._end_tokens = sorted(end_tokens(generation_config(config.model), self._tokenizer))
         self._layout = layout_of(config.model)
         self._tied = bool(text_config(config.model).tie_word_embeddings)
@@ -87,14 +86,6 @@ class VllmPolicy:
         if self._error is None and not self._loop.closed and self._engine.errored:
             self._error = EngineDiedError("vLLM's engine died; its last words are in this explorer's log")
         return self._error
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of ``text``, with the special tokens that the tokenizer adds to a text."""
-        return list(self._encode(text))
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Text of token ids, special tokens left out."""
-        return self._tokenizer.decode([int(token) for token in tokens], skip_special_tokens=True)
 
     async def generate(self, prompt_tokens: Sequence[int], sampling: Sampling) -> Generation:
         """Continue ``prompt_tokens``; see :meth:`rft.policy.base.Policy.generate`."""

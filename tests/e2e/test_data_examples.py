@@ -37,13 +37,13 @@ def audit(stage: Path) -> dict[str, Any]:
 
 def test_a_run_in_stages_imitates_imported_demonstrations_then_reinforces_from_there(tmp_path: Path) -> None:
     """And a finished stage is not done again: only the second, whose report is gone as after a kill."""
-    run(tmp_path, sys.executable, str(EXAMPLES / "stages" / "make_data.py"), "--demonstrations", "100")
-    rft_run = [RFT, "run", str(EXAMPLES / "stages" / "stages.toml"), "--plain", *SHORT]
+    run(tmp_path, sys.executable, str(EXAMPLES / "quickstart" / "make_data.py"), "--demonstrations", "100")
+    rft_run = [RFT, "run", str(EXAMPLES / "quickstart" / "quickstart.toml"), "--plain", *SHORT]
     rft_run += ["--stages.imitate.trainer.steps", "8", "--stages.imitate.trainer.groups_per_step", "25"]
     rft_run += ["--stages.imitate.buffer.reuse", "2", "--stages.imitate.eval.tasks", "0"]
     rft_run += ["--stages.reinforce.trainer.steps", "2", "--stages.reinforce.trainer.groups_per_step", "4"]
     run(tmp_path, *rft_run)
-    root = tmp_path / "runs" / "stages"
+    root = tmp_path / "runs" / "quickstart"
     first, second = root / "stages" / "1-imitate", root / "stages" / "2-reinforce"
     (imitated,) = audit(first)["trained"]
     assert (imitated["trained"], imitated["reused"], imitated["steps"]) == (100, 100, 8)
@@ -51,7 +51,7 @@ def test_a_run_in_stages_imitates_imported_demonstrations_then_reinforces_from_t
     assert reinforced["steps"] == 2
     assert audit(first)["ok"]
     assert audit(second)["ok"]
-    of_file = [RFT, "audit", str(EXAMPLES / "stages" / "stages.toml"), "--json", *SHORT]
+    of_file = [RFT, "audit", str(EXAMPLES / "quickstart" / "quickstart.toml"), "--json", *SHORT]
     assert json.loads(run(tmp_path, *of_file))["trained"] == [reinforced]
     assert json.loads(run(tmp_path, *of_file, "--stage", "imitate"))["trained"] == [imitated]
     begun = (second / "weights" / "policy" / "v00000000" / "model.safetensors").read_bytes()
@@ -66,7 +66,7 @@ def test_a_run_in_stages_imitates_imported_demonstrations_then_reinforces_from_t
     assert begun == (second / "weights" / "policy" / "v00000000" / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["stages", "mix", "dpo", "offline"])
+@pytest.mark.parametrize("name", ["quickstart", "mix", "dpo", "offline"])
 def test_the_examples_configurations_are_right(name: str) -> None:
     config = load_config(EXAMPLES / name / f"{name}.toml")
     assert config.imports or any(stage.overrides.get("imports") for stage in config.stages)

@@ -1,4 +1,4 @@
-"""The quickstart's own parts: its model loads like any other, and its warm start keeps away from held-out words."""
+"""The quickstart's own parts: its model loads like any other, and what it imitates keeps away from held-out words."""
 
 import importlib.util
 from itertools import islice

@@ -84,17 +84,29 @@ def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on_as_it_was(embedded_b
     assert_as_near(config, alone, 1e-5)
     if stage == 2:
         assert_another_engine_goes_on(config)
+    else:
+        assert_more_ranks_go_on(config, alone)
+
+
+def assert_more_ranks_go_on(config, alone):
+    """From the checkpoint that two have left, as one process does from its own."""
+    for run, changes in ((config, {"ranks": 3}), (alone, {})):
+        assert start(longer(run, **changes)) is None
+        assert [s.step for s in steps_of(run)] == list(range(1, STEPS + 3))
+    assert_as_near(config, alone, 1e-5)
+
+
+def longer(config, **changes):
+    changes = config.trainer.model_dump() | {"steps": STEPS + 2} | changes
+    return config.model_copy(update={"trainer": type(config.trainer)(**changes)})
 
 
 def assert_another_engine_goes_on(config):
     """From the same checkpoint; steps to redo only within a tolerance that somebody has set."""
     shutil.rmtree(config.run.path / "checkpoints" / "policy" / f"step-{STEPS:08d}")
-    changes = config.trainer.model_dump() | {"engine": "torch", "ranks": 1, "steps": STEPS + 2}
-    alone = config.model_copy(update={"trainer": type(config.trainer)(**changes)})
     with pytest.raises(CheckpointError, match=r"engine was deepspeed, is torch; ranks was 2, is 1"):
-        train(alone)
-    changes["redo_tolerance"] = 1e-4
-    train(config.model_copy(update={"trainer": type(config.trainer)(**changes)}))
+        train(longer(config, engine="torch", ranks=1))
+    train(longer(config, engine="torch", ranks=1, redo_tolerance=1e-4))
     assert [s.step for s in steps_of(config)] == list(range(1, STEPS + 3))
 
 

@@ -1,0 +1,34 @@
+"""The quickstart's reinforcement as a run of its own, from the model that examples/quickstart/make_model.py makes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from rft.config import Config
+from rft.config_sources import load_config, masked, to_toml
+
+QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart"
+
+
+def quickstart_model(folder: Path) -> Path:
+    """Make it in ``folder``."""
+    subprocess.run([sys.executable, str(QUICKSTART / "make_model.py"), str(folder)], check=True)
+    return folder
+
+
+def reinforcement(model: Path) -> Config:
+    """The quickstart's last stage, from ``model``."""
+    config = load_config(QUICKSTART / "quickstart.toml")
+    stage = config.of_stage(len(config.stages) - 1, str(model))
+    return stage.model_copy(
+        update={"run": stage.run.model_copy(update={"folder": config.run.folder, "name": "quickstart"})}
+    )
+
+
+def write_reinforcement(folder: Path) -> Path:
+    """The same as a file in ``folder``, with its model beside it."""
+    file = folder / "quickstart.toml"
+    file.write_text(to_toml(masked(reinforcement(quickstart_model(folder / "quickstart-model")))), encoding="utf-8")
+    return file
