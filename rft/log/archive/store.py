@@ -38,7 +38,10 @@ class ArchiveStore:
         """Number of partitions of each archived topic. ArchiveError if this is no archive."""
         with self._faults("read"):
             if not self._fs.exists(self._at(MANIFEST)):
-                raise ArchiveError(f"{self.url} is no archive: it holds no {MANIFEST}")
+                raise ArchiveError(
+                    f"{self.url} is no archive: it holds no {MANIFEST}. `rft run` and `rft archiver` write archives: was "
+                    "this run begun, under this run.name and run.folder?"
+                )
             manifest = json.loads(self._fs.cat_file(self._at(MANIFEST)))
         if manifest.get("format") != _FORMAT:
             raise ArchiveError(f"archive {self.url}: format {manifest.get('format')}, this release reads {_FORMAT}")
