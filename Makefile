@@ -34,7 +34,7 @@ setup: $(STAMP)  ## Make the virtual environment
 
 vllm: $(VLLM_STAMP)  ## Install vLLM for CPUs too (policy.engine = "vllm")
 
-quickstart: $(STAMP)  ## Train a small model through a real log and write a report (about 3 minutes)
+quickstart: $(STAMP)  ## Train a small model through a real log and write a report (a minute or two after the set-up)
 	@echo "==> Making a character-level Qwen3 of random weights, and words for it to imitate"
 	@$(BIN)/python examples/quickstart/make_data.py runs/quickstart-data
 	@echo "==> Running examples/quickstart/quickstart.toml: it imitates, then it is reinforced, through a log each time"
