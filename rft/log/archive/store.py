@@ -39,8 +39,8 @@ class ArchiveStore:
         with self._faults("read"):
             if not self._fs.exists(self._at(MANIFEST)):
                 raise ArchiveError(
-                    f"{self.url} is no archive: it holds no {MANIFEST}. `rft run` and `rft archiver` write archives: was "
-                    "this run begun, under this run.name and run.folder?"
+                    f"{self.url} is no archive: it holds no {MANIFEST}. `rft run` and `rft archiver` write archives: "
+                    "was this run begun, under this run.name and run.folder?"
                 )
             manifest = json.loads(self._fs.cat_file(self._at(MANIFEST)))
         if manifest.get("format") != _FORMAT:

@@ -18,7 +18,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -29,11 +28,10 @@ from rft.training.batch import MicroBatch, StepBatch, micro_batches, pieces, sha
 from rft.training.engines.beside import Beside
 from rft.training.engines.channel import Channel
 from rft.training.engines.model import TrainedModel, prepare_torch
+from rft.training.engines.partitions import buckets, put_state, put_weight, shape_of
 from rft.training.engines.torch_engine import learning_rate_of, step_metrics
 from rft.training.objective import Models, Objective
 
-BUCKET_BYTES = 256 * 2**20
-"""Weights that ZeRO-3 has split are put together so many at a time."""
 _STATES = ("exp_avg", "exp_avg_sq")
 
 
@@ -134,7 +132,7 @@ class Shard:
         if self.config.zero_stage < 3:
             return {name: tensor.cpu() for name, tensor in module.state_dict().items()}
         result |= {name: buffer.cpu() for name, buffer in persistent_buffers(module).items()}
-        for bucket in _buckets(dict(module.named_parameters())):
+        for bucket in buckets(dict(module.named_parameters())):
             with deepspeed.zero.GatheredParameters(list(bucket.values())):
                 if self.channel.rank == 0:
                     result |= {name: parameter.detach().cpu().clone() for name, parameter in bucket.items()}
@@ -159,8 +157,6 @@ class Shard:
 
     def restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
         """See :class:`rft.training.engines.base.Engine`. All ranks are given all tensors."""
-        from deepspeed.utils import safe_set_full_optimizer_state
-
         if not tensors:
             return
         self._beside.restore(tensors)
@@ -168,8 +164,8 @@ class Shard:
         for name, parameter in self.policy.module.named_parameters():
             if parameter.requires_grad:
                 for kind in _STATES:
-                    whole = tensors[f"{name}/{kind}"].to(self.policy.device).view(_shape(parameter))
-                    safe_set_full_optimizer_state(parameter, whole, kind)
+                    whole = tensors[f"{name}/{kind}"].to(self.policy.device).view(shape_of(parameter))
+                    put_state(parameter, whole, kind)
         steps = next(tensor for name, tensor in tensors.items() if name.endswith("/step"))
         for state in self._states():
             state["step"].fill_(float(steps))
@@ -222,12 +218,10 @@ class Shard:
 
     def _put_whole_weights(self, whole: dict[str, Tensor]) -> None:
         """DeepSpeed has rounded all weights; those that are trained get their float32 back, others are kept apart."""
-        from deepspeed.utils import safe_set_full_fp32_param
-
         trained = set()
         for name, parameter in self.policy.module.named_parameters():
             if parameter.requires_grad:
-                safe_set_full_fp32_param(parameter, whole[name].to(self.policy.device))
+                put_weight(parameter, whole[name].to(self.policy.device))
                 trained.add(name)
         if self.channel.rank == 0:
             self._frozen = {name: tensor.cpu() for name, tensor in whole.items() if name not in trained}
@@ -274,21 +268,3 @@ def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
     """What a model saves beside its parameters."""
     saved = module.state_dict()
     return {name: buffer for name, buffer in module.named_buffers() if name in saved}
-
-
-def _buckets(parameters: dict[str, nn.Parameter]) -> Iterator[dict[str, nn.Parameter]]:
-    bucket: dict[str, nn.Parameter] = {}
-    size = 0
-    for name, parameter in parameters.items():
-        bytes_ = 4 * int(np.prod(_shape(parameter)))
-        if bucket and size + bytes_ > BUCKET_BYTES:
-            yield bucket
-            bucket, size = {}, 0
-        bucket[name] = parameter
-        size += bytes_
-    if bucket:
-        yield bucket
-
-
-def _shape(parameter: Any) -> tuple[int, ...]:
-    return tuple(getattr(parameter, "ds_shape", parameter.shape))
