@@ -66,7 +66,7 @@ def test_a_run_in_stages_imitates_imported_demonstrations_then_reinforces_from_t
     assert begun == (second / "weights" / "policy" / "v00000000" / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["quickstart", "mix", "dpo", "offline"])
+@pytest.mark.parametrize("name", ["quickstart", "stages", "mix", "dpo", "offline"])
 def test_the_examples_configurations_are_right(name: str) -> None:
     config = load_config(EXAMPLES / name / f"{name}.toml")
     assert config.imports or any(stage.overrides.get("imports") for stage in config.stages)
