@@ -215,8 +215,8 @@ def batch_of(written: Sequence[Written]) -> StepBatch:
         rewards=np.array([one.reward for one in written]),
         groups=groups,
         kinds=tuple(one.kind for one in written),
-        temperatures=ones,
-        top_ps=ones,
+        temperatures=ones.copy(),
+        top_ps=ones.copy(),
         truncated=ones > 1,
     )
 

@@ -1,0 +1,77 @@
+"""The same steps by one process and by DeepSpeed's ranks, for any algorithm. In a process of its own: DeepSpeed's state
+is the process's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from synthetic import VOCABULARY
+
+from benchmarks.lab import Task, Written, batch_of
+from rft.config import Config
+from rft.training.batch import StepBatch
+from rft.training.engines.opening import open_engine
+
+STEPS = 2
+KINDS = {
+    "sft": ("demonstration",),
+    "dpo": ("preference",),
+    "mix": ("rollout", "rollout", "demonstration"),
+    "chord": ("rollout", "rollout", "demonstration"),
+}
+"""Of the groups of a step, again and again; others learn from rollouts."""
+FIELDS: dict[str, dict[str, Any]] = {
+    "reinforce_pp": {"kl": "k1", "kl_coef": 0.1, "kl_in": "reward"},
+    "grpo": {"kl": "k3", "kl_coef": 0.1, "entropy_coef": 0.01},
+    "decoupled_ppo": {"correction_high": 3.0},
+    "dapo": {"overlong_buffer": 2},
+}
+SEVERAL = ("gspo", "cispo", "sapo", "ppo", "decoupled_ppo")
+"""With two updates a step, for with one their ratios are those to the sampler alone."""
+
+
+def compare(model: Path, teacher: Path, name: str, found: Path) -> None:
+    """Write what an algorithm came to as ``<engine>.json`` (metrics of each step) and ``<engine>.safetensors``."""
+    torch.set_num_threads(1)
+    for engine, trainer in (("torch", {}), ("deepspeed", {"ranks": 2, "zero_stage": 2})):
+        config = Config(
+            policy={"model": str(model)},
+            rollout={"max_tokens": 8},
+            algorithm={"name": name, **FIELDS.get(name, {})} | ({"teacher": str(teacher)} if name == "distill" else {}),
+            trainer={
+                "engine": engine, "learning_rate": 1e-2, "micro_batch_tokens": 48,
+                "minibatches": 2 if name in SEVERAL else 1, **trainer,
+            },
+        )  # fmt: skip
+        opened = open_engine(model, config)
+        try:
+            if opened.needs_reference:
+                opened.set_reference(teacher)
+            metrics = [opened.step(number, batch(name, number), version=0) for number in range(1, STEPS + 1)]
+            (found / f"{engine}.safetensors").write_bytes(opened.serialized())
+        finally:
+            opened.close()
+        metrics = [{key: value for key, value in one.items() if not key.endswith("_s")} for one in metrics]
+        (found / f"{engine}.json").write_text(json.dumps(metrics))
+
+
+def batch(name: str, number: int) -> StepBatch:
+    """Groups of different sizes and lengths, the rewards of some all the same."""
+    numbers = np.random.default_rng([number, len(name)])
+    kinds = KINDS.get(name, ("rollout",))
+    written = []
+    for group in range(7):
+        kind = kinds[group % len(kinds)]
+        task = Task(tuple(numbers.integers(2, VOCABULARY, int(numbers.integers(2, 6))).tolist()), ())
+        size = {"preference": 2, "demonstration": 1}.get(kind, int(numbers.integers(2, 6)))
+        for member in range(size):
+            length = int(numbers.integers(1, 9))
+            reward = 1.0 - member if kind == "preference" else float(numbers.integers(0, 2))
+            tokens = numbers.integers(0, VOCABULARY, length).tolist()
+            logprobs = numbers.uniform(-4.0, -1.5, length).tolist()
+            written.append(Written(task, group, tokens, logprobs, reward, kind))
+    return batch_of(written)

@@ -1,0 +1,40 @@
+"""Two of DeepSpeed's ranks take the steps that one process takes, whatever the algorithm."""
+
+import json
+import multiprocessing
+
+import pytest
+from brokers import require_deepspeed
+from rank_steps import compare
+from safetensors.torch import load_file
+from synthetic import make_tiny_model
+
+from rft.algorithms.presets import PRESETS
+
+pytestmark = pytest.mark.deepspeed
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    return make_tiny_model(root / "model"), make_tiny_model(root / "other", seed=1)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_two_ranks_of_deepspeed_take_the_steps_of_one_process(name, models, tmp_path):
+    require_deepspeed()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["deepspeed", "rft.training.engines.opening"])
+    process = context.Process(target=compare, args=(*models, name, tmp_path))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    expected, metrics = (json.loads((tmp_path / f"{one}.json").read_text()) for one in ("torch", "deepspeed"))
+    for ours, theirs in zip(metrics, expected, strict=True):
+        assert ours.keys() == theirs.keys()
+        assert theirs["grad_norm"] > 0
+        for key in ours.keys() - {"value_crc32"}:
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-5), key
+    one, two = (load_file(tmp_path / f"{engine}.safetensors") for engine in ("torch", "deepspeed"))
+    assert two.keys() == one.keys()
+    assert max(float((two[key] - one[key]).abs().max()) for key in one) < 1e-5
