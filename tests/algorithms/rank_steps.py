@@ -17,6 +17,7 @@ from rft.training.batch import StepBatch
 from rft.training.engines.opening import open_engine
 
 STEPS = 2
+RATE = 1e-3
 KINDS = {
     "sft": ("demonstration",),
     "dpo": ("preference",),
@@ -43,7 +44,7 @@ def compare(model: Path, teacher: Path, name: str, found: Path) -> None:
             rollout={"max_tokens": 8},
             algorithm={"name": name, **FIELDS.get(name, {})} | ({"teacher": str(teacher)} if name == "distill" else {}),
             trainer={
-                "engine": engine, "learning_rate": 1e-2, "micro_batch_tokens": 48,
+                "engine": engine, "learning_rate": RATE, "micro_batch_tokens": 48,
                 "minibatches": 2 if name in SEVERAL else 1, **trainer,
             },
         )  # fmt: skip

@@ -5,7 +5,7 @@ import multiprocessing
 
 import pytest
 from brokers import require_deepspeed
-from rank_steps import compare
+from rank_steps import RATE, compare
 from safetensors.torch import load_file
 from synthetic import make_tiny_model
 
@@ -37,4 +37,5 @@ def test_two_ranks_of_deepspeed_take_the_steps_of_one_process(name, models, tmp_
             assert ours[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-5), key
     one, two = (load_file(tmp_path / f"{engine}.safetensors") for engine in ("torch", "deepspeed"))
     assert two.keys() == one.keys()
-    assert max(float((two[key] - one[key]).abs().max()) for key in one) < 1e-5
+    # AdamW moves each weight by about the learning rate, also where the gradient is hardly more than rounding.
+    assert max(float((two[key] - one[key]).abs().max()) for key in one) < 0.01 * RATE
