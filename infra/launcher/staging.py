@@ -62,7 +62,7 @@ def launch_stages(
                 if code != DONE:
                     say(f"{title} is not finished. The same command goes on with it")
                     return code
-            model = str(newest_weights(own) or own.policy.model)
+            model = _left_by(own)
             results.append(_result(own, stage.name, model))
             _write(path / SUMMARY, results)
         for result in results:
@@ -87,10 +87,15 @@ def one_stage(config: Config, name: str | None) -> Config:
         raise ConfigError(f"--stage {name}: the configuration's stages are {', '.join(names)}")
     begun = [i for i in range(len(names)) if earlier_run(config.of_stage(i).run.path) != "none"]
     chosen = names.index(name) if name is not None else max(begun, default=0)
-    model: Path | None = None
+    model: str | None = None
     for index in range(chosen):
-        model = newest_weights(config.of_stage(index)) or model
-    return config.of_stage(chosen, None if model is None else str(model))
+        model = _left_by(config.of_stage(index, model))
+    return config.of_stage(chosen, model)
+
+
+def _left_by(stage: Config) -> str:
+    """The model that the next stage starts from."""
+    return str(newest_weights(stage) or stage.policy.model)
 
 
 def _to_be_replaced(config: Config, *, fresh: bool) -> bool:

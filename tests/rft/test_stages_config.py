@@ -100,6 +100,12 @@ def test_commands_mean_the_last_stage_that_was_begun_or_the_one_that_is_named(fi
         one_stage(config, "third")
 
 
+def test_a_stage_without_weights_of_its_own_hands_on_the_model_that_it_ran_with(file: Path) -> None:
+    """As `rft run` does it."""
+    config = load_config(file, ["--stages.first.policy.model", "another"])
+    assert one_stage(config, "second").policy.model == "another"
+
+
 def test_a_command_line_may_name_the_stage(
     file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

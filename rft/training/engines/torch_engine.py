@@ -111,8 +111,9 @@ class TorchEngine:
                 group["lr"] = learning_rate
             self.optimizer.step()
             self._beside.update(learning_rate)
+        else:
+            self._beside.forget()
         self.optimizer.zero_grad(set_to_none=True)
-        self._beside.forget()
         return norm
 
 
