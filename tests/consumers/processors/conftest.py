@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from processor_worker import Worker
+from processor_worker import ENTRY, Worker
 
 from rft.config import Config
 
@@ -15,8 +15,9 @@ from rft.config import Config
 def start_worker(tmp_path: Path) -> Iterator[Callable[[Config], Worker]]:
     started: list[Worker] = []
 
-    def start(config: Config, *, ready: bool = True) -> Worker:
-        worker = Worker(config, tmp_path, f"worker-{len(started)}")
+    def start(config: Config, *, ready: bool = True, before: str = "") -> Worker:
+        """``before`` is Python that the process runs before the role."""
+        worker = Worker(config, tmp_path, f"worker-{len(started)}", before + ENTRY)
         started.append(worker)
         if ready:
             worker.wait_until_ready()

@@ -57,13 +57,13 @@ def experience(number: int, sample: int, size: int = 4, **fields: Any) -> Experi
 class Worker:
     """One processor."""
 
-    def __init__(self, config: Config, folder: Path, name: str) -> None:
+    def __init__(self, config: Config, folder: Path, name: str, entry: str = ENTRY) -> None:
         config_path = folder / f"{name}.json"
         config_path.write_text(json.dumps(config.model_dump(mode="json")))
         self.log_path = folder / f"{name}.log"
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", ENTRY, str(config_path)], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [sys.executable, "-c", entry, str(config_path)], stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
 
     @property
