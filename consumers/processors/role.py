@@ -83,6 +83,7 @@ async def _serve(config: Config, pipeline: Pipeline, stop: threading.Event, scra
         pipeline.forget(offsets["experiences"].partitions)
         if shell.waiting is not None:
             shell.waiting.forget()
+        shell.gaps.assigned([])
         for one in offsets.values():
             one.reset([])
 
@@ -91,7 +92,7 @@ async def _serve(config: Config, pipeline: Pipeline, stop: threading.Event, scra
             await shell.waiting.restore(offsets["experiences"].assigned(partitions))
         for one in offsets.values():
             one.reset(one.assigned(partitions))
-        shell.kept.assigned([(source, number) for source, one in offsets.items() for number in one.partitions])
+        shell.gaps.assigned([(source, number) for source, one in offsets.items() for number in one.partitions])
         if shell.waiting is not None:
             shell.waiting.restored.set()
         logger.info("partitions %s", offsets["experiences"].partitions or "none")
@@ -128,7 +129,7 @@ async def _keep_time(app: faust.App, pipeline: Pipeline, shell: Shell, stop: thr
             committed = now
             await shell.commit(app)
         if now - reported >= SUMMARY_S:
-            shell.kept.look()
+            shell.look()
             logger.info(summary_line(pipeline.counts, before, now - reported, pipeline.open_groups, shell.unresolved))
             reported, before = now, Counter(pipeline.counts)
 
@@ -139,7 +140,7 @@ async def _close(app: faust.App, shell: Shell) -> None:
     await shell.settle(SETTLE_S)
     if not app.should_stop:
         await shell.commit(app)
-    await shell.kept.close()
+    await shell.gaps.close()
     try:
         await asyncio.wait_for(app.stop(), STOP_S)
     except TimeoutError:

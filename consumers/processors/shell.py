@@ -10,7 +10,7 @@ from typing import Any
 
 import faust
 
-from consumers.processors.kept import Kept
+from consumers.processors.gaps import GapWatch
 from consumers.processors.offsets import Offsets
 from consumers.processors.output import Output
 from consumers.processors.schemas_known import KnownSchemas
@@ -53,7 +53,9 @@ class Shell:
         """Dead letters on their way of events that their groups speak for as well."""
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Gets the exception when an outcome could not be written; the worker must end, its events come again."""
-        self.kept = Kept(config, self._end_with)
+        self.gaps = GapWatch(config, self._end_with)
+        self._in_hand: set[Source] = set()
+        """Of these an event was taken whose turn has not ended."""
         self.waiting: WaitingShell | None = None
         """Only when external rewards are required."""
         if pipeline.room is not None:
@@ -69,11 +71,13 @@ class Shell:
 
     async def _consume(self, stream: faust.types.StreamT, source: Source) -> None:
         async for event in stream.noack().events():
+            self._in_hand.add(source)
             if await self._readable(event.message, source):
                 self.receive(event.message, source)
             while self._crowded():
                 self._room.clear()
                 await self._room.wait()
+            self._in_hand.discard(source)
 
     def _crowded(self) -> bool:
         if self.waiting is not None and self.waiting.crowded:
@@ -105,7 +109,7 @@ class Shell:
         if not self._offsets[source].owns(message.partition):
             return  # read before its partition was taken away
         self._offsets[source].mark(message.partition).started(message.offset)
-        self.kept.received((source, message.partition), message.offset)
+        self.gaps.received((source, message.partition), message.offset)
         headers = tuple(message.headers or ())
         published_at = int((message.timestamp or 0) * 1000)
         event = Received(message.partition, message.offset, message.key, message.value, headers, published_at)
@@ -119,6 +123,10 @@ class Shell:
             self.waiting.received(source, event)
         for action in actions:
             self._perform(action, message)
+
+    def look(self) -> None:
+        """Look for events that the log has and we were not given."""
+        self.gaps.look(idle=not self._in_hand)
 
     def tick(self) -> None:
         """Release what has come to its deadline."""
@@ -140,7 +148,7 @@ class Shell:
 
     async def commit(self, app: faust.App) -> None:
         """Commit what is done with."""
-        if self.kept.looking:
+        if self.gaps.looking:
             return
         for offsets in self._offsets.values():
             await offsets.commit(app)

@@ -6,6 +6,7 @@ import logging
 import time
 
 from kafka import TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
 from rft.config import Config
@@ -48,20 +49,29 @@ def skip_or_raise(config: Config, error: MissingRangeError) -> None:
 
 def first_time_ms(config: Config, entity: str, partition: int, offset: int) -> int | None:
     """Time stamp of the first event from ``offset`` on; None if there is none, or nobody can say."""
-    place = TopicPartition(topic_name(config, entity), partition)
-    deadline = time.monotonic() + LOOK_S
     try:
-        consumer = make_consumer(config, "first-kept", auto_offset_reset="none")
-    except BrokerError:
+        found = first_event(config, entity, partition, offset)
+    except (BrokerError, KafkaError):
         return None
+    return None if found is None else int(found.timestamp)
+
+
+def first_event(config: Config, entity: str, partition: int, offset: int) -> ConsumerRecord | None:
+    """The first event from ``offset`` on; None if none comes within ``LOOK_S``.
+
+    Raises:
+        BrokerError: The broker cannot be reached.
+        KafkaError: It refuses us; OffsetOutOfRangeError if the log no longer holds ``offset``.
+    """
+    place = TopicPartition(topic_name(config, entity), partition)
+    consumer = make_consumer(config, "first-kept", auto_offset_reset="none")
     try:
         consumer.assign([place])
         consumer.seek(place, offset)
+        deadline = time.monotonic() + LOOK_S
         while time.monotonic() < deadline:
             if messages := consumer.poll(timeout_ms=200, max_records=1).get(place):
-                return int(messages[0].timestamp)
-    except KafkaError:
-        return None
+                return messages[0]
     finally:
         consumer.close()
     return None

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
 from processor_worker import committed, experience, read_until, wait_for
 
+from rft.config import Config
+from rft.log.clients import make_producer
 from rft.log.events import EventReader, EventWriter
+from rft.log.topics import ensure_topics, topic_name
+from schemas.codec import encode
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -26,19 +33,91 @@ class Consumer(transport.PromptTransport.Consumer):
 
 transport.PromptTransport.Consumer = Consumer
 """
+"""What a fetch brings first is thrown away as in a rebalance, and reading goes on half a second later."""
+
+WATCHED_CLOSELY = """
+from consumers.processors import gaps, role
+gaps.STALL_S = 2.0
+role.SUMMARY_S = 0.5
+"""
+
+NO_SEEK = """
+async def perform_seek(self):
+    pass
+
+Consumer.perform_seek = perform_seek
+"""
+"""Faust only warns when its seek to the committed positions fails."""
 
 
-def publish(config, *numbers: int) -> None:
+@pytest.fixture
+def one_partition(kafka_broker, make_config) -> Config:
+    config = make_config(kafka_broker, log={"partitions": 1})
+    ensure_topics(config)
+    return config
+
+
+def publish(config: Config, *numbers: int) -> None:
     with EventWriter(config, "test") as writer:
         for number in numbers:
             for sample in range(4):
                 writer.send("experiences", experience(number, sample))
 
 
+def ready_groups(config: Config, worker, count: int) -> list[int]:
+    """Groups on ``ready``, by number, once ``count`` are there."""
+    with EventReader(config, "test", ["ready"]) as reader:
+        events = read_until(reader, lambda seen: len(seen) >= count * 4, 30, lambda: worker.log)
+    assert len(events) == count * 4
+    return sorted({event.record().experience.number for event in events})
+
+
 def test_what_a_rebalance_threw_away_is_fetched_again(any_config, start_worker):
     publish(any_config, *range(20))
     worker = start_worker(any_config, before=THROWN_AWAY)
-    with EventReader(any_config, "test", ["ready"]) as reader:
-        events = read_until(reader, lambda seen: len(seen) >= 80, 20, lambda: worker.log)
-    assert len(events) == 80
+    assert ready_groups(any_config, worker, 20) == list(range(20))
     wait_for(lambda: committed(any_config) == 80, 20, lambda: worker.log)
+
+
+@pytest.mark.kafka
+def test_an_event_that_does_not_come_ends_the_worker_and_the_next_one_takes_it(one_partition, start_worker):
+    publish(one_partition, *range(5))
+    worker = start_worker(one_partition, before=THROWN_AWAY + NO_SEEK + WATCHED_CLOSELY)
+    assert worker.process.wait(40) == 1, worker.log
+    assert re.search(r"experiences, partition 0: offset 0 has been there for \d s and does not come", worker.log)
+    assert committed(one_partition) == 0
+    worker = start_worker(one_partition)
+    assert ready_groups(one_partition, worker, 5) == list(range(5))
+
+
+@pytest.mark.kafka
+def test_an_event_that_was_passed_over_ends_the_worker_before_a_later_one_is_committed(one_partition, start_worker):
+    publish(one_partition, *range(5))
+    worker = start_worker(one_partition, before=THROWN_AWAY + NO_SEEK)
+    publish(one_partition, *range(5, 10))
+    assert worker.process.wait(40) == 1, worker.log
+    assert re.search(r"partition 0: offset \d+ came first, though 0 is before it\. Nothing .* committed", worker.log)
+    assert committed(one_partition) == 0
+    worker = start_worker(one_partition)
+    wait_for(lambda: committed(one_partition) == 40, 20, lambda: worker.log)
+
+
+@pytest.mark.kafka
+def test_a_transaction_marker_is_no_event_that_does_not_come(one_partition, start_worker):
+    producer = make_producer(one_partition, "transactional", transactional_id="markers")
+    producer.init_transactions()
+    for number in range(3):
+        producer.begin_transaction()
+        for sample in range(4):
+            one = experience(number, sample)
+            producer.send(topic_name(one_partition, "experiences"), encode(one), key=one.group_id.encode())
+        producer.commit_transaction()
+    producer.close()
+    worker = start_worker(one_partition, before=WATCHED_CLOSELY)
+    assert ready_groups(one_partition, worker, 3) == [0, 1, 2]
+    # Four events and their marker, three times; the last marker is never read.
+    wait_for(lambda: committed(one_partition) == 14, 20, lambda: worker.log)
+    time.sleep(5)  # several times what an event may take
+    publish(one_partition, 3)
+    wait_for(lambda: committed(one_partition) == 19, 20, lambda: worker.log)
+    assert worker.process.poll() is None, worker.log
