@@ -21,7 +21,7 @@ from rft.errors import WeightsError
 from rft.weights.groups import one_line
 
 LOOK_EVERY_S = 0.002
-CONNECT_S = 2.0
+CONNECT_S = 5.0
 """TCPStore tries for about twice as long when the other side dies meanwhile, and cannot be broken off."""
 _ANSWER_S = 30.0
 """How long a store that is there may take for one answer."""
