@@ -14,8 +14,9 @@ class WeightsConfig(Section):
     """``checkpoint``: a folder for each version, which explorers read. ``collective``: one broadcast of each version
     from the trainer's memory to all explorers that are there; folders only every ``checkpoint_every`` versions and
     for explorers that are behind. See docs/weights.md."""
-    backend: Literal["gloo", "nccl"] = "gloo"
-    """Of the collective: ``gloo`` over TCP from host memory, ``nccl`` between GPUs."""
+    backend: Literal["gloo", "nccl", "ipc"] = "gloo"
+    """Of the collective: ``gloo`` over TCP from host memory, ``nccl`` between GPUs, ``ipc`` through shared memory, on
+    one host, where trainer and explorers may be on one GPU."""
     bind: str = "127.0.0.1"
     """Address of this host that collectives use: the trainer's rendezvous and gloo's connections. Loopback unless
     told otherwise. There is no encryption and no password on it: name the address of a private network only."""

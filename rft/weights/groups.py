@@ -1,6 +1,6 @@
 """Process groups of our own: built over a rendezvous, never the default group, so that one may die and the next live.
 
-One code path for ``gloo`` (CPUs) and ``nccl`` (GPUs).
+One code path for ``gloo`` (CPUs), ``nccl`` (GPUs) and ``ipc`` (memory that one host's processes share).
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rft.errors import WeightsError
+from rft.weights.shared_memory import SLOTS, SharedMemoryGroup
 
-IN_FLIGHT = 2
+IN_FLIGHT = SLOTS
 """Buckets on their way at once: one is received while the one before it is summed up."""
 
 
@@ -40,7 +41,17 @@ class Group:
             self.group.abort()
 
 
-def connect(name: str, store: dist.Store, *, backend: str, rank: int, size: int, bind: str, timeout_s: float) -> Group:
+def connect(
+    name: str,
+    store: dist.Store,
+    *,
+    backend: str,
+    rank: int,
+    size: int,
+    bind: str,
+    bucket_bytes: int,
+    timeout_s: float,
+) -> Group:
     """Build the group ``name`` of ``size`` ranks; returns when all have come. ``bind``: own address, for gloo.
 
     Raises WeightsError when they have not within ``timeout_s``.
@@ -55,6 +66,9 @@ def connect(name: str, store: dist.Store, *, backend: str, rank: int, size: int,
             options._threads = IN_FLIGHT
             options._devices = [gloo.create_device(hostname=bind)]
             return Group(name, gloo(inner, rank, size, options), store)
+        if backend == "ipc":
+            shared = SharedMemoryGroup(inner, rank, size, bucket_bytes=bucket_bytes, timeout=timeout)
+            return Group(name, shared, store)
         return Group(name, _nccl(inner, rank, size, timeout), store)
     except (RuntimeError, ValueError) as error:
         raise WeightsError(f"the {backend} group of {size} could not be built: {one_line(error)}") from error

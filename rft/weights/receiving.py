@@ -85,6 +85,7 @@ class Receiver:
             rank=1 + word.receivers.index(reception.receiver),
             size=1 + len(word.receivers),
             bind=reception.bind,
+            bucket_bytes=reception.bucket_bytes,
             timeout_s=min(deadline.left(), reception.stall_s),
         )
         self._kept.keep(turn, group)

@@ -47,7 +47,7 @@ class Sender:
 
     def __init__(self, bind: str, port: int, backend: str) -> None:
         """Open the rendezvous on ``bind``. Raises WeightsError."""
-        self._bind, self._backend = bind, backend
+        self._bind, self.backend = bind, backend
         self._rendezvous = Rendezvous(bind, port)
         self._kept = Kept()
         self._members: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ class Sender:
         error = ""
         try:
             if not reuse or group is None:
-                group = self._build(turn, name, joined, deadline, stall_s)
+                group = self._build(turn, name, joined, manifest.bucket_bytes, deadline, stall_s)
             broadcast(group, _host_buckets(weights, manifest, device), remaining_s=deadline.left, stall_s=stall_s)
         except WeightsError as failure:
             error = str(failure)
@@ -118,15 +118,24 @@ class Sender:
         """Break off what ``send`` does, from any thread; it returns what it knows. Leaves the group."""
         self._kept.abort()
 
-    def _build(self, turn: object, name: str, joined: tuple[str, ...], deadline: Deadline, stall_s: float) -> Group:
+    def _build(
+        self,
+        turn: object,
+        name: str,
+        joined: tuple[str, ...],
+        bucket_bytes: int,
+        deadline: Deadline,
+        stall_s: float,
+    ) -> Group:
         self._kept.drop(turn)
         group = connect(
             name,
             self._rendezvous.store,
-            backend=self._backend,
+            backend=self.backend,
             rank=0,
             size=1 + len(joined),
             bind=self._bind,
+            bucket_bytes=bucket_bytes,
             timeout_s=min(deadline.left(), stall_s),
         )
         self._kept.keep(turn, group)

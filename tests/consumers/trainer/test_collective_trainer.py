@@ -36,6 +36,7 @@ class Explorer:
 
     def __init__(self, config: Config, name: str) -> None:
         self.name = name
+        self.backend = config.weights.backend
         self.policy = TransformersPolicy(config.policy)
         self.writer = EventWriter(config, name)
         self.follower = WeightsFollower(config, name, self.policy, changed=lambda _: self.announce())
@@ -51,7 +52,7 @@ class Explorer:
             "members",
             Member(
                 self.name, "explorer", "transformers", "here", held.version, held.sha256, "", 0, self.follower.stats,
-                "collective", "gloo", 1, self.follower.epoch, "here",
+                "collective", self.backend, 1, self.follower.epoch, "here",
             ),
         )  # fmt: skip
 
@@ -137,9 +138,10 @@ def test_killed_around_its_transfers_the_run_is_the_one_that_would_have_been(new
     assert 0 < measured["weights_update_s"] < 10
 
 
-def test_who_joins_while_nothing_is_trained_gets_a_folder_and_then_takes_part(new_run, explorer):
+@pytest.mark.parametrize("backend", ["gloo", "ipc"])
+def test_who_joins_while_nothing_is_trained_gets_a_folder_and_then_takes_part(new_run, explorer, backend):
     """Three steps' worth of events, so version 3 is the newest for as long as we like; its folder is not yet due."""
-    config = new_run("late", COLLECTIVE, groups=9)
+    config = new_run("late", COLLECTIVE | {"backend": backend}, groups=9)
     process = start_trainer(config)
     wait_for(lambda: [v for v in versions_of(config) if v.version == 3], "version 3")
     first = [version for version in versions_of(config) if version.version == 3]

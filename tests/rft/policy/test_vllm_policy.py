@@ -212,11 +212,12 @@ def test_weights_that_do_not_fit_are_refused_and_the_old_ones_stay(
     assert set(after.versions.tolist()) == {0}
 
 
+@pytest.mark.parametrize("backend", ["gloo", "ipc"])
 def test_weights_come_by_a_collective_too_and_those_of_another_model_are_refused(
-    policy: Any, vllm_folders: list[Path]
+    policy: Any, vllm_folders: list[Path], backend: str
 ) -> None:
-    """The trainer's own sender, over gloo, into the engine's worker, while it generates."""
-    sender = Sender("127.0.0.1", 0, "gloo")
+    """The trainer's own sender, over either backend, into the engine's worker, while it generates."""
+    sender = Sender("127.0.0.1", 0, backend)
     prompt = policy.encode("tree>")
     assert policy.receivers == 1
     try:

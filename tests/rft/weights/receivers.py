@@ -47,7 +47,7 @@ def reception(sender: Sender, manifest: Manifest, epoch: int, member: str, **cha
         "rendezvous": sender.address,
         "epoch": epoch,
         "receiver": receiver_name(member, 0),
-        "backend": "gloo",
+        "backend": sender.backend,
         "bind": "127.0.0.1",
         "layout": pack_layout(manifest.header),
         "checksums": pack_checksums(manifest.checksums),

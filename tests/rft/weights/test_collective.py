@@ -24,9 +24,9 @@ from tests.rft.weights.receivers import ReceiverProcess, describe, digest, recep
 NAMES = ("a", "b", "c")
 
 
-@pytest.fixture
-def sender() -> Iterator[Sender]:
-    one = Sender("127.0.0.1", 0, "gloo")
+@pytest.fixture(params=["gloo", "ipc"])
+def sender(request: pytest.FixtureRequest) -> Iterator[Sender]:
+    one = Sender("127.0.0.1", 0, request.param)
     yield one
     one.abort()
 
@@ -225,7 +225,11 @@ def test_a_trainer_that_is_gone_is_noticed_at_once():
     good = describe(weights_of(9))
     began = time.monotonic()
     with pytest.raises(WeightsError, match="cannot be reached"):
-        dict(Receiver().receive(reception(type("Gone", (), {"address": address})(), good, 0, "a", deadline_s=30)))
+        dict(
+            Receiver().receive(
+                reception(type("Gone", (), {"address": address, "backend": "gloo"})(), good, 0, "a", deadline_s=30)
+            )
+        )
     assert time.monotonic() - began < 5
 
 
