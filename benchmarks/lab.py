@@ -198,7 +198,7 @@ def train(
         rewards.append(metrics["reward_mean"])
         told(number)
     if save is not None:
-        save.write_bytes(engine.serialized())
+        save.write_bytes(engine.serialized().data)
     tenth = max(steps // 10, 1)
     return Outcome(
         before, lab.measure(engine.model), lab.measure(engine.model, temperature=0),

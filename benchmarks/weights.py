@@ -1,10 +1,11 @@
-"""How fast weights travel: both transports beside a bare broadcast of the same bytes and a file copy.
+"""How fast weights travel: each way beside a bare broadcast of the same bytes and a file copy.
 
 python benchmarks/weights.py [--parameters 1e6 135e6 500e6] [--rounds 5] [--receivers 1] [--dtype float32]
 
 For each size, a sender (this process) and receivers (processes) do in turn, round after round: a bare
-``torch.distributed`` broadcast of one tensor, the collective transport with CRC-32C, the same with sha256, a file
-copy, and the checkpoint transport (write a folder, check it, read its tensors). Medians over the rounds; ratios are
+``torch.distributed`` broadcast of one tensor, the collective transport over gloo with CRC-32C, the same with sha256,
+the same through shared memory (``ipc``), a file copy, and the checkpoint transport (write a folder, check it, read its
+tensors). Medians over the rounds; ratios are
 medians of each round's ratio to that round's bare broadcast. The first transfer builds the communicator and is not
 counted.
 
@@ -37,6 +38,7 @@ from safetensors.torch import save
 
 from rft.policy.loading import read_weights
 from rft.weights import checkpoint
+from rft.weights.file import weights_file
 from rft.weights.groups import connect
 from rft.weights.manifest import Manifest, pack_checksums, pack_layout
 from rft.weights.receiving import Receiver
@@ -46,6 +48,11 @@ from rft.weights.sending import Sender
 
 BUCKET_MB = 16
 LIMIT_S = 300.0
+BACKENDS = ("gloo", "ipc")
+PAUSES = ("pause of generation", "snapshot", "saved", "describe")
+
+
+BARE: dict[str, Any] = {"backend": "gloo", "bucket_bytes": BUCKET_MB * 2**20, "timeout_s": 60}
 
 
 def tensors_of(parameters: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -73,7 +80,7 @@ class Measured:
 def receive(pipe: Connection, index: int) -> None:
     """One receiver: does what it is told and says how long it took."""
     torch.set_num_threads(1)
-    receiver, group, model = Receiver(), None, {}
+    receivers, group, model = {backend: Receiver() for backend in BACKENDS}, None, {}
     while True:
         what, argument = pipe.recv()
         began = time.perf_counter()
@@ -83,14 +90,15 @@ def receive(pipe: Connection, index: int) -> None:
         if what == "join":
             host, port, size = argument
             store = reach(host, port, LIMIT_S)
-            group = connect("bare", store, backend="gloo", rank=1 + index, size=size, bind=host, timeout_s=60)
+            group = connect("bare", store, rank=1 + index, size=size, bind=host, **BARE)
         if what == "bare":
             data = torch.empty(argument, dtype=torch.uint8)
             began = time.perf_counter()
             bare_broadcast(group, data)
             del data
         if what == "collective":
-            tensors = dict(receiver.receive(Reception.from_json(argument)))
+            reception = Reception.from_json(argument)
+            tensors = dict(receivers[reception.backend].receive(reception))
             model, answer = load(model, tensors)
             del tensors
         if what == "checkpoint":
@@ -152,10 +160,14 @@ class Receivers:
 def measure(parameters: int, rounds: int, receivers: Receivers, dtype: torch.dtype, folder: Path) -> Measured:
     tensors = tensors_of(parameters, dtype)
     began = time.perf_counter()
-    weights = save(tensors, {"format": "pt"})
-    digest = hashlib.sha256(weights).hexdigest()
+    digest = hashlib.sha256(save(tensors, {"format": "pt"})).hexdigest()
+    saved = time.perf_counter() - began
+    began = time.perf_counter()
+    made = weights_file(tensors)
     snapshot = time.perf_counter() - began
-    del tensors
+    assert made.sha256 == digest
+    weights = made.data
+    del tensors, made
     began = time.perf_counter()
     manifest = Manifest.describe(weights, digest, BUCKET_MB * 2**20)
     describe = time.perf_counter() - began
@@ -166,23 +178,22 @@ def measure(parameters: int, rounds: int, receivers: Receivers, dtype: torch.dty
     receivers.together(
         "join",
         [("127.0.0.1", rendezvous.port, 1 + count)] * count,
-        lambda: joining.append(
-            connect("bare", rendezvous.store, backend="gloo", rank=0, size=1 + count, bind="127.0.0.1", timeout_s=60)
-        ),
+        lambda: joining.append(connect("bare", rendezvous.store, rank=0, size=1 + count, bind="127.0.0.1", **BARE)),
     )
     (group,) = joining
-    sender = Sender("127.0.0.1", 0, "gloo")
+    senders = {backend: Sender("127.0.0.1", 0, backend) for backend in BACKENDS}
     warnings.filterwarnings("ignore", "The given buffer is not writable")  # the root of a broadcast only reads it
     data = torch.frombuffer(weights, dtype=torch.uint8)
     seconds: dict[str, list[float]] = {}
     epoch = 0
 
-    def collective(verify: str) -> tuple[float, float]:
+    def collective(backend: str, verify: str) -> tuple[float, float]:
         nonlocal epoch
         epoch += 1
+        sender = senders[backend]
         names = [receiver_name(f"r{n}", 0) for n in range(count)]
         orders = [
-            Reception(sender.address, epoch, name, "gloo", "127.0.0.1", pack_layout(manifest.header),
+            Reception(sender.address, epoch, name, backend, "127.0.0.1", pack_layout(manifest.header),
                       pack_checksums(manifest.checksums), manifest.bucket_bytes, digest, verify, LIMIT_S, 60.0)
             for name in names
         ]  # fmt: skip
@@ -198,12 +209,14 @@ def measure(parameters: int, rounds: int, receivers: Receivers, dtype: torch.dty
         assert len(outcome.reached) == count, outcome
         return outcome.send_s, pause
 
-    collective("crc32c")
+    for backend in BACKENDS:
+        collective(backend, "crc32c")
     for number in range(1, rounds + 1):
         times: dict[str, float] = {}
         times["bare broadcast"], _ = receivers.together("bare", [size] * count, lambda: bare_broadcast(group, data))
-        times["collective, crc32c"], pause = collective("crc32c")
-        times["collective, sha256"], _ = collective("sha256")
+        times["collective, crc32c"], pause = collective("gloo", "crc32c")
+        times["collective, sha256"], _ = collective("gloo", "sha256")
+        times["ipc, crc32c"], _ = collective("ipc", "crc32c")
         began = time.perf_counter()
         path = folder / "copy"
         path.write_bytes(weights)
@@ -213,10 +226,11 @@ def measure(parameters: int, rounds: int, receivers: Receivers, dtype: torch.dty
         event = checkpoint.publish(weights, {}, folder, model="m", version=number, step=number, final=False, keep=2)
         receivers.together("checkpoint", [(event, folder)] * count)
         times["checkpoint"] = time.perf_counter() - began
-        times |= {"pause of generation": pause, "snapshot": snapshot, "describe": describe}
+        times |= {"pause of generation": pause, "snapshot": snapshot, "saved": saved, "describe": describe}
         for name, value in times.items():
             seconds.setdefault(name, []).append(value)
-    sender.abort()
+    for sender in senders.values():
+        sender.abort()
     group.abort()
     return Measured(size, seconds)
 
@@ -238,14 +252,12 @@ def main() -> None:
             receivers = Receivers(options.receivers)
             found = measure(int(parameters), options.rounds, receivers, getattr(torch, options.dtype), Path(folder))
             receivers.end()
-        for name in (n for n in found.seconds if n not in ("pause of generation", "snapshot", "describe")):
+        for name in (n for n in found.seconds if n not in PAUSES):
             print(f"| {parameters / 1e6:,.0f} M | {name} | {found.rate(name):,.0f} | {found.ratio(name):.2f} |")
-        pause, snapshot, describe = (
-            statistics.median(found.seconds[name]) for name in ("pause of generation", "snapshot", "describe")
-        )
+        pause, snapshot, saved, describe = (statistics.median(found.seconds[name]) for name in PAUSES)
         notes.append(
             f"{parameters / 1e6:,.0f} M: generation pauses {pause:.3f} s; training pauses {snapshot:.3f} s for the "
-            f"snapshot and its sha256 and {describe:.3f} s for checksums"
+            f"snapshot with its sha256 (safetensors' save, then sha256: {saved:.3f} s), {describe:.3f} s for checksums"
         )
         sys.stdout.flush()
     print("\n" + "\n".join(notes))

@@ -107,9 +107,10 @@ def train(config: Config, view: LogView, reading: Reading, plan: Plan, stage: St
         )
     before = held_out.accuracy(Path(own.policy.model), stage("held-out accuracy before"))
     _take_steps(learner, view, batches, plan.epochs, folder, stage("training"))
+    weights = learner.engine.serialized()
     final = transport.publish(
-        learner.engine.serialized(), learner.companions, folder, model=config.trainer.model_key, version=1,
-        step=learner.step, final=True, keep=2,
+        weights.data, learner.companions, folder, model=config.trainer.model_key, version=1,
+        step=learner.step, final=True, keep=2, digest=weights.sha256,
     )  # fmt: skip
     after = held_out.accuracy(folder / final.uri, stage("held-out accuracy after"))
     report = {

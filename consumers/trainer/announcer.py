@@ -10,7 +10,7 @@ from threading import Event as StopEvent
 
 from consumers.trainer.claim import Claim
 from consumers.trainer.distributor import Distributor
-from consumers.trainer.learner import Learner, sha256
+from consumers.trainer.learner import Learner
 from rft.config import Config
 from rft.errors import WeightsError
 from rft.log.events import EventWriter
@@ -18,6 +18,7 @@ from rft.training.buffer import Drop
 from rft.training.sample import Sample
 from rft.weights import checkpoint as transport
 from rft.weights.choosing import COLLECTIVE
+from rft.weights.file import WeightsFile
 from rft.weights.published import published, published_companions
 from schemas.events import NOT_WRITTEN, EventRef, TrainingStep, WeightVersion
 
@@ -88,7 +89,7 @@ class Announcer:
         self._writer = writer
         self._claim = claim
         self._distributor: Distributor | None = None
-        self._converted: tuple[bytes, bytes] = (b"", b"")
+        self._converted: tuple[WeightsFile, WeightsFile] | None = None
 
     def open_collective(self, learner: Learner, newest: WeightVersion | None) -> None:
         """From now on versions reach explorers by collectives, if they are configured. ``newest`` is on the log.
@@ -100,7 +101,7 @@ class Announcer:
                 self._config,
                 self._writer,
                 lambda event, weights: self._write_folder(
-                    learner, weights, event.version, event.step, final=event.final, digest=event.sha256
+                    learner, weights, event.version, event.step, final=event.final
                 ),
                 newest,
             )
@@ -128,7 +129,9 @@ class Announcer:
         self._claim.check(place)
         return place
 
-    def publish(self, learner: Learner, version: int, weights: bytes, stop: StopEvent, *, final: bool) -> WeightVersion:
+    def publish(
+        self, learner: Learner, version: int, weights: WeightsFile, stop: StopEvent, *, final: bool
+    ) -> WeightVersion:
         """Announce the learner's weights as ``version``, with a folder if one is due.
 
         Raises BrokerError, WeightsError.
@@ -141,7 +144,7 @@ class Announcer:
         return event
 
     def write_version(
-        self, learner: Learner, version: int, weights: bytes, stop: StopEvent, *, final: bool
+        self, learner: Learner, version: int, weights: WeightsFile, stop: StopEvent, *, final: bool
     ) -> WeightVersion:
         """Write a version's folder, waiting for space while the disk is full. Raises WeightsError if stopped then."""
         while True:
@@ -152,7 +155,7 @@ class Announcer:
                     raise
                 logger.error("%s; trying again every %g s", error, RETRY_S)
 
-    def announce(self, version: WeightVersion, weights: bytes) -> None:
+    def announce(self, version: WeightVersion, weights: WeightsFile) -> None:
         """Publish a version whose step is on the log, and its folder, if it names one, there. Raises BrokerError."""
         if self._distributor is not None:
             self._distributor.publish(version, self._published(weights))
@@ -160,16 +163,15 @@ class Announcer:
         self._writer.send("weights", version)
         self._writer.flush()
 
-    def published_digest(self, learner: Learner, weights: bytes) -> str:
-        """sha256 of the learner's ``weights`` as they are published."""
-        published = self._published(weights)
-        return learner.digest if published is weights else sha256(published)
+    def published_digest(self, weights: WeightsFile) -> str:
+        """sha256 of ``weights`` as they are published."""
+        return self._published(weights).sha256
 
     def _write_folder(
-        self, learner: Learner, published: bytes, version: int, step: int, *, final: bool, digest: str = ""
+        self, learner: Learner, published: WeightsFile, version: int, step: int, *, final: bool
     ) -> WeightVersion:
         return transport.publish(
-            published,
+            published.data,
             published_companions(learner.companions, self._config.weights.wire_dtype),
             self._config.run.path,
             model=self._config.trainer.model_key,
@@ -177,24 +179,25 @@ class Announcer:
             step=step,
             final=final,
             keep=self._config.trainer.keep_versions,
-            digest=digest,
+            digest=published.sha256,
         )
 
-    def _unwritten(self, learner: Learner, version: int, weights: bytes) -> WeightVersion:
+    def _unwritten(self, learner: Learner, version: int, weights: WeightsFile) -> WeightVersion:
+        published = self._published(weights)
         return WeightVersion(
             model=self._config.trainer.model_key,
             version=version,
             step=learner.step,
             transport=COLLECTIVE,
             uri="",
-            sha256=self.published_digest(learner, weights),
-            size_bytes=len(self._published(weights)),
+            sha256=published.sha256,
+            size_bytes=len(published.data),
             final=False,
             created_at=int(time.time() * 1000),
         )
 
-    def _published(self, weights: bytes) -> bytes:
+    def _published(self, weights: WeightsFile) -> WeightsFile:
         """``weights`` in the wire's dtype; the newest are remembered."""
-        if self._converted[0] is not weights:
+        if self._converted is None or self._converted[0] is not weights:
             self._converted = (weights, published(weights, self._config.weights.wire_dtype))
         return self._converted[1]

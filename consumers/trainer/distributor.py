@@ -18,6 +18,7 @@ from rft.config import Config
 from rft.errors import BrokerError, DecodeError, WeightsError
 from rft.log.events import Event, EventReader, EventWriter
 from rft.weights.choosing import COLLECTIVE
+from rft.weights.file import WeightsFile
 from rft.weights.manifest import Manifest, pack_checksums, pack_layout
 from rft.weights.membership import Rules, State, step
 from rft.weights.protocol import (
@@ -46,7 +47,7 @@ SLACK_S = 5.0
 
 logger = logging.getLogger(__name__)
 
-Folder = Callable[[WeightVersion, bytes], WeightVersion]
+Folder = Callable[[WeightVersion, WeightsFile], WeightVersion]
 """Writes a version's folder; the event that names it. Raises WeightsError."""
 
 
@@ -55,8 +56,8 @@ class _Version:
     """What is being distributed."""
 
     event: WeightVersion
-    weights: bytes
-    """The safetensors file, in host memory, until the next version."""
+    weights: WeightsFile
+    """In host memory until the next version."""
     manifest: Manifest
 
 
@@ -85,14 +86,14 @@ class Distributor:
         self._thread = threading.Thread(target=self._run, name="distributor", daemon=True)
         self._thread.start()
 
-    def publish(self, event: WeightVersion, weights: bytes) -> None:
+    def publish(self, event: WeightVersion, weights: WeightsFile) -> None:
         """Announce a version, whose folder is there if ``event`` names one, and begin its way to the members.
 
         Waits for the version before it, which its deadline bounds, and until this one's announcement is on the log.
         Raises BrokerError.
         """
         began = time.monotonic()
-        manifest = Manifest.describe(weights, event.sha256, self._config.bucket_bytes)
+        manifest = Manifest.describe(weights.data, event.sha256, self._config.bucket_bytes)
         described = time.monotonic()
         with self._changed:
             limit = self._config.deadline_s + SLACK_S
@@ -232,7 +233,7 @@ class Distributor:
             # Nobody can come before the event is on the log.
             announced.get(opened.left_s)  # type: ignore[attr-defined]  # kafka-python's future
             outcome = self._sender.send(
-                version.weights,
+                version.weights.data,
                 version.manifest,
                 epoch=opened.epoch,
                 receivers=opened.receivers,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from rft.training.engines.opening import open_engine
 from rft.training.progress import LogProgress
 from rft.training.sample import Sample, Wanted
 from rft.weights.checkpoint import companion_files
+from rft.weights.file import WeightsFile
 from schemas.events import TrainingStep
 
 
@@ -40,7 +40,7 @@ class Learner:
         self.step = 0
         self.version = 0
         self.version_step = 0
-        self.digest = self.initial_digest = sha256(self.engine.serialized())
+        self.digest = self.initial_digest = self.engine.serialized().sha256
         self.recorded_digest = self.digest
         """What the redo log says of the newest step; see ``trainer.redo_tolerance``."""
         self.last_record: tuple[int, int] | None = None
@@ -61,13 +61,13 @@ class Learner:
         kinds = find(self.config.algorithm.name).kinds
         return Wanted(self.engine.vocabulary, trainer.model_key, trainer.min_reward, kinds)
 
-    def learn(self, samples: Sequence[Sample]) -> tuple[dict[str, float], bytes]:
+    def learn(self, samples: Sequence[Sample]) -> tuple[dict[str, float], WeightsFile]:
         """Take the next step on ``samples``, whose payloads must be there; metrics and the new weights' file."""
         version = self.version if self.version_step == self.step else None
         metrics = self.engine.step(self.step + 1, StepBatch.of(samples), version=version)
         self.step += 1
         weights = self.engine.serialized()
-        self.digest = sha256(weights)
+        self.digest = weights.sha256
         return metrics, weights
 
     def recorded(self, record: TrainingStep, place: tuple[int, int]) -> None:
@@ -147,11 +147,6 @@ class Learner:
 def companion_files_of(folder: Path) -> dict[str, bytes]:
     """A model folder's configuration and tokenizer; a missing folder is the engine's to report, with advice."""
     return companion_files(folder) if (folder / "config.json").is_file() else {}
-
-
-def sha256(weights: bytes) -> str:
-    """Digest of a safetensors file."""
-    return hashlib.sha256(weights).hexdigest()
 
 
 def made_with(config: Config) -> dict[str, Any]:

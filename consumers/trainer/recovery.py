@@ -20,6 +20,7 @@ from rft.stream.fence import Fence
 from rft.training.pool import Pool
 from rft.training.sample import Sample
 from rft.weights.checkpoint import WEIGHTS_FILE, fetch
+from rft.weights.file import WeightsFile
 from schemas.events import Record, TrainingStep, WeightVersion
 
 BESIDE = "value_crc32"
@@ -53,7 +54,7 @@ def read_own_log(config: Config, learner: Learner, announcer: Announcer) -> tupl
 
 
 def _digest(learner: Learner, announcer: Announcer) -> str:
-    return announcer.published_digest(learner, learner.engine.serialized())
+    return announcer.published_digest(learner.engine.serialized())
 
 
 def read_entries(config: Config, learner: Learner) -> list[Entry]:
@@ -162,7 +163,7 @@ class Redo:
         return newest
 
     def _make_known(
-        self, version: int, weights: bytes, newest: WeightVersion | None, stop: StopEvent
+        self, version: int, weights: WeightsFile, newest: WeightVersion | None, stop: StopEvent
     ) -> WeightVersion | None:
         """The learner has become ``version``: write it if it is the newest, announce it if nobody has."""
         if newest is not None and version < newest.version:
@@ -179,7 +180,7 @@ class Redo:
         self._announcer.announce(event, weights)
         return event
 
-    def _near(self, announced: WeightVersion, weights: bytes) -> bool:
+    def _near(self, announced: WeightVersion, weights: WeightsFile) -> bool:
         """Whether the announced weights are still there; they stay then, for explorers may have them.
 
         Raises CheckpointError when these are farther from them than is allowed.
@@ -188,7 +189,7 @@ class Redo:
             there = load((fetch(announced, self._config.run.path) / WEIGHTS_FILE).read_bytes())
         except (WeightsError, OSError):
             return False
-        distance = max(float((tensor - there[name]).abs().max()) for name, tensor in load(weights).items())
+        distance = max(float((tensor - there[name]).abs().max()) for name, tensor in weights.tensors().items())
         allowed = self._config.trainer.redo_tolerance
         if distance > allowed:
             raise CheckpointError(

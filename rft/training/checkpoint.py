@@ -72,7 +72,7 @@ def write_checkpoint(
     run_path: Path,
     state: CheckpointState,
     *,
-    weights: Mapping[str, bytes],
+    weights: Mapping[str, bytes | memoryview],
     companions: Mapping[str, bytes],
     optimizer: Mapping[str, Tensor],
     keep: int,
@@ -89,7 +89,7 @@ def write_checkpoint(
     folder = root / f"step-{state.step:08d}"
     tensors = {f"optimizer/{name}": tensor.contiguous() for name, tensor in optimizer.items()}
     tensors |= {f"rng/{name}": tensor for name, tensor in rng_states().items()}
-    contents = {**companions, **weights, _OPTIMIZER: save(tensors)}
+    contents: dict[str, bytes | memoryview] = {**companions, **weights, _OPTIMIZER: save(tensors)}
     described = {
         "format": FORMAT,
         **asdict(state),

@@ -51,7 +51,7 @@ def companion_files(folder: Path) -> dict[str, bytes]:
 
 
 def publish(
-    weights: bytes,
+    weights: bytes | memoryview,
     companions: Mapping[str, bytes],
     run_path: Path,
     *,

@@ -76,7 +76,7 @@ class Manifest:
     def describe(cls, weights: bytes | memoryview, sha256: str, bucket_bytes: int) -> Manifest:
         """The manifest of a safetensors file whose digest is ``sha256``. Raises WeightsError."""
         view = memoryview(weights)
-        header = bytes(view[: _header_size(view)])
+        header = header_of(view)
         data = view[len(header) :]
         sums = tuple(checksum(data[start:end]) for start, end in buckets(len(data), bucket_bytes))
         return cls.parse(header, sums, sha256, bucket_bytes)
@@ -84,7 +84,7 @@ class Manifest:
     @classmethod
     def parse(cls, header: bytes, checksums: tuple[int, ...], sha256: str, bucket_bytes: int) -> Manifest:
         """Check and read a manifest's parts. Raises WeightsError when they contradict each other."""
-        tensors = _tensors(header)
+        tensors = specs_of(header)
         data_bytes = tensors[-1].end if tensors else 0
         if bucket_bytes < 1 or len(checksums) != math.ceil(data_bytes / bucket_bytes):
             raise WeightsError(
@@ -137,6 +137,12 @@ def unpack_checksums(packed: bytes) -> tuple[int, ...]:
     return tuple(int(one) for one in np.frombuffer(packed, dtype="<u4"))
 
 
+def header_of(weights: bytes | memoryview) -> bytes:
+    """The beginning of a safetensors file: the length of its JSON, and that. Raises WeightsError."""
+    view = memoryview(weights)
+    return bytes(view[: _header_size(view)])
+
+
 def _header_size(view: memoryview) -> int:
     size = 8 + int.from_bytes(view[:8], "little") if len(view) >= 8 else 0
     if not 8 < size <= min(len(view), MAX_HEADER_BYTES + 8):
@@ -144,7 +150,8 @@ def _header_size(view: memoryview) -> int:
     return size
 
 
-def _tensors(header: bytes) -> tuple[TensorSpec, ...]:
+def specs_of(header: bytes) -> tuple[TensorSpec, ...]:
+    """The tensors that a header names, in the order of their places. Raises WeightsError when it contradicts itself."""
     if _header_size(memoryview(header)) != len(header):
         raise WeightsError("a manifest's header does not have the length that it names")
     try:

@@ -6,18 +6,15 @@ import json
 from collections.abc import Mapping
 
 import torch
-from safetensors.torch import load, save
+
+from rft.weights.file import WeightsFile, weights_file
 
 
-def published(weights: bytes, wire_dtype: str) -> bytes:
-    """The safetensors file ``weights`` with its float32 tensors as ``wire_dtype`` (``float32`` or ``bfloat16``)."""
+def published(weights: WeightsFile, wire_dtype: str) -> WeightsFile:
+    """``weights`` with the float32 tensors as ``wire_dtype`` (``float32`` or ``bfloat16``)."""
     if wire_dtype == "float32":
         return weights
-    dtype = {"bfloat16": torch.bfloat16}[wire_dtype]
-    tensors = {
-        name: tensor.to(dtype) if tensor.dtype == torch.float32 else tensor for name, tensor in load(weights).items()
-    }
-    return save(tensors, {"format": "pt"})
+    return weights_file(weights.tensors(), {torch.float32: getattr(torch, wire_dtype)})
 
 
 def published_companions(companions: Mapping[str, bytes], wire_dtype: str) -> Mapping[str, bytes]:

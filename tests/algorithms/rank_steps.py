@@ -53,7 +53,7 @@ def compare(model: Path, teacher: Path, name: str, found: Path) -> None:
             if opened.needs_reference:
                 opened.set_reference(teacher)
             metrics = [opened.step(number, batch(name, number), version=0) for number in range(1, STEPS + 1)]
-            (found / f"{engine}.safetensors").write_bytes(opened.serialized())
+            (found / f"{engine}.safetensors").write_bytes(opened.serialized().data)
         finally:
             opened.close()
         metrics = [{key: value for key, value in one.items() if not key.endswith("_s")} for one in metrics]

@@ -14,6 +14,7 @@ from typing import Protocol
 from torch import Tensor
 
 from rft.training.batch import StepBatch
+from rft.weights.file import WeightsFile
 
 
 class Engine(Protocol):
@@ -44,10 +45,10 @@ class Engine(Protocol):
         Raises EngineError when a rank has failed; the engine is of no use then.
         """
 
-    def serialized(self) -> bytes:
+    def serialized(self) -> WeightsFile:
         """The weights as one safetensors file of float32 under the model's own names, adapters merged."""
 
-    def checkpoint_files(self) -> dict[str, bytes]:
+    def checkpoint_files(self) -> dict[str, bytes | memoryview]:
         """The weights as a checkpoint keeps them, by file name: the whole model, or its adapters alone."""
 
     def optimizer_tensors(self) -> dict[str, Tensor]:

@@ -17,6 +17,8 @@ from rft.training.batch import StepBatch
 from rft.training.engines.channel import batch_message
 from rft.training.engines.ranks import Ranks, own_environment
 from rft.training.engines.shard import Shard, import_deepspeed
+from rft.weights.checkpoint import WEIGHTS_FILE
+from rft.weights.file import Filling, WeightsFile
 
 
 class DeepSpeedEngine:
@@ -61,13 +63,22 @@ class DeepSpeedEngine:
             self._shard.channel.tell({"do": "step", "number": number, "version": version, "batch": words}, tensors)
             return self._shard.step(number, batch, version=version)
 
-    def serialized(self) -> bytes:
+    def serialized(self) -> WeightsFile:
         """See :class:`rft.training.engines.base.Engine`."""
-        return self._shard.policy.serialized(self._tensors())
+        policy = self._shard.policy
+        if policy.adapted:
+            return policy.serialized(self._tensors())
+        with self._ranks.together(), Filling(policy.layout()) as filling:
+            self._shard.channel.tell({"do": "gather"})
+            for name, tensor in self._shard.gathered():
+                if name not in policy.tied:
+                    filling.put(name, tensor)
+            return filling.done()
 
-    def checkpoint_files(self) -> dict[str, bytes]:
+    def checkpoint_files(self) -> dict[str, bytes | memoryview]:
         """See :class:`rft.training.engines.base.Engine`."""
-        return self._shard.policy.checkpoint_files(self._tensors())
+        policy = self._shard.policy
+        return policy.checkpoint_files(self._tensors()) if policy.adapted else {WEIGHTS_FILE: self.serialized().data}
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """See :class:`rft.training.engines.base.Engine`."""
@@ -94,4 +105,4 @@ class DeepSpeedEngine:
     def _tensors(self) -> dict[str, Tensor]:
         with self._ranks.together():
             self._shard.channel.tell({"do": "gather"})
-            return self._shard.tensors()
+            return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._shard.gathered()}

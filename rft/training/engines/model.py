@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from rft.config import Config
@@ -17,8 +15,10 @@ from rft.errors import PolicyError
 from rft.policy.loading import load_model
 from rft.training.batch import MicroBatch, StepBatch, waste
 from rft.training.engines import adapters
+from rft.training.engines.partitions import shape_of
 from rft.training.packing import AUTO_WASTE, packed_arguments, prepare_packing
 from rft.weights.checkpoint import WEIGHTS_FILE
+from rft.weights.file import Layout, WeightsFile, weights_file
 
 AMP_DTYPES = {"bfloat16": torch.bfloat16}
 
@@ -37,8 +37,8 @@ class TrainedModel:
         self.module: Any = load_model(Path(config.policy.model) if self.adapted else folder, device=trainer.device)
         self.device: torch.device = self.module.device
         self.vocabulary: int = self.module.get_input_embeddings().num_embeddings
-        self._tied = frozenset(getattr(self.module, "all_tied_weights_keys", None) or {})
-        self.base_digest = digest_of(serialize(self.module.state_dict(), self._tied)) if self.adapted else None
+        self.tied = frozenset(getattr(self.module, "all_tied_weights_keys", None) or {})
+        self.base_digest = serialize(self.module.state_dict(), self.tied).sha256 if self.adapted else None
         self._packs = trainer.packing != "off" and not trainer.compile and prepare_packing(self.module)
         if trainer.packing == "on" and not self._packs:
             raise PolicyError(
@@ -72,7 +72,7 @@ class TrainedModel:
         if self.base_digest is not None:
             return self.base_digest
         self._reference = self._frozen(folder)
-        return digest_of(serialize(self._reference.state_dict(), self._tied))
+        return serialize(self._reference.state_dict(), self.tied).sha256
 
     def set_teacher(self, folder: Path) -> None:
         """Load the model that teacher logits come from. Raises PolicyError when it knows fewer tokens."""
@@ -115,17 +115,27 @@ class TrainedModel:
             raise RuntimeError("the objective needs set_teacher() first")
         return self._run(self._teacher, batch)
 
-    def serialized(self, tensors: Mapping[str, Tensor]) -> bytes:
+    def layout(self) -> Layout:
+        """Of the file to publish, when the model is trained whole. ZeRO may have split it."""
+        shapes = {name: shape_of(parameter) for name, parameter in self.module.named_parameters()}
+        return {
+            # Where DeepSpeed computes in bfloat16, it has the trained weights in float32.
+            name: (torch.float32 if tensor.is_floating_point() else tensor.dtype, shapes.get(name, tensor.shape))
+            for name, tensor in self.module.state_dict().items()
+            if name not in self.tied
+        }
+
+    def serialized(self, tensors: Mapping[str, Tensor]) -> WeightsFile:
         """``tensors`` of the module's state, whole and in float32, as the file to publish."""
         if self.adapted:
             tensors = adapters.merged(tensors, self._lora.alpha / self._lora.rank)
-        return serialize(tensors, self._tied)
+        return serialize(tensors, self.tied)
 
-    def checkpoint_files(self, tensors: Mapping[str, Tensor]) -> dict[str, bytes]:
+    def checkpoint_files(self, tensors: Mapping[str, Tensor]) -> dict[str, bytes | memoryview]:
         """The same as a checkpoint keeps them."""
         if self.adapted:
-            return adapters.adapter_files(tensors, self.module, self._base_folder)
-        return {WEIGHTS_FILE: self.serialized(tensors)}
+            return {**adapters.adapter_files(tensors, self.module, self._base_folder)}
+        return {WEIGHTS_FILE: self.serialized(tensors).data}
 
     def _frozen(self, folder: Path) -> Any:
         """Another model, that is only asked. If it does not keep packed sequences apart, nothing is packed."""
@@ -145,14 +155,9 @@ class TrainedModel:
         return output.logits.flatten(0, 1).index_select(0, batch.picks).float()
 
 
-def serialize(tensors: Mapping[str, Tensor], tied: frozenset[str]) -> bytes:
+def serialize(tensors: Mapping[str, Tensor], tied: frozenset[str]) -> WeightsFile:
     """A model's state, tied parameters once, as a safetensors file; the same weights give the same bytes."""
-    return save({n: t.detach().contiguous() for n, t in tensors.items() if n not in tied}, {"format": "pt"})
-
-
-def digest_of(weights: bytes) -> str:
-    """sha256 of a safetensors file."""
-    return hashlib.sha256(weights).hexdigest()
+    return weights_file({name: tensor for name, tensor in tensors.items() if name not in tied})
 
 
 def prepare_torch(threads: int, seed: int) -> None:

@@ -113,30 +113,32 @@ class Shard:
             lesson.totals.absorb(words, tensors)
         return step_metrics(lesson, norms, learning_rate, time.perf_counter() - started)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All weights, whole, in float32 and on the CPU; on other ranks than 0 nothing of use."""
+    def gathered(self) -> Iterator[tuple[str, Tensor]]:
+        """All weights, whole and in float32, a bucket at a time; on other ranks than 0 nothing.
+
+        All ranks take part in each, so all have to go on to the end. A tensor is valid until the next is asked for.
+        """
         import deepspeed
 
         module = self.policy.module
-        result: dict[str, Tensor] = {}
         if self._bfloat16:
             from deepspeed.utils import safe_get_full_fp32_param
 
             for name, parameter in module.named_parameters():
                 if parameter.requires_grad:
-                    # All ranks take part in each; none but the first keeps it.
                     whole = safe_get_full_fp32_param(parameter)
                     if self.channel.rank == 0:
-                        result[name] = whole.cpu()
-            return result | self._frozen
+                        yield name, whole
+            yield from self._frozen.items()
+            return
+        first = self.channel.rank == 0
         if self.config.zero_stage < 3:
-            return {name: tensor.cpu() for name, tensor in module.state_dict().items()}
-        result |= {name: buffer.cpu() for name, buffer in persistent_buffers(module).items()}
+            yield from module.state_dict().items() if first else ()
+            return
+        yield from persistent_buffers(module).items() if first else ()
         for bucket in buckets(dict(module.named_parameters())):
             with deepspeed.zero.GatheredParameters(list(bucket.values())):
-                if self.channel.rank == 0:
-                    result |= {name: parameter.detach().cpu().clone() for name, parameter in bucket.items()}
-        return result
+                yield from bucket.items() if first else ()
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """See :class:`rft.training.engines.base.Engine`; whole on rank 0."""

@@ -18,6 +18,7 @@ from rft.training.batch import MicroBatch, StepBatch, micro_batches
 from rft.training.engines.beside import Beside, optimizer_state, restore_optimizer_state
 from rft.training.engines.model import TrainedModel, prepare_torch
 from rft.training.objective import Lesson, Models, Objective
+from rft.weights.file import WeightsFile
 
 
 class TorchEngine:
@@ -74,11 +75,11 @@ class TorchEngine:
             norms.append(self._update(learning_rate))
         return step_metrics(lesson, norms, learning_rate, time.perf_counter() - started)
 
-    def serialized(self) -> bytes:
+    def serialized(self) -> WeightsFile:
         """See :class:`rft.training.engines.base.Engine`."""
         return self._policy.serialized(self.model.state_dict())
 
-    def checkpoint_files(self) -> dict[str, bytes]:
+    def checkpoint_files(self) -> dict[str, bytes | memoryview]:
         """See :class:`rft.training.engines.base.Engine`."""
         return self._policy.checkpoint_files(self.model.state_dict())
 

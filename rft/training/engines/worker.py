@@ -36,7 +36,8 @@ def main() -> None:
             case "step":
                 shard.step(words["number"], read_batch(words["batch"], tensors), version=words["version"])
             case "gather":
-                shard.tensors()
+                for _ in shard.gathered():
+                    pass
             case "optimizer":
                 shard.optimizer_tensors()
             case "restore":
