@@ -8,6 +8,8 @@ REGISTRY_HOME. Without these variables the tests that need them are skipped, unl
 
 from __future__ import annotations
 
+import signal
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +28,10 @@ from rft.log.topics import ensure_topics
 # An example that is slow on a busy machine is not wrong.
 settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
+
+# Started in the background, a shell's children ignore interrupts, and so would the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _run_broker(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from infra.ports import free_port
 from infra.processes import spawn
 
@@ -44,6 +46,11 @@ class RegistryProcess:
         """It takes connections and says nothing, as when its machine is lost; then it goes on."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        # Until all of its threads have stopped it may answer once more.
+        deadline = time.monotonic() + 5
+        while psutil.Process(self._process.pid).status() != psutil.STATUS_STOPPED:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
         try:
             yield
         finally:
