@@ -40,6 +40,8 @@ class GapWatch:
         """Nothing has come of these since they were assigned."""
         self._starts: asyncio.Future[dict[Where, int]] = asyncio.get_running_loop().create_future()
         """Where reading begins."""
+        self._seen: dict[Where, int] = {}
+        """What came next when we looked last: only what stands still is looked at more closely."""
         self._overdue: dict[tuple[Where, int], float] = {}
         """Since when (monotonic seconds) the event at or after an offset has been known to be there."""
         self._nothing_before: dict[Where, int] = {}
@@ -55,6 +57,7 @@ class GapWatch:
     def assigned(self, places: Collection[Where]) -> None:
         """These partitions are read from now on, from where they were committed, and no others."""
         self._next.clear()
+        self._seen.clear()
         self._overdue.clear()
         self._nothing_before.clear()
         self._fresh = set(places)
@@ -79,8 +82,10 @@ class GapWatch:
             idle: Whether the processor waits for events, and not events for the processor.
         """
         self._start(self._compare(dict(self._next)))
-        if idle:
-            self._start(self._look_for_overdue(dict(self._next)))
+        still = {where: at for where, at in self._next.items() if self._seen.get(where) == at}
+        self._seen = dict(self._next)
+        if idle and still:
+            self._start(self._look_for_overdue(still))
         else:
             self._overdue.clear()
 
