@@ -6,9 +6,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from brokers import ConfigMaker
 from processor_worker import ENTRY, Worker
 
 from rft.config import Config
+from rft.log.topics import ensure_topics
+
+
+@pytest.fixture
+def one_partition(kafka_broker: str, make_config: ConfigMaker) -> Config:
+    """A configuration on Apache Kafka, its topics made with one partition each."""
+    config = make_config(kafka_broker, log={"partitions": 1})
+    ensure_topics(config)
+    return config
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from kafka import TopicPartition
 
 from rft.config import Config
 from rft.log.clients import make_consumer
-from rft.log.events import Event, EventReader
+from rft.log.events import Event, EventReader, EventWriter
 from rft.log.topics import topic_name
 from schemas.events import Experience
 
@@ -52,6 +52,14 @@ def experience(number: int, sample: int, size: int = 4, **fields: Any) -> Experi
         "versions": np.where(mask == 1, 3, -1).astype(np.int32),
     }
     return Experience(**(values | fields))
+
+
+def publish(config: Config, *numbers: int, size: int = 4) -> None:
+    """The groups of these numbers, one whole group after the other."""
+    with EventWriter(config, "test") as writer:
+        for number in numbers:
+            for sample in range(size):
+                writer.send("experiences", experience(number, sample, size=size))
 
 
 class Worker:

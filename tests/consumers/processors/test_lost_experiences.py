@@ -6,29 +6,14 @@ import signal
 
 import pytest
 from deleting import delete_before, skipping
-from processor_worker import committed, experience, read_until, wait_for
+from processor_worker import committed, publish, read_until, wait_for
 
 from producers.rewards import RewardProducer
-from rft.config import Config
-from rft.log.events import EventReader, EventWriter
+from rft.log.events import EventReader
 from rft.log.topics import ensure_topics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 SIZE = 2
-
-
-@pytest.fixture
-def config(kafka_broker, make_config):
-    config = make_config(kafka_broker, log={"partitions": 1})
-    ensure_topics(config)
-    return config
-
-
-def publish(config: Config, *numbers: int) -> None:
-    with EventWriter(config, "test") as writer:
-        for number in numbers:
-            for sample in range(SIZE):
-                writer.send("experiences", experience(number, sample, size=SIZE))
 
 
 def fails(worker) -> str:
@@ -37,12 +22,13 @@ def fails(worker) -> str:
     return worker.log.splitlines()[-1]
 
 
-def test_experiences_deleted_while_no_processor_ran_are_named_and_can_be_skipped(config, start_worker):
-    publish(config, 0, 1)
+def test_experiences_deleted_while_no_processor_ran_are_named_and_can_be_skipped(one_partition, start_worker):
+    config = one_partition
+    publish(config, 0, 1, size=SIZE)
     worker = start_worker(config)
     wait_for(lambda: committed(config) == 4, 20, lambda: worker.log)
     assert worker.stop() == 0
-    publish(config, 2, 3, 4)
+    publish(config, 2, 3, 4, size=SIZE)
     delete_before(config, "experiences", 8)
     line = fails(start_worker(config, ready=False))
     assert "MissingRangeError: the log: experiences, partition 0: offsets 4 to 7 are missing" in line
@@ -57,12 +43,13 @@ def test_experiences_deleted_while_no_processor_ran_are_named_and_can_be_skipped
     assert "going on without what is missing" in worker.log
 
 
-def test_experiences_deleted_while_a_processor_stood_still_are_named(config, start_worker):
-    publish(config, 0)
+def test_experiences_deleted_while_a_processor_stood_still_are_named(one_partition, start_worker):
+    config = one_partition
+    publish(config, 0, size=SIZE)
     worker = start_worker(config)
     wait_for(lambda: committed(config) == 2, 20, lambda: worker.log)
     worker.process.send_signal(signal.SIGSTOP)
-    publish(config, *range(1, 6))
+    publish(config, *range(1, 6), size=SIZE)
     delete_before(config, "experiences", 7)
     worker.process.send_signal(signal.SIGCONT)
     assert "experiences, partition 0: offsets 2 to 6 are missing" in fails(worker)
@@ -73,7 +60,7 @@ def test_experiences_deleted_while_they_waited_for_rewards_are_named(kafka_broke
     processor = {"external": {"required": ["human"]}, "rewards": [], "buffer_mb": 0.000001}
     config = make_config(kafka_broker, log={"partitions": 1}, processor=processor)
     ensure_topics(config)
-    publish(config, 0, 1)
+    publish(config, 0, 1, size=SIZE)
     worker = start_worker(config)
     wait_for(lambda: committed(config) == 4, 20, lambda: worker.log)
     delete_before(config, "experiences", 2)

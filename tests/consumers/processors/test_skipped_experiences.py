@@ -6,12 +6,12 @@ import re
 import time
 
 import pytest
-from processor_worker import committed, experience, read_until, wait_for
+from processor_worker import committed, experience, publish, read_until, wait_for
 
 from rft.config import Config
 from rft.log.clients import make_producer
-from rft.log.events import EventReader, EventWriter
-from rft.log.topics import ensure_topics, topic_name
+from rft.log.events import EventReader
+from rft.log.topics import topic_name
 from schemas.codec import encode
 
 pytestmark = pytest.mark.timeout(120)
@@ -48,20 +48,6 @@ async def perform_seek(self):
 Consumer.perform_seek = perform_seek
 """
 """Faust only warns when its seek to the committed positions fails."""
-
-
-@pytest.fixture
-def one_partition(kafka_broker, make_config) -> Config:
-    config = make_config(kafka_broker, log={"partitions": 1})
-    ensure_topics(config)
-    return config
-
-
-def publish(config: Config, *numbers: int) -> None:
-    with EventWriter(config, "test") as writer:
-        for number in numbers:
-            for sample in range(4):
-                writer.send("experiences", experience(number, sample))
 
 
 def ready_groups(config: Config, worker, count: int) -> list[int]:
