@@ -103,15 +103,17 @@ class GapWatch:
 
     async def _compare_starts(self, places: list[Where], starts: asyncio.Future[dict[Where, int]]) -> None:
         committed = await self._questions.committed(places)
-        await self._compare(committed)
         begins = await self._questions.begins(places)
+        await self._refuse_deleted(committed, begins)
         starts.set_result({where: max(committed.get(where, 0), begin) for where, begin in begins.items()})
         if starts is self._starts:
             for where, at in starts.result().items():
                 self._next.setdefault(where, at)
 
     async def _compare(self, positions: Mapping[Where, int]) -> None:
-        begins = await self._questions.begins(list(positions))
+        await self._refuse_deleted(positions, await self._questions.begins(list(positions)))
+
+    async def _refuse_deleted(self, positions: Mapping[Where, int], begins: Mapping[Where, int]) -> None:
         for where, at in positions.items():
             if at < begins[where]:
                 try:

@@ -14,13 +14,14 @@ def fixed_weights(config: Config) -> WeightVersion:
 
     To evaluate, it is the final version too. Raises PolicyError or WeightsError.
     """
-    from safetensors.torch import save
-
-    from rft.policy.loading import read_weights  # loads torch
+    # These load torch.
+    from rft.policy.loading import read_weights
+    from rft.weights.file import weights_file
 
     folder = Path(config.policy.model)
+    weights = weights_file(read_weights(folder))
     return transport.publish(
-        save(read_weights(folder), {"format": "pt"}),
+        weights.data,
         transport.companion_files(folder),
         config.run.path,
         model=config.trainer.model_key,
@@ -28,4 +29,5 @@ def fixed_weights(config: Config) -> WeightVersion:
         step=0,
         final=config.run.mode == "eval",
         keep=config.trainer.keep_versions,
+        digest=weights.sha256,
     )
