@@ -132,8 +132,9 @@ def test_killed_around_its_transfers_the_run_is_the_one_that_would_have_been(new
     assert member.follower.stats["received_bytes"] > 0
     assert versions[-1].final
     fetch(versions[-1], config.run.path)
-    measured = steps[-1].metrics
-    assert measured["weights_members"] == 1
+    # A step carries what was measured since the one before it: of some transfer, not always of the last one.
+    measured = {name: value for step in steps for name, value in step.metrics.items()}
+    assert max(step.metrics.get("weights_members", 0) for step in steps) == 1
     assert measured["weights_bytes_per_s"] > 0
     assert 0 < measured["weights_update_s"] < 10
 
