@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -22,7 +24,9 @@ from rft.weights.groups import one_line
 
 LOOK_EVERY_S = 0.002
 CONNECT_S = 5.0
-"""TCPStore tries for about twice as long when the other side dies meanwhile, and cannot be broken off."""
+"""TCPStore tries for up to three times as long when the other side dies meanwhile, and cannot be broken off."""
+_STILL_THERE_S = 0.2
+"""How often to look, meanwhile, whether the other side still listens."""
 _ANSWER_S = 30.0
 """How long a store that is there may take for one answer."""
 
@@ -80,10 +84,24 @@ def transfer_prefix(address: str, epoch: int) -> tuple[str, int, str]:
 def reach(host: str, port: int, timeout_s: float) -> dist.TCPStore:
     """Connect to a trainer's store. Raises WeightsError at once when nobody listens there."""
     limit = max(min(timeout_s, CONNECT_S), 0.01)
+    connecting: Future[dist.TCPStore] = Future()
+
+    def connect() -> None:
+        try:
+            connecting.set_result(
+                dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=limit))
+            )
+        except RuntimeError as error:
+            connecting.set_exception(error)
+
     try:
         # TCPStore tries for all of its time, also when it is refused.
         socket.create_connection((host, port), limit).close()
-        return dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=limit))
+        # No daemon: in torch's code at the end of a process it would abort that.
+        threading.Thread(target=connect, name="rendezvous").start()
+        while not wait([connecting], _STILL_THERE_S).done:
+            socket.create_connection((host, port), limit).close()
+        return connecting.result()
     except (OSError, RuntimeError) as error:
         raise WeightsError(f"the trainer's rendezvous {host}:{port} cannot be reached: {one_line(error)}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -218,19 +219,40 @@ def test_a_renamed_tensor_does_not_have_the_announced_digest(sender):
     thread.join()
 
 
+def go_to(address: str) -> None:
+    """Receive from a trainer at ``address``."""
+    trainer = type("Trainer", (), {"address": address, "backend": "gloo"})()
+    dict(Receiver().receive(reception(trainer, describe(weights_of(9)), 0, "a", deadline_s=30)))
+
+
 def test_a_trainer_that_is_gone_is_noticed_at_once():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}/abc"
-    good = describe(weights_of(9))
     began = time.monotonic()
     with pytest.raises(WeightsError, match="cannot be reached"):
-        dict(
-            Receiver().receive(
-                reception(type("Gone", (), {"address": address, "backend": "gloo"})(), good, 0, "a", deadline_s=30)
-            )
-        )
+        go_to(address)
     assert time.monotonic() - began < 5
+
+
+def test_a_trainer_that_dies_while_a_receiver_connects_is_noticed_at_once():
+    """torch alone tries for up to three times its limit then."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def die_at_the_second() -> None:
+        listener.accept()[0].close()
+        connection, _ = listener.accept()
+        listener.close()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+
+    dying = threading.Thread(target=die_at_the_second)
+    dying.start()
+    began = time.monotonic()
+    with pytest.raises(WeightsError, match="cannot be reached"):
+        go_to(f"127.0.0.1:{listener.getsockname()[1]}/abc")
+    assert time.monotonic() - began < 4
+    dying.join()
 
 
 def test_the_rendezvous_listens_on_loopback_only():
