@@ -36,7 +36,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save
 
-from rft.policy.loading import read_weights
+from rft.policy.tensors import read_weights
 from rft.weights import checkpoint
 from rft.weights.file import weights_file
 from rft.weights.groups import connect

@@ -157,3 +157,8 @@ class MissingRangeError(RftError):
         if since_ms is not None:
             kept = f"; the next event there is of {datetime.fromtimestamp(since_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
         super().__init__(f"{source}: {entity}, partition {partition}: {which} are missing{kept}. {advice}")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first; libraries add pages."""
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__

@@ -18,8 +18,10 @@ from rft.training.checkpoint import Checkpoint, CheckpointState, restore_rng, wr
 from rft.training.engines.opening import open_engine
 from rft.training.progress import LogProgress
 from rft.training.sample import Sample, Wanted
+from rft.weights.adapters import ADAPTER_CONFIG, Adapter, beside_adapters
 from rft.weights.checkpoint import companion_files
 from rft.weights.file import WeightsFile
+from rft.weights.manifest import header_of
 from schemas.events import TrainingStep
 
 
@@ -35,12 +37,18 @@ class Learner:
         self.config = config
         initial = Path(config.policy.model)
         folder = checkpoint.folder if checkpoint else initial
-        self.companions = companion_files_of(folder)
+        # A checkpoint of adapters holds none.
+        self.companions = companion_files_of(initial if config.trainer.lora.rank else folder)
         self.engine = open_engine(folder, config)
         self.step = 0
         self.version = 0
         self.version_step = 0
-        self.digest = self.initial_digest = self.engine.serialized().sha256
+        weights = self.engine.serialized()
+        self.digest = weights.sha256
+        self.initial_digest = self.engine.base_digest or weights.sha256
+        if adapter := Adapter.of_header(header_of(weights.data)):
+            described = adapter.peft_config(str(initial.absolute()))
+            self.companions = beside_adapters(self.companions) | {ADAPTER_CONFIG: described}
         self.recorded_digest = self.digest
         """What the redo log says of the newest step; see ``trainer.redo_tolerance``."""
         self.last_record: tuple[int, int] | None = None
@@ -96,11 +104,12 @@ class Learner:
             progress=self.progress.to_json() | {"pool": list(pool)},
             made_with=made_with(self.config),
         )
+        weights = self.engine.checkpoint_files()
         folder = write_checkpoint(
             self.config.run.path,
             state,
-            weights=self.engine.checkpoint_files(),
-            companions=self.companions,
+            weights=weights,
+            companions=beside_adapters(self.companions) if ADAPTER_CONFIG in weights else self.companions,
             optimizer=self.engine.optimizer_tensors(),
             keep=self.config.trainer.keep_checkpoints,
             keep_every=self.config.trainer.keep_every,
@@ -127,6 +136,12 @@ class Learner:
             raise CheckpointError(
                 f"policy.model ({Path(self.config.policy.model).absolute()}) is not the model that the adapters in "
                 f"{checkpoint.folder} were trained on; put the original back or start a new run"
+            )
+        content = self.config.weights.content
+        if (before := state.made_with.get("content", content)) != content:
+            raise CheckpointError(
+                f"weights.content was '{before}' when {checkpoint.folder} was written, and is '{content}' now: it "
+                "stays the same throughout a run. Set it back or start a new run"
             )
         if state.digest != self.digest:
             raise CheckpointError(f"{checkpoint.folder}: its weights do not have the digest that its state names")
@@ -163,6 +178,7 @@ def made_with(config: Config) -> dict[str, Any]:
         "algorithm": config.algorithm.model_dump(mode="json"),
         **{name: trainer[name] for name in (*kept, "threads", "device", "dtype")},
         **engine_fields(config.trainer),
+        "content": config.weights.content,
     }
 
 

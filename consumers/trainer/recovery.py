@@ -19,7 +19,7 @@ from rft.log.kept import deleted
 from rft.stream.fence import Fence
 from rft.training.pool import Pool
 from rft.training.sample import Sample
-from rft.weights.checkpoint import WEIGHTS_FILE, fetch
+from rft.weights.checkpoint import fetch, weights_path
 from rft.weights.file import WeightsFile
 from schemas.events import Record, TrainingStep, WeightVersion
 
@@ -186,7 +186,7 @@ class Redo:
         Raises CheckpointError when these are farther from them than is allowed.
         """
         try:
-            there = load((fetch(announced, self._config.run.path) / WEIGHTS_FILE).read_bytes())
+            there = load(weights_path(fetch(announced, self._config.run.path)).read_bytes())
         except (WeightsError, OSError):
             return False
         distance = max(float((tensor - there[name]).abs().max()) for name, tensor in weights.tensors().items())

@@ -20,9 +20,12 @@ from infra.launcher.launch import launch
 from infra.launcher.supervisor import DONE
 from rft.config import Config
 from rft.errors import ConfigError
+from rft.weights.adapters import ADAPTER_FILE
 from rft.weights.checkpoint import versions_of
 
 SUMMARY = "stages.json"
+MERGED = "merged"
+"""Folder in a stage's, for whole models."""
 
 
 def launch_stages(
@@ -94,8 +97,14 @@ def one_stage(config: Config, name: str | None) -> Config:
 
 
 def _left_by(stage: Config) -> str:
-    """The model that the next stage starts from."""
-    return str(newest_weights(stage) or stage.policy.model)
+    """The model that the next stage starts from: a whole one, if need be made of the adapters that the stage left."""
+    left = newest_weights(stage)
+    if left is None or not (left / ADAPTER_FILE).is_file():
+        return str(left or stage.policy.model)
+    # This loads torch.
+    from rft.policy.adapted import write_whole
+
+    return str(write_whole(left, stage.run.path / MERGED / left.name))
 
 
 def _to_be_replaced(config: Config, *, fresh: bool) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rft.config import Config
 from rft.weights import checkpoint as transport
+from rft.weights.adapters import ADAPTER_CONFIG, Adapter, base_of, beside_adapters
 from schemas.events import WeightVersion
 
 
@@ -15,14 +16,18 @@ def fixed_weights(config: Config) -> WeightVersion:
     To evaluate, it is the final version too. Raises PolicyError or WeightsError.
     """
     # These load torch.
-    from rft.policy.loading import read_weights
+    from rft.policy.tensors import read_weights
     from rft.weights.file import weights_file
 
     folder = Path(config.policy.model)
-    weights = weights_file(read_weights(folder))
+    adapter, beneath = Adapter.of_folder(folder), base_of(folder)
+    weights = weights_file(read_weights(folder), metadata=adapter.metadata() if adapter else None)
+    companions = transport.companion_files(beneath or folder)
+    if adapter:
+        companions = beside_adapters(companions) | {ADAPTER_CONFIG: adapter.peft_config(str(beneath))}
     return transport.publish(
         weights.data,
-        transport.companion_files(folder),
+        companions,
         config.run.path,
         model=config.trainer.model_key,
         version=0,

@@ -40,7 +40,8 @@ class EngineConfig(Section):
     """torch.compile the model, with shapes that may vary. Compiling takes a minute or more at each start; not with
     ``packing = "on"`` or ``deepspeed``."""
     lora: LoraConfig = LoraConfig()
-    """Train low-rank adapters only; needs ``pip install 'stream-rft[lora]'``. Weight versions are published merged."""
+    """Train low-rank adapters only; needs ``pip install 'stream-rft[lora]'``. Weight versions are published merged, or
+    as they are with ``weights.content = "adapters"``."""
     redo_tolerance: float = Field(default=0.0, ge=0)
     """How far, at most, redone steps may lead from the weights that were announced, as the largest difference of one
     weight. 0: not at all, each redone step must give the recorded bits. A resume with another number of ranks or

@@ -110,6 +110,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _adapters_are_trained(self) -> Config:
+        trains = self.run.mode in ("online", "train")
+        if self.weights.content == "adapters" and trains and not self.trainer.lora.rank and not self.stages:
+            raise ValueError(
+                'weights.content = "adapters", but none are trained: set trainer.lora.rank, or content = "model"'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sets_are_sound(self) -> Config:
         if MAIN_SET in self.eval.sets:
             raise ValueError(f"[eval.sets.{MAIN_SET}]: '{MAIN_SET}' is the set of [eval] itself")

@@ -1,4 +1,4 @@
-"""Models, tokenizers and weights from folders in Hugging Face layout, never from the network."""
+"""Models and tokenizers from folders in Hugging Face layout, never from the network."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import nn
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
-from rft.errors import PolicyError
+from rft.errors import PolicyError, first_line
+from rft.policy.adapted import whole_weights
+from rft.policy.tensors import copy_weights
+from rft.weights.adapters import ADAPTER_CONFIG, base_of
 
 logging.disable_progress_bar()
 
@@ -41,16 +43,19 @@ def resolve_device(device: str) -> torch.device:
 
 
 def load_model(path: Path | str, dtype: str = "float32", device: str = "auto") -> Any:
-    """A causal language model in evaluation mode.
+    """A causal language model in evaluation mode. If the folder holds adapters, the model beneath with these merged.
 
     Raises PolicyError when the folder is missing, incomplete or not a causal language model.
     """
     folder = model_folder(path)
     target = resolve_device(device)
+    beneath = base_of(folder)
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(beneath or folder, dtype=DTYPES[dtype], local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise PolicyError(f"cannot load the model in {folder}: {first_line(error)}") from error
+        raise PolicyError(f"cannot load the model in {beneath or folder}: {first_line(error)}") from error
+    if beneath:
+        copy_weights(model, whole_weights(folder))
     return model.to(target).eval()
 
 
@@ -76,64 +81,6 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
             "save one there with tokenizer.save_pretrained(folder)"
         ) from error
     return tokenizer
-
-
-def read_weights(path: Path | str) -> dict[str, torch.Tensor]:
-    """All tensors of the folder's safetensors files, on the CPU. Raises PolicyError if there are none to read."""
-    files = sorted(Path(path).glob("*.safetensors"))
-    if not files:
-        raise PolicyError(f"{path} holds no .safetensors file")
-    tensors: dict[str, torch.Tensor] = {}
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as reader:
-                tensors.update({name: reader.get_tensor(name) for name in reader.keys()})  # noqa: SIM118 (no dict)
-        except (OSError, SafetensorError) as error:
-            raise PolicyError(f"cannot read the weights in {file}: {first_line(error)}") from error
-    return tensors
-
-
-def check_weights(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Raise PolicyError unless ``tensors`` are weights of this very architecture."""
-    present = model.state_dict()
-    unknown = sorted(set(tensors) - set(present))
-    if unknown:
-        raise PolicyError(f"weights of another model: unknown tensor {unknown[0]} ({len(unknown)} in all)")
-    given = {present[name].data_ptr() for name in tensors}
-    missing = sorted(name for name, tensor in present.items() if tensor.data_ptr() not in given)
-    if missing:
-        raise PolicyError(f"incomplete weights: {missing[0]} is missing ({len(missing)} in all)")
-    for name, tensor in tensors.items():
-        if tensor.shape != present[name].shape:
-            raise PolicyError(
-                f"weights of another model: {name} has shape {tuple(tensor.shape)}, not {tuple(present[name].shape)}"
-            )
-
-
-def copy_weights(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Overwrite the model's parameters in place. ``tensors`` must have passed ``check_weights``."""
-    present = model.state_dict()
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            present[name].copy_(tensor)
-
-
-def layout_of(path: Path | str) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor in the folder's safetensors files, without reading the tensors.
-
-    Raises PolicyError if there are none to read.
-    """
-    files = sorted(Path(path).glob("*.safetensors"))
-    if not files:
-        raise PolicyError(f"{path} holds no .safetensors file")
-    layout: dict[str, tuple[int, ...]] = {}
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as reader:
-                layout.update({name: tuple(reader.get_slice(name).get_shape()) for name in reader.keys()})  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise PolicyError(f"cannot read the weights in {file}: {first_line(error)}") from error
-    return layout
 
 
 def text_config(path: Path | str) -> Any:
@@ -174,11 +121,6 @@ def model_folder(path: Path | str) -> Path:
             f"there is no model folder {folder.absolute()}: set policy.model to a folder with config.json, "
             "tokenizer and safetensors files (for the quickstart, `make quickstart` makes it)"
         )
-    if not (folder / "config.json").is_file():
+    if not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
         raise PolicyError(f"{folder.absolute()} holds no config.json, so it is not a model folder")
     return folder
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says first; libraries add pages."""
-    return str(error).strip().split("\n", 1)[0] or type(error).__name__

@@ -11,7 +11,8 @@ def open_policy(config: Config) -> Policy:
     if config.policy.engine == "vllm":
         from rft.policy.vllm_policy import VllmPolicy
 
-        return VllmPolicy(config.policy, config.run.seed)
+        adapters = config.weights.content == "adapters" and config.run.mode in ("online", "train")
+        return VllmPolicy(config.policy, config.run.seed, lora_rank=config.trainer.lora.rank if adapters else 0)
     if config.policy.engine == "openai":
         from rft.policy.openai_policy import OpenAIPolicy
 

@@ -16,17 +16,14 @@ from torch import Tensor
 
 from rft.config import PolicyConfig
 from rft.errors import PolicyError
+from rft.policy.adapted import Beneath
 from rft.policy.base import Generation, Sampling
 from rft.policy.checks import check_request
 from rft.policy.generation import Request, RunningBatch
-from rft.policy.loading import (
-    check_weights,
-    copy_weights,
-    end_tokens,
-    load_model,
-    read_weights,
-)
+from rft.policy.loading import end_tokens, load_model
+from rft.policy.tensors import check_weights, copy_weights, read_weights
 from rft.policy.tokenized import Tokenized
+from rft.weights.adapters import Adapter
 from rft.weights.receiving import Receiver
 from rft.weights.reception import Reception
 
@@ -54,6 +51,7 @@ class TransformersPolicy(Tokenized):
         self._threads = config.threads
         super().__init__(config.model)
         self._model = load_model(config.model, config.dtype, config.device)
+        self._beneath = Beneath(config.model)
         shape = self._model.config.get_text_config()
         unknown = set(getattr(shape, "layer_types", None) or ()) - KNOWN_LAYERS
         if unknown:
@@ -103,7 +101,7 @@ class TransformersPolicy(Tokenized):
 
     def update_weights(self, path: Path, version: int) -> None:
         """Use the weights in ``path`` from the next token on; see :meth:`rft.policy.base.Policy.update_weights`."""
-        self._take(read_weights(path), version)
+        self._take(read_weights(path), Adapter.of_folder(path), version)
 
     @property
     def receivers(self) -> int:
@@ -117,13 +115,16 @@ class TransformersPolicy(Tokenized):
         """
         (reception,) = receptions
         device = self._model.device if reception.backend == "nccl" else "cpu"
-        self._take(dict(self._receiver.receive(reception, device=device)), version)
+        adapter = Adapter.of_header(reception.manifest.header)
+        self._take(dict(self._receiver.receive(reception, device=device)), adapter, version)
 
     def abort_reception(self) -> None:
         """Break off ``receive_weights``."""
         self._receiver.abort()
 
-    def _take(self, tensors: dict[str, Tensor], version: int) -> None:
+    def _take(self, tensors: dict[str, Tensor], adapter: Adapter | None, version: int) -> None:
+        if adapter is not None:
+            tensors = self._beneath.whole(tensors, adapter)
         check_weights(self._model, tensors)
         done: Future[None] = Future()
         with self._changed:

@@ -13,19 +13,20 @@ from typing import Any
 import numpy as np
 
 from rft.config import PolicyConfig
-from rft.errors import EngineDiedError, PolicyError, WeightsError
+from rft.errors import EngineDiedError, PolicyError, WeightsError, first_line
+from rft.policy.adapted import Beneath
 from rft.policy.base import Generation, Sampling
 from rft.policy.checks import check_request
-from rft.policy.loading import end_tokens, first_line, generation_config, layout_of, text_config
+from rft.policy.loading import end_tokens, generation_config, text_config
 from rft.policy.loop_thread import LoopThread
+from rft.policy.tensors import layout_of
 from rft.policy.tokenized import Tokenized
+from rft.policy.vllm_adapters import adapters_request
 from rft.policy.vllm_start import start_engine
+from rft.policy.vllm_update import SHUTDOWN_S, paused, stage, take_adapters, take_model
+from rft.weights.adapters import Adapter
 from rft.weights.reception import Reception
 
-PAUSES = {"continue": "keep", "finish": "wait", "requeue": "abort"}
-"""``policy.on_update`` in vLLM's words."""
-SHUTDOWN_S = 1.0
-STAGED_POLL_S = 0.01
 REFUSED_S = 0.05
 TIED = "lm_head.weight"
 """May be in a file or not, if it is the embedding."""
@@ -40,14 +41,22 @@ class VllmPolicy(Tokenized):
     which token on they wrote. When the engine dies, ``error`` says so, and everything fails with EngineDiedError.
     """
 
-    def __init__(self, config: PolicyConfig, seed: int = 0, *, version: int = 0) -> None:
-        """Start an engine on ``config.model``, whose weights count as ``version``. Raises PolicyError."""
+    def __init__(self, config: PolicyConfig, seed: int = 0, *, version: int = 0, lora_rank: int = 0) -> None:
+        """Start an engine on ``config.model``, whose weights count as ``version``. Raises PolicyError.
+
+        ``lora_rank``: weight versions will be adapters of up to this rank, and not whole models.
+        """
         self._config = config
         self._seed = seed
         super().__init__(config.model)
-        self._end_tokens = sorted(end_tokens(generation_config(config.model), self._tokenizer))
-        self._layout = layout_of(config.model)
-        self._tied = bool(text_config(config.model).tie_word_embeddings)
+        self._beneath = Beneath(config.model)
+        self._end_tokens = sorted(end_tokens(generation_config(self._beneath.folder), self._tokenizer))
+        own = Adapter.of_folder(config.model)
+        self._lora_rank = max(lora_rank, own.rank if own else 0)
+        self._adapted = False
+        """Sequences are generated with adapters from now on."""
+        self._layout = layout_of(self._beneath.folder)
+        self._tied = bool(text_config(self._beneath.folder).tie_word_embeddings)
         self._version = version
         self._error: EngineDiedError | None = None
         self._numbers = itertools.count()
@@ -60,6 +69,8 @@ class VllmPolicy(Tokenized):
         self._loop = LoopThread()
         try:
             self._loop.call(self._start()).result()
+            if own:
+                self.update_weights(Path(config.model), version)
         except BaseException:
             self._loop.close(self._stop())
             raise
@@ -95,8 +106,8 @@ class VllmPolicy(Tokenized):
 
     def update_weights(self, path: Path, version: int) -> None:
         """Use the weights in ``path`` from the next token on; see :meth:`rft.policy.base.Policy.update_weights`."""
-        self._check_layout(layout_of(path))
-        self._take({"transport": "checkpoint", "folder": str(Path(path).absolute())}, version)
+        source = self._checked(layout_of(path), Adapter.of_folder(path))
+        self._take(source | {"transport": "checkpoint", "folder": str(Path(path).absolute())}, version)
 
     @property
     def receivers(self) -> int:
@@ -109,8 +120,11 @@ class VllmPolicy(Tokenized):
         The tensors come to the workers' host memory while generation goes on. Raises WeightsError when they do not
         come or are not what was announced, PolicyError when they do not fit; the old ones are kept then.
         """
-        self._check_layout({tensor.name: tensor.shape for tensor in receptions[0].manifest.tensors})
-        self._take({"transport": "collective", "receptions": [one.to_json() for one in receptions]}, version)
+        manifest = receptions[0].manifest
+        shapes = {tensor.name: tensor.shape for tensor in manifest.tensors}
+        source = self._checked(shapes, Adapter.of_header(manifest.header))
+        told = [one.to_json() for one in receptions]
+        self._take(source | {"transport": "collective", "receptions": told}, version)
 
     def abort_reception(self) -> None:
         """Break off ``receive_weights``, which another thread is in; it raises soon, or has just succeeded."""
@@ -122,7 +136,8 @@ class VllmPolicy(Tokenized):
         self._loop.close(self._stop())
 
     async def _start(self) -> None:
-        self._engine = start_engine(self._config, self._seed)
+        config = self._config.model_copy(update={"model": str(self._beneath.folder)})
+        self._engine = start_engine(config, self._seed, lora_rank=self._lora_rank)
         await self._engine.update_weight_version(str(self._version))
         # The first request prepares kernels, for as long as twenty seconds on a CPU: no rollout's deadline is for that.
         await self._complete([0], Sampling(max_tokens=1))
@@ -134,7 +149,7 @@ class VllmPolicy(Tokenized):
     async def _generate(self, prompt: list[int], sampling: Sampling) -> Generation:
         self._running += 1
         try:
-            while (output := await self._complete(prompt, sampling)).finish_reason == "abort":
+            while (output := await self._complete(prompt, sampling)) is None or output.finish_reason == "abort":
                 self._stats["requeued"] += 1
                 if not self._updating.locked():
                     # The engine takes nothing any more and is about to say so.
@@ -150,7 +165,7 @@ class VllmPolicy(Tokenized):
         return generation
 
     async def _complete(self, prompt: list[int], sampling: Sampling) -> Any:
-        """vLLM's CompletionOutput of one sequence."""
+        """vLLM's CompletionOutput of one sequence; None if adapters came while it was written without any."""
         from vllm import SamplingParams
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind
@@ -169,9 +184,33 @@ class VllmPolicy(Tokenized):
         )
         # What older weights read is not for those who come later; vLLM cannot forget it while sequences still use it.
         engine_input = tokens_input(prompt, cache_salt=str(self._version) if self._config.keep_kv else None)
-        answers = self._engine.generate(engine_input, parameters, f"rft-{next(self._numbers)}")
+        adapted = self._adapted
+        answers = self._engine.generate(
+            engine_input,
+            parameters,
+            f"rft-{next(self._numbers)}",
+            lora_request=adapters_request() if adapted else None,
+        )
         *_, final = [answer async for answer in answers]
-        return final.outputs[0]
+        return final.outputs[0] if adapted == self._adapted else None
+
+    def _checked(self, layout: Mapping[str, tuple[int, ...]], adapter: Adapter | None) -> dict[str, Any]:
+        """What a worker must know of weights whose tensors have these shapes. Raises PolicyError if they do not fit."""
+        if adapter is None:
+            if self._lora_rank:
+                raise PolicyError(
+                    "this engine was started for adapters, and a whole model came. Is weights.content the same for "
+                    "trainer and explorers, and policy.model a whole model?"
+                )
+            self._check_layout(layout)
+            return {"adapter": None}
+        if adapter.rank > self._lora_rank:
+            raise PolicyError(
+                f"adapters of rank {adapter.rank} came, and this engine was started for a rank of {self._lora_rank}: "
+                "weights.content and trainer.lora must be the same for trainer and explorers"
+            )
+        self._beneath.check(layout, adapter)
+        return {"adapter": adapter.peft_config().decode()}
 
     def _check_layout(self, layout: Mapping[str, tuple[int, ...]]) -> None:
         """Raise PolicyError unless these are weights of our architecture."""
@@ -191,59 +230,24 @@ class VllmPolicy(Tokenized):
     async def _update(self, source: dict[str, Any], version: int) -> None:
         """Fetch, pause, load, go on."""
         began = time.monotonic()
+        config, adapters = self._config, source["adapter"] is not None
         async with self._updating:
             try:
-                await self._stage(source, version)
-                await self._load_staged(version)
+                await stage(self._engine, source, version, timeout_s=config.vllm.stage_timeout_s)
+                # Who was asked for without adapters cannot go on with them.
+                async with paused(self._engine, config, requeue=adapters and not self._adapted) as pause_s:
+                    await (take_adapters if adapters else take_model)(self._engine, version)
+                    self._version, self._adapted = version, adapters
+                self._stats["pause_s"] += pause_s()
             except WeightsError:
+                raise
+            except EngineDiedError as error:
+                self._error = error
                 raise
             except Exception as error:
                 raise self._translated(error) from error
         self._stats["resyncs"] += 1
         self._stats["resync_s"] += time.monotonic() - began
-
-    async def _stage(self, source: dict[str, Any], version: int) -> None:
-        """Return when every worker holds the new tensors beside the old ones. Generation goes on meanwhile."""
-        deadline = time.monotonic() + self._config.vllm.stage_timeout_s
-        await self._engine.collective_rpc("stage_weights", args=(version, source))
-        while True:
-            states = await self._engine.collective_rpc("weights_staged", args=(version,))
-            if error := next((error for _, error in states if error), ""):
-                raise WeightsError(f"weight version {version} did not reach vLLM: {error}")
-            if all(done for done, _ in states):
-                return
-            if time.monotonic() > deadline:
-                await self._engine.collective_rpc("forget_weights")
-                raise WeightsError(
-                    f"weight version {version} did not arrive within {self._config.vllm.stage_timeout_s:g} s "
-                    "(policy.vllm.stage_timeout_s)"
-                )
-            await asyncio.sleep(STAGED_POLL_S)
-
-    async def _load_staged(self, version: int) -> None:
-        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
-
-        engine, on_update = self._engine, self._config.on_update
-        # Caches can be kept only by sequences that go on.
-        keep_caches = on_update == "continue" and self._config.keep_kv
-        paused = time.monotonic()
-        await engine.pause_generation(mode=PAUSES[on_update], clear_cache=not keep_caches)
-        if on_update == "finish":
-            paused = time.monotonic()
-        try:
-            await engine.start_weight_update()
-            await engine.update_weights(WeightTransferUpdateRequest({"version": version}))
-            await engine.finish_weight_update(str(version))
-        except Exception as error:
-            # Half of the layers may be new: nobody may sample from them.
-            self._error = EngineDiedError(
-                f"weight version {version} broke off while it was loaded: {first_line(error)}"
-            )
-            engine.shutdown(timeout=SHUTDOWN_S)
-            raise self._error from error
-        self._version = version
-        await engine.resume_generation()
-        self._stats["pause_s"] += time.monotonic() - paused
 
     def _translated(self, error: Exception) -> PolicyError:
         if isinstance(error, PolicyError):

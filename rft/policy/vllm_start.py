@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from rft.config import PolicyConfig
-from rft.errors import PolicyError
-from rft.policy.loading import first_line, text_config
+from rft.errors import PolicyError, first_line
+from rft.policy.loading import text_config
 
 EXTENSION = "rft.policy.vllm_worker.StagingWorker"
 EXPLORER = "RFT_EXPLORER_PID"
@@ -19,9 +19,10 @@ NOT_INSTALLED = (
 )
 
 
-def start_engine(config: PolicyConfig, seed: int) -> Any:
+def start_engine(config: PolicyConfig, seed: int, *, lora_rank: int = 0) -> Any:
     """A vLLM ``AsyncLLM`` whose engine runs in a child process. Takes tens of seconds; needs a running event loop.
 
+    ``lora_rank``: it has room for adapters of up to that rank, and takes no whole models; 0: the other way round.
     Logprobs are those of the distribution that is sampled from, temperature and top_p applied. Raises PolicyError.
     """
     with _environment(config):
@@ -58,6 +59,8 @@ def start_engine(config: PolicyConfig, seed: int) -> Any:
             disable_log_stats=True,
             worker_extension_cls=EXTENSION,
             weight_transfer_config=WeightTransferConfig(backend=BACKEND),
+            enable_lora=lora_rank > 0,
+            max_lora_rank=_room_for(lora_rank),
         )
         try:
             return AsyncLLM.from_engine_args(arguments)
@@ -100,6 +103,21 @@ def _check_head_dim(model: str) -> None:
             f"the model in {model} has a head_dim of {head_dim}; vLLM on CPUs knows {', '.join(map(str, known))}: "
             'use policy.engine = "transformers" for it'
         )
+
+
+def _room_for(lora_rank: int) -> int:
+    """The least rank that vLLM has kernels for. Raises PolicyError when there is none."""
+    from typing import get_args
+
+    from vllm.config.lora import MaxLoRARanks
+
+    known = get_args(MaxLoRARanks)
+    if lora_rank > max(known):
+        raise PolicyError(
+            f"vLLM takes adapters of rank {max(known)} at most, trainer.lora.rank is {lora_rank}: lower it, or set "
+            'weights.content = "model"'
+        )
+    return int(min(rank for rank in known if rank >= lora_rank))
 
 
 def _cause(error: Exception) -> str:

@@ -13,11 +13,17 @@ import select
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vllm.distributed.weight_transfer import WeightTransferEngineFactory
 
+from rft.errors import first_line
+from rft.policy.vllm_adapters import adapters_request
+
 if TYPE_CHECKING:
+    from vllm.lora.request import LoRARequest
+
     from rft.weights.vllm_engine import StagedWeightTransferEngine
 
 EXPLORER = "RFT_EXPLORER_PID"
@@ -57,6 +63,7 @@ class StagingWorker:
 
     weight_transfer_engine: StagedWeightTransferEngine
     rank: int
+    add_lora: Callable[[LoRARequest], bool]
 
     def stage_weights(self, version: int, source: dict[str, Any]) -> None:
         """See :meth:`rft.weights.vllm_engine.StagedWeightTransferEngine.stage`."""
@@ -65,6 +72,16 @@ class StagingWorker:
     def weights_staged(self, version: int) -> tuple[bool, str]:
         """See :meth:`rft.weights.vllm_engine.StagedWeightTransferEngine.staged`."""
         return self.weight_transfer_engine.staged(version)
+
+    def take_adapters(self, version: int) -> str:
+        """Use the staged adapters instead of those before, if there were any; what went wrong, or nothing."""
+        try:
+            with self.weight_transfer_engine.staged_adapters(version) as folder:
+                self.add_lora(adapters_request(folder, new=True))
+        # An error here would be the engine's end; there the old adapters are still in use.
+        except Exception as error:
+            return first_line(error)
+        return ""
 
     def forget_weights(self) -> None:
         """See :meth:`rft.weights.vllm_engine.StagedWeightTransferEngine.forget`."""

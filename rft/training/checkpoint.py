@@ -43,7 +43,8 @@ class CheckpointState:
     version_step: int
     """Step whose weights that version is."""
     digest: str
-    """sha256 of the weights in this checkpoint; with LoRA, of the whole model with its adapters merged."""
+    """sha256 of the weights in this checkpoint as versions are published: with LoRA, of the whole model with its
+    adapters merged, or with ``weights.content = "adapters"`` of these alone."""
     initial_digest: str
     """sha256 of the weights that training started from."""
     last_record: tuple[int, int] | None

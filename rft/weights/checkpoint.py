@@ -1,8 +1,8 @@
 """The checkpoint transport: weight versions as folders in Hugging Face layout, with their sha256 in the event.
 
-``<run>/weights/<model>/v00000012/`` holds ``model.safetensors`` and the model's configuration and tokenizer files. A
-folder appears whole or not at all. It is not synced to the disk: a version lost with the machine's power is found out
-by its digest, and the trainer's checkpoint, which is synced, makes it again.
+``<run>/weights/<model>/v00000012/`` holds ``model.safetensors``, or adapters in PEFT's two files, and the model's
+configuration and tokenizer files. A folder appears whole or not at all. It is not synced to the disk: a version lost
+with the machine's power is found out by its digest, and the trainer's checkpoint, which is synced, makes it again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rft.errors import WeightsError
+from rft.weights.adapters import ADAPTER_CONFIG, ADAPTER_FILE
 from rft.weights.folders import describe_disk, remove_folder, whole_folder
 from schemas.events import WeightVersion
 
@@ -22,8 +23,6 @@ WEIGHTS_FILE = "model.safetensors"
 TRANSPORT = "checkpoint"
 MAX_COMPANION_BYTES = 64 * 1024 * 1024
 """Larger files beside a model are no configuration or tokenizer, and are not copied along."""
-ADAPTER_CONFIG = "adapter_config.json"
-"""Beside merged weights it would have transformers look for an adapter."""
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"}
 
 
@@ -38,6 +37,7 @@ def companion_files(folder: Path) -> dict[str, bytes]:
             for path in sorted(folder.iterdir())
             if path.is_file()
             and path.suffix not in _WEIGHT_SUFFIXES
+            # Beside merged weights it would have transformers look for an adapter.
             and path.name != ADAPTER_CONFIG
             and not path.name.endswith(".index.json")
             and path.stat().st_size <= MAX_COMPANION_BYTES
@@ -64,22 +64,15 @@ def publish(
 ) -> WeightVersion:
     """Write one version's folder and return the event that announces it. ``digest``: its sha256, if it is known.
 
+    ``weights`` are adapters if their ``adapter_config.json`` is among the ``companions``.
     Versions older than the newest ``keep`` are deleted. Raises WeightsError, naming the disk, when the folder cannot
     be written; nothing of it is left then.
     """
     digest = digest or hashlib.sha256(weights).hexdigest()
     folder = version_folder(run_path, model, version)
     if not _holds(folder, digest):
-        try:
-            with whole_folder(folder, durable=False) as partial:
-                for name, content in companions.items():
-                    (partial / name).write_bytes(content)
-                (partial / WEIGHTS_FILE).write_bytes(weights)
-        except OSError as error:
-            raise WeightsError(
-                f"cannot write weight version {version} to {folder}: {error.strerror or error}; "
-                f"{describe_disk(run_path)}, {len(weights) / 2**20:,.1f} MiB needed"
-            ) from error
+        name = ADAPTER_FILE if ADAPTER_CONFIG in companions else WEIGHTS_FILE
+        write_folder(folder, {**companions, name: weights}, f"weight version {version}")
     prune(run_path, model, newest=version, keep=keep)
     return WeightVersion(
         model=model,
@@ -94,6 +87,20 @@ def publish(
     )
 
 
+def write_folder(folder: Path, files: Mapping[str, bytes | memoryview], what: str) -> None:
+    """Write ``what`` as a folder of ``files``, whole or not at all. Raises WeightsError, naming the disk."""
+    try:
+        with whole_folder(folder, durable=False) as partial:
+            for name, content in files.items():
+                (partial / name).write_bytes(content)
+    except OSError as error:
+        size = sum(len(content) for content in files.values())
+        raise WeightsError(
+            f"cannot write {what} to {folder}: {error.strerror or error}; {describe_disk(folder)}, "
+            f"{size / 2**20:,.1f} MiB needed"
+        ) from error
+
+
 def fetch(announcement: WeightVersion, run_path: Path) -> Path:
     """The folder of an announced version, its weights verified.
 
@@ -102,7 +109,7 @@ def fetch(announcement: WeightVersion, run_path: Path) -> Path:
     folder = run_path / announcement.uri
     name = f"weight version {announcement.version} of {announcement.model}"
     try:
-        with (folder / WEIGHTS_FILE).open("rb") as file:
+        with weights_path(folder).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(
@@ -132,6 +139,12 @@ def version_folder(run_path: Path, model: str, version: int) -> Path:
     return versions_of(run_path, model) / f"v{version:08d}"
 
 
+def weights_path(folder: Path) -> Path:
+    """A version's file: of adapters, if that is what the version is, or of the model."""
+    adapters = folder / ADAPTER_FILE
+    return adapters if adapters.is_file() else folder / WEIGHTS_FILE
+
+
 def _holds(folder: Path, digest: str) -> bool:
-    path = folder / WEIGHTS_FILE
+    path = weights_path(folder)
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest

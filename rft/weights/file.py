@@ -43,12 +43,19 @@ class WeightsFile:
         whole = torch.frombuffer(self.data.obj, dtype=torch.uint8)[len(header) :]
         return {spec.name: spec.view(whole) for spec in specs_of(header)}
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What its header says beside the tensors."""
+        described: dict[str, str] = json.loads(header_of(self.data)[8:])["__metadata__"]
+        return described
+
 
 class Filling:
     """A file that is being made. Use it in a ``with`` block, whose end waits for the hash."""
 
-    def __init__(self, layout: Layout) -> None:
-        header = _header(layout)
+    def __init__(self, layout: Layout, metadata: Mapping[str, str] | None = None) -> None:
+        """``metadata`` comes into the header, beside safetensors' own ``format``."""
+        header = _header(layout, metadata or {})
         self._specs = {spec.name: spec for spec in specs_of(header)}
         size = len(header) + max((spec.end for spec in self._specs.values()), default=0)
         self._whole = torch.empty(size, dtype=torch.uint8)
@@ -98,17 +105,22 @@ class Filling:
         return WeightsFile(self._view.toreadonly(), self._hash.hexdigest())
 
 
-def weights_file(tensors: Mapping[str, Tensor], dtypes: Mapping[torch.dtype, torch.dtype] | None = None) -> WeightsFile:
+def weights_file(
+    tensors: Mapping[str, Tensor],
+    dtypes: Mapping[torch.dtype, torch.dtype] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> WeightsFile:
     """``tensors`` as a file; those of a dtype in ``dtypes`` are converted to what that says."""
     change = dtypes or {}
-    with Filling({name: (change.get(t.dtype, t.dtype), t.shape) for name, t in tensors.items()}) as filling:
+    layout = {name: (change.get(t.dtype, t.dtype), t.shape) for name, t in tensors.items()}
+    with Filling(layout, metadata) as filling:
         for name in filling.order:
             filling.put(name, tensors[name])
         return filling.done()
 
 
-def _header(layout: Layout) -> bytes:
-    described: dict[str, object] = {"__metadata__": {"format": "pt"}}
+def _header(layout: Layout, metadata: Mapping[str, str]) -> bytes:
+    described: dict[str, object] = {"__metadata__": dict(sorted({"format": "pt", **metadata}.items()))}
     end = 0
     for name in sorted(layout, key=lambda name: (-_ORDER.index(_NAMES[layout[name][0]]), name)):
         dtype, shape = layout[name]

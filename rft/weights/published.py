@@ -14,7 +14,7 @@ def published(weights: WeightsFile, wire_dtype: str) -> WeightsFile:
     """``weights`` with the float32 tensors as ``wire_dtype`` (``float32`` or ``bfloat16``)."""
     if wire_dtype == "float32":
         return weights
-    return weights_file(weights.tensors(), {torch.float32: getattr(torch, wire_dtype)})
+    return weights_file(weights.tensors(), {torch.float32: getattr(torch, wire_dtype)}, weights.metadata)
 
 
 def published_companions(companions: Mapping[str, bytes], wire_dtype: str) -> Mapping[str, bytes]:

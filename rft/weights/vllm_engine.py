@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from vllm.distributed.weight_transfer import WeightTransferEngine
 from vllm.distributed.weight_transfer.base import WeightTransferInitInfo, WeightTransferUpdateInfo
 
-from rft.policy.loading import read_weights
+from rft.policy.tensors import read_weights
+from rft.weights.adapters import ADAPTER_CONFIG, ADAPTER_FILE
 from rft.weights.receiving import Receiver
 from rft.weights.reception import Reception
 
@@ -39,6 +44,8 @@ class Staging:
     """Weights on their way into this process. The thread that fills it may be abandoned, if it hangs."""
 
     version: int
+    adapter: str | None = None
+    """``adapter_config.json``, if they are adapters."""
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     error: str = ""
     done: threading.Event = field(default_factory=threading.Event)
@@ -69,8 +76,9 @@ class StagedWeightTransferEngine(WeightTransferEngine[NothingToInitialise, Stage
 
         ``{"transport": "checkpoint", "folder": …}`` is a folder in Hugging Face layout, ``{"transport": "collective",
         "receptions": […]}`` a transfer, with a :class:`rft.weights.reception.Reception` in JSON for each worker.
+        ``"adapter"`` is None for a whole model, else the adapters' configuration.
         """
-        self._staging = Staging(version)
+        self._staging = Staging(version, source["adapter"])
         tensors = self._fetched(source, rank)
         threading.Thread(target=self._staging.fill, args=(tensors,), name="weights", daemon=True).start()
 
@@ -90,6 +98,18 @@ class StagedWeightTransferEngine(WeightTransferEngine[NothingToInitialise, Stage
             return True, f"version {version} is not being staged"
         return staging.done.is_set(), staging.error
 
+    @contextmanager
+    def staged_adapters(self, version: int) -> Iterator[Path]:
+        """What is staged in a folder as PEFT writes it, while this lasts. Raises RuntimeError, OSError."""
+        staging = self._arrived(version)
+        if staging.adapter is None:
+            raise RuntimeError(f"version {version} is a whole model")
+        with TemporaryDirectory(prefix="rft-adapters-") as folder:
+            save_file(staging.tensors, Path(folder, ADAPTER_FILE))
+            Path(folder, ADAPTER_CONFIG).write_text(staging.adapter, "utf-8")
+            yield Path(folder)
+        self._staging = None
+
     def forget(self) -> None:
         """Let go of what was staged, and break off what is being staged."""
         self._staging = None
@@ -106,11 +126,15 @@ class StagedWeightTransferEngine(WeightTransferEngine[NothingToInitialise, Stage
 
     def receive_weights(self, update_info: StagedUpdate) -> None:
         """Load what is staged."""
-        staging = self._staging
-        if staging is None or staging.version != update_info.version or not staging.done.is_set() or staging.error:
-            raise RuntimeError(f"version {update_info.version} is not staged")
+        staging = self._arrived(update_info.version)
         self.model.load_weights(staging.tensors.items())
         self._staging = None
+
+    def _arrived(self, version: int) -> Staging:
+        staging = self._staging
+        if staging is None or staging.version != version or not staging.done.is_set() or staging.error:
+            raise RuntimeError(f"version {version} is not staged")
+        return staging
 
     def finish_weight_update(self) -> None:
         """Bring the layers back into the form in which they compute."""

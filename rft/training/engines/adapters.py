@@ -1,4 +1,4 @@
-"""LoRA (arXiv:2106.09685) by PEFT: adapters on linear layers, trained alone and published merged.
+"""LoRA (arXiv:2106.09685) by PEFT: adapters on linear layers, trained alone; published so or merged.
 
 A layer's weight W [out, in] becomes W + alpha / rank · B A, with A [rank, in] and B [out, rank]; B starts at zero.
 """
@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 from rft.config import LoraConfig
 from rft.errors import PolicyError
-from rft.weights.checkpoint import ADAPTER_CONFIG
+from rft.weights.adapters import ADAPTER_CONFIG, ADAPTER_FILE, PREFIX, Adapter, added
+from rft.weights.file import WeightsFile, weights_file
 
-WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", ADAPTER_CONFIG
-"""PEFT's names: ``AutoModelForCausalLM.from_pretrained`` loads a folder with them if PEFT is installed."""
-_WRAPPED, _NAME = "base_model.model.", ".default."
+_NAME = ".default."
 _BASE, _DOWN, _UP = ".base_layer.weight", ".lora_A.default.weight", ".lora_B.default.weight"
 
 
@@ -49,7 +48,7 @@ def attach(model: Any, lora: LoraConfig) -> Any:
     for name, module in adapted.named_modules():
         if isinstance(module, peft.tuners.lora.LoraLayer) and not isinstance(module.get_base_layer(), nn.Linear):
             raise PolicyError(
-                f"trainer.lora.target_modules: {name.removeprefix(_WRAPPED)} is a "
+                f"trainer.lora.target_modules: {name.removeprefix(PREFIX)} is a "
                 f"{type(module.get_base_layer()).__name__}; adapters are for linear layers only"
             )
     return adapted.eval()
@@ -57,7 +56,7 @@ def attach(model: Any, lora: LoraConfig) -> Any:
 
 def load_adapter(model: nn.Module, folder: Path) -> bool:
     """Take over the adapter in ``folder``, if there is one. Raises PolicyError when it is of another model or rank."""
-    file = folder / WEIGHTS_FILE
+    file = folder / ADAPTER_FILE
     if not file.is_file():
         return False
     try:
@@ -75,7 +74,7 @@ def load_adapter(model: nn.Module, folder: Path) -> bool:
 
 def adapter_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Names and parameters of all adapters."""
-    return ((name, parameter) for name, parameter in model.named_parameters() if _is_adapter(name))
+    return ((name, parameter) for name, parameter in model.named_parameters() if is_adapter(name))
 
 
 def saved_name(name: str) -> str:
@@ -89,9 +88,16 @@ def adapter_files(tensors: Mapping[str, Tensor], model: Any, base: str) -> dict[
     settings.base_model_name_or_path = base
     with TemporaryDirectory() as folder:
         settings.save_pretrained(folder)
-        described = (Path(folder) / CONFIG_FILE).read_bytes()
-    adapters = {saved_name(name): tensor.contiguous() for name, tensor in tensors.items() if _is_adapter(name)}
-    return {WEIGHTS_FILE: save(adapters, {"format": "pt"}), CONFIG_FILE: described}
+        described = (Path(folder) / ADAPTER_CONFIG).read_bytes()
+    adapters = {name: tensor.contiguous() for name, tensor in _saved(tensors).items()}
+    return {ADAPTER_FILE: save(adapters, {"format": "pt"}), ADAPTER_CONFIG: described}
+
+
+def adapter_version(tensors: Mapping[str, Tensor], model: Any, base_sha256: str) -> WeightsFile:
+    """The adapters among a model's ``tensors`` as a weight version; equal adapters give equal bytes."""
+    settings = model.peft_config["default"]
+    adapter = Adapter(settings.r, settings.lora_alpha, tuple(sorted(settings.target_modules)), base_sha256)
+    return weights_file(_saved(tensors), metadata=adapter.metadata())
 
 
 def merged(tensors: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
@@ -101,19 +107,24 @@ def merged(tensors: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
     """
     result = {}
     for name, tensor in tensors.items():
-        if _is_adapter(name):
+        if is_adapter(name):
             continue
         if name.endswith(_BASE):
             stem = name.removesuffix(_BASE)
-            tensor = tensor + scale * (tensors[stem + _UP] @ tensors[stem + _DOWN])
+            tensor = added(tensor, tensors[stem + _DOWN], tensors[stem + _UP], scale)
         result[plain_name(name)] = tensor
     return result
 
 
 def plain_name(name: str) -> str:
     """The name that a parameter has in the model without adapters."""
-    return name.removeprefix(_WRAPPED).replace(".base_layer.", ".")
+    return name.removeprefix(PREFIX).replace(".base_layer.", ".")
 
 
-def _is_adapter(name: str) -> bool:
+def is_adapter(name: str) -> bool:
+    """Whether a parameter of that name is part of an adapter."""
     return ".lora_A." in name or ".lora_B." in name
+
+
+def _saved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {saved_name(name): tensor for name, tensor in tensors.items() if is_adapter(name)}

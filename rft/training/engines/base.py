@@ -46,7 +46,8 @@ class Engine(Protocol):
         """
 
     def serialized(self) -> WeightsFile:
-        """The weights as one safetensors file of float32 under the model's own names, adapters merged."""
+        """The weights as one safetensors file of float32: under the model's own names, adapters merged, or with
+        ``weights.content = "adapters"`` these alone, under PEFT's."""
 
     def checkpoint_files(self) -> dict[str, bytes | memoryview]:
         """The weights as a checkpoint keeps them, by file name: the whole model, or its adapters alone."""

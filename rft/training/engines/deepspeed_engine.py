@@ -67,9 +67,9 @@ class DeepSpeedEngine:
         """See :class:`rft.training.engines.base.Engine`."""
         policy = self._shard.policy
         if policy.adapted:
-            return policy.serialized(self._tensors())
+            return policy.serialized(self._tensors(adapters=policy.sends_adapters))
         with self._ranks.together(), Filling(policy.layout()) as filling:
-            self._shard.channel.tell({"do": "gather"})
+            self._shard.channel.tell({"do": "gather", "adapters": False})
             for name, tensor in self._shard.gathered():
                 if name not in policy.tied:
                     filling.put(name, tensor)
@@ -78,7 +78,9 @@ class DeepSpeedEngine:
     def checkpoint_files(self) -> dict[str, bytes | memoryview]:
         """See :class:`rft.training.engines.base.Engine`."""
         policy = self._shard.policy
-        return policy.checkpoint_files(self._tensors()) if policy.adapted else {WEIGHTS_FILE: self.serialized().data}
+        if policy.adapted:
+            return policy.checkpoint_files(self._tensors(adapters=True))
+        return {WEIGHTS_FILE: self.serialized().data}
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """See :class:`rft.training.engines.base.Engine`."""
@@ -102,7 +104,8 @@ class DeepSpeedEngine:
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def _tensors(self, *, adapters: bool) -> dict[str, Tensor]:
         with self._ranks.together():
-            self._shard.channel.tell({"do": "gather"})
-            return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._shard.gathered()}
+            self._shard.channel.tell({"do": "gather", "adapters": adapters})
+            gathered = self._shard.gathered(adapters=adapters)
+            return {name: tensor.detach().to("cpu", copy=True) for name, tensor in gathered}

@@ -17,6 +17,7 @@ from rft.training.batch import MicroBatch, StepBatch, waste
 from rft.training.engines import adapters
 from rft.training.engines.partitions import shape_of
 from rft.training.packing import AUTO_WASTE, packed_arguments, prepare_packing
+from rft.weights.adapters import base_digest, base_of
 from rft.weights.checkpoint import WEIGHTS_FILE
 from rft.weights.file import Layout, WeightsFile, weights_file
 
@@ -34,6 +35,8 @@ class TrainedModel:
         self._config = trainer = config.trainer
         self._lora = trainer.lora
         self._base_folder = config.policy.model
+        self.sends_adapters = config.weights.content == "adapters"
+        """Whether versions are adapters alone."""
         self.module: Any = load_model(Path(config.policy.model) if self.adapted else folder, device=trainer.device)
         self.device: torch.device = self.module.device
         self.vocabulary: int = self.module.get_input_embeddings().num_embeddings
@@ -47,7 +50,9 @@ class TrainedModel:
             )
         if self.adapted:
             self.module = adapters.attach(self.module, self._lora)
-            adapters.load_adapter(self.module, folder)
+            if folder != Path(config.policy.model):
+                adapters.load_adapter(self.module, folder)
+        self._base_files = self._beneath() if self.sends_adapters else ""
         if trainer.gradient_checkpointing:
             _checkpoint_activations(self.module)
         if trainer.compile:
@@ -127,6 +132,8 @@ class TrainedModel:
 
     def serialized(self, tensors: Mapping[str, Tensor]) -> WeightsFile:
         """``tensors`` of the module's state, whole and in float32, as the file to publish."""
+        if self.sends_adapters:
+            return adapters.adapter_version(tensors, self.module, self._base_files)
         if self.adapted:
             tensors = adapters.merged(tensors, self._lora.alpha / self._lora.rank)
         return serialize(tensors, self.tied)
@@ -136,6 +143,14 @@ class TrainedModel:
         if self.adapted:
             return {**adapters.adapter_files(tensors, self.module, self._base_folder)}
         return {WEIGHTS_FILE: self.serialized(tensors).data}
+
+    def _beneath(self) -> str:
+        if base_of(self._base_folder):
+            raise PolicyError(
+                f'weights.content = "adapters" needs a model beneath, and policy.model ({self._base_folder}) holds '
+                "adapters itself: merge them into a model first"
+            )
+        return base_digest(self._base_folder)
 
     def _frozen(self, folder: Path) -> Any:
         """Another model, that is only asked. If it does not keep packed sequences apart, nothing is packed."""

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from rft.config import Config, TrainerConfig
 from rft.errors import PolicyError
 from rft.training.batch import MicroBatch, StepBatch, micro_batches, pieces, shares
+from rft.training.engines.adapters import adapter_parameters
 from rft.training.engines.beside import Beside
 from rft.training.engines.channel import Channel
 from rft.training.engines.model import TrainedModel, prepare_torch
@@ -113,8 +114,8 @@ class Shard:
             lesson.totals.absorb(words, tensors)
         return step_metrics(lesson, norms, learning_rate, time.perf_counter() - started)
 
-    def gathered(self) -> Iterator[tuple[str, Tensor]]:
-        """All weights, whole and in float32, a bucket at a time; on other ranks than 0 nothing.
+    def gathered(self, *, adapters: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """All weights, or the adapters alone, whole and in float32, a bucket at a time; on other ranks than 0 nothing.
 
         All ranks take part in each, so all have to go on to the end. A tensor is valid until the next is asked for.
         """
@@ -129,14 +130,15 @@ class Shard:
                     whole = safe_get_full_fp32_param(parameter)
                     if self.channel.rank == 0:
                         yield name, whole
-            yield from self._frozen.items()
+            yield from () if adapters else self._frozen.items()
             return
         first = self.channel.rank == 0
+        parameters = dict(adapter_parameters(module) if adapters else module.named_parameters())
         if self.config.zero_stage < 3:
-            yield from module.state_dict().items() if first else ()
+            yield from (parameters if adapters else module.state_dict()).items() if first else ()
             return
-        yield from persistent_buffers(module).items() if first else ()
-        for bucket in buckets(dict(module.named_parameters())):
+        yield from persistent_buffers(module).items() if first and not adapters else ()
+        for bucket in buckets(parameters):
             with deepspeed.zero.GatheredParameters(list(bucket.values())):
                 yield from bucket.items() if first else ()
 

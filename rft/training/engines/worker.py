@@ -36,7 +36,7 @@ def main() -> None:
             case "step":
                 shard.step(words["number"], read_batch(words["batch"], tensors), version=words["version"])
             case "gather":
-                for _ in shard.gathered():
+                for _ in shard.gathered(adapters=words["adapters"]):
                     pass
             case "optimizer":
                 shard.optimizer_tensors()

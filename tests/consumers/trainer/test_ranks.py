@@ -13,7 +13,7 @@ from synthetic import make_tiny_model, publish, scored
 from trainer_runs import settings, steps_of, train, trained_ids, versions_of
 
 from rft.errors import CheckpointError
-from rft.policy.loading import read_weights
+from rft.policy.tensors import read_weights
 from rft.weights.checkpoint import fetch
 
 pytestmark = pytest.mark.deepspeed

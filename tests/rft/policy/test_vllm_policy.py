@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,10 @@ import pytest
 import torch
 from brokers import require_vllm
 from safetensors.torch import load_file, save_file
-from tiny_policy import CONTEXT, generate_all, make_model, reference_logprobs, until
+from tiny_policy import CONTEXT, generate_all, make_model, reference_logprobs, send_to, until, while_writing
 
 from rft.errors import PolicyError, WeightsError
-from rft.policy.base import Generation, Sampling
+from rft.policy.base import Sampling
 from rft.policy.loading import load_model
 from rft.weights.sending import Sender
 from tests.rft.weights.receivers import describe, reception, weights_of
@@ -48,16 +47,6 @@ def policy(shared_vllm: Any, vllm_folders: list[Path]) -> Iterator[Any]:
 
 def with_settings(policy: Any, **changes: Any) -> None:
     policy._config = policy._config.model_copy(update=changes)
-
-
-async def while_writing(policy: Any, calls: int, tokens: int, then: Path, version: int) -> list[Generation]:
-    """Generations of ``tokens`` tokens, with new weights while they are written."""
-    prompt = policy.encode("tree>")
-    running = [asyncio.create_task(policy.generate(prompt, Sampling(tokens, seed=seed))) for seed in range(calls)]
-    await asyncio.sleep(0.3)
-    assert not any(call.done() for call in running)
-    await asyncio.to_thread(policy.update_weights, then, version)
-    return await asyncio.gather(*running)
 
 
 def test_after_each_of_three_updates_greedy_outputs_and_logprobs_are_those_of_transformers(
@@ -223,20 +212,7 @@ def test_weights_come_by_a_collective_too_and_those_of_another_model_are_refused
     try:
         for epoch, version in enumerate((1, 2)):
             weights = (vllm_folders[version] / "model.safetensors").read_bytes()
-            manifest = describe(weights)
-            order = reception(sender, manifest, epoch, "explorer", deadline_s=30.0, stall_s=20.0)
-            with ThreadPoolExecutor() as pool:
-                sent = pool.submit(
-                    sender.send,
-                    weights,
-                    manifest,
-                    epoch=epoch,
-                    receivers=[order.receiver],
-                    deadline_s=30.0,
-                    stall_s=20.0,
-                )
-                policy.receive_weights([order], version)
-                assert sent.result().reached == {order.receiver}
+            order = send_to(policy, sender, weights, epoch, version)
             written = generate_all(policy, [(prompt, Sampling(20, seed=5))])[0]
             model = load_model(vllm_folders[version], device="cpu")
             assert written.versions.tolist() == [version] * 20

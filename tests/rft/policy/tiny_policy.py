@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from rft.config import LoraConfig
 from rft.policy.base import Generation, Policy, Sampling
+from rft.policy.loading import load_model
+from rft.training.engines.adapters import adapter_version, attach
+from rft.weights.adapters import ADAPTER_CONFIG, ADAPTER_FILE, Adapter, base_digest, beside_adapters
+from rft.weights.checkpoint import companion_files, write_folder
+from rft.weights.manifest import header_of
+from rft.weights.reception import Reception
+from rft.weights.sending import Sender
+from tests.rft.weights.receivers import describe, reception
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz>"
 CONTEXT = 2048
@@ -50,6 +61,48 @@ def make_model(folder: Path, seed: int, *, ends: bool = True, head_dim: int = 8)
     Qwen3ForCausalLM(config).save_pretrained(folder)
     _tokenizer(ends).save_pretrained(folder)
     return folder
+
+
+def make_adapters(base: Path, folder: Path, seed: int, *, rank: int = 3) -> Path:
+    """A version of random adapters of the model in ``base``, written as a trainer does; they change much."""
+    torch.manual_seed(seed)
+    model = attach(load_model(base, device="cpu"), LoraConfig(rank=rank, alpha=2 * rank))
+    for name, parameter in model.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    weights = adapter_version(dict(model.named_parameters()), model, base_digest(base))
+    adapter = Adapter.of_header(header_of(weights.data))
+    assert adapter is not None
+    files = {ADAPTER_CONFIG: adapter.peft_config(str(base)), ADAPTER_FILE: weights.data}
+    write_folder(folder, beside_adapters(companion_files(base)) | files, "adapters")
+    return folder
+
+
+def by_peft(base: Path, folder: Path) -> Any:
+    """The model with the adapters in ``folder``, as PEFT itself puts them together."""
+    return peft.PeftModel.from_pretrained(load_model(base, device="cpu"), folder).eval()
+
+
+def send_to(policy: Policy, sender: Sender, weights: bytes, epoch: int, version: int) -> Reception:
+    """``weights`` by a collective into ``policy``, which has one receiver; what that was told."""
+    manifest = describe(weights)
+    limits = {"deadline_s": 30.0, "stall_s": 20.0}
+    order = reception(sender, manifest, epoch, "explorer", **limits)
+    with ThreadPoolExecutor() as pool:
+        sent = pool.submit(sender.send, weights, manifest, epoch=epoch, receivers=[order.receiver], **limits)
+        policy.receive_weights([order], version)
+        assert sent.result().reached == {order.receiver}
+    return order
+
+
+async def while_writing(policy: Policy, calls: int, tokens: int, then: Path, version: int) -> list[Generation]:
+    """Generations of ``tokens`` tokens, with new weights while they are written."""
+    prompt = policy.encode("tree>")
+    running = [asyncio.create_task(policy.generate(prompt, Sampling(tokens, seed=seed))) for seed in range(calls)]
+    await asyncio.sleep(0.3)
+    assert not any(call.done() for call in running)
+    await asyncio.to_thread(policy.update_weights, then, version)
+    return await asyncio.gather(*running)
 
 
 def generate_all(policy: Policy, requests: Sequence[tuple[Sequence[int], Sampling]]) -> list[Any]:
