@@ -47,21 +47,20 @@ def load_model(path: Path | str, dtype: str = "float32", device: str = "auto") -
 
     Raises PolicyError when the folder is missing, incomplete or not a causal language model.
     """
-    folder = model_folder(path)
+    folder = _beneath(path)
     target = resolve_device(device)
-    beneath = base_of(folder)
     try:
-        model = AutoModelForCausalLM.from_pretrained(beneath or folder, dtype=DTYPES[dtype], local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise PolicyError(f"cannot load the model in {beneath or folder}: {first_line(error)}") from error
-    if beneath:
-        copy_weights(model, whole_weights(folder))
+        raise PolicyError(f"cannot load the model in {folder}: {first_line(error)}") from error
+    if folder != Path(path):
+        copy_weights(model, whole_weights(path))
     return model.to(target).eval()
 
 
 def empty_model(path: Path | str) -> Any:
     """The model that a folder describes, without memory for its weights. Raises PolicyError."""
-    folder = model_folder(path)
+    folder = _beneath(path)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         with torch.device("meta"):
@@ -85,7 +84,7 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
 
 def text_config(path: Path | str) -> Any:
     """The shape of the model in ``path``, or of its language part. Raises PolicyError."""
-    folder = model_folder(path)
+    folder = _beneath(path)
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
     except (OSError, ValueError, KeyError) as error:
@@ -97,7 +96,7 @@ def generation_config(path: Path | str) -> GenerationConfig:
 
     Raises PolicyError.
     """
-    folder = model_folder(path)
+    folder = _beneath(path)
     try:
         if (folder / "generation_config.json").is_file():
             return GenerationConfig.from_pretrained(folder, local_files_only=True)
@@ -111,6 +110,12 @@ def end_tokens(generation_config: GenerationConfig, tokenizer: Tokenizer) -> fro
     named = generation_config.eos_token_id
     ids = set(named) if isinstance(named, list) else {named}
     return frozenset(int(token) for token in ids | {tokenizer.eos_token_id} if token is not None)
+
+
+def _beneath(path: Path | str) -> Path:
+    """The folder of the model, or of the one beneath the adapters in ``path``. Raises PolicyError."""
+    folder = model_folder(path)
+    return base_of(folder) or folder
 
 
 def model_folder(path: Path | str) -> Path:

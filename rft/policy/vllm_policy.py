@@ -65,6 +65,8 @@ class VllmPolicy(Tokenized):
             ("sequences", "failed", "tokens", "requeued", "resync_s", "pause_s", "resyncs"), 0.0
         )
         self._updating = asyncio.Lock()
+        self._unpaused = asyncio.Event()
+        self._unpaused.set()
         self._engine: Any = None
         self._loop = LoopThread()
         try:
@@ -151,9 +153,10 @@ class VllmPolicy(Tokenized):
         try:
             while (output := await self._complete(prompt, sampling)) is None or output.finish_reason == "abort":
                 self._stats["requeued"] += 1
-                if not self._updating.locked():
+                if self._unpaused.is_set():
                     # The engine takes nothing any more and is about to say so.
                     await asyncio.sleep(REFUSED_S)
+                await self._unpaused.wait()
             generation = as_generation(output)
         except Exception as error:
             self._stats["failed"] += 1
@@ -234,18 +237,21 @@ class VllmPolicy(Tokenized):
         async with self._updating:
             try:
                 await stage(self._engine, source, version, timeout_s=config.vllm.stage_timeout_s)
+                self._unpaused.clear()
                 # Who was asked for without adapters cannot go on with them.
                 async with paused(self._engine, config, requeue=adapters and not self._adapted) as pause_s:
                     await (take_adapters if adapters else take_model)(self._engine, version)
                     self._version, self._adapted = version, adapters
                 self._stats["pause_s"] += pause_s()
-            except WeightsError:
-                raise
             except EngineDiedError as error:
                 self._error = error
                 raise
+            except WeightsError:
+                raise
             except Exception as error:
                 raise self._translated(error) from error
+            finally:
+                self._unpaused.set()
         self._stats["resyncs"] += 1
         self._stats["resync_s"] += time.monotonic() - began
 

@@ -1,0 +1,137 @@
+"""LoRA adapters in vLLM: each version is what PEFT makes of it, while sequences are written, or is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from brokers import require_vllm
+from tiny_policy import by_peft, generate_all, make_adapters, make_model, reference_logprobs, send_to, while_writing
+
+from rft.config import PolicyConfig
+from rft.errors import PolicyError
+from rft.policy.base import Sampling
+from rft.policy.loading import load_model
+from rft.weights.adapters import ADAPTER_FILE
+from rft.weights.sending import Sender
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+WITHIN = 1e-3
+"""Of PEFT's log-probabilities; what was seen is 1e-5."""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("base") / "model", 0, ends=False, head_dim=32)
+
+
+@pytest.fixture(scope="module")
+def versions(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("versions")
+    return [make_adapters(base, root / f"v{seed}", seed, rank=9) for seed in range(1, 5)]
+
+
+@pytest.fixture(scope="module")
+def policy(base: Path) -> Iterator[Any]:
+    require_vllm()
+    from rft.policy.vllm_policy import VllmPolicy
+
+    policy = VllmPolicy(PolicyConfig(engine="vllm", model=str(base), max_batch=16, keep_kv=False), lora_rank=9)
+    yield policy
+    policy.close()
+
+
+def check(policy: Any, model: Any, version: int) -> list[int]:
+    """Greedy outputs and sampled logprobs are the ``model``'s; the greedy tokens."""
+    prompts = [policy.encode(text) for text in ("a>", "tree>", "backwards>")]
+    requests = [(p, Sampling(24, temperature=t, seed=3)) for p in prompts for t in (0.0, 1.0)]
+    written = generate_all(policy, requests)
+    for (prompt, _), generation in zip(requests, written, strict=True):
+        assert generation.versions.tolist() == [version] * 24
+        assert generation.logprobs == pytest.approx(reference_logprobs(model, prompt, generation), abs=WITHIN)
+    greedy: list[int] = written[0].tokens.tolist()
+    return greedy
+
+
+def test_versions_of_adapters_are_what_peft_makes_of_them_from_the_first_on(
+    policy: Any, base: Path, versions: list[Path], tmp_path: Path
+) -> None:
+    """In one test, since the first adapters that an engine is given are special."""
+    prompt = policy.encode("tree>")
+    seen = [check(policy, load_model(base, device="cpu"), 0)]
+
+    # What is written without adapters cannot go on with them.
+    for generation in asyncio.run(while_writing(policy, 8, 700, versions[0], 1)):
+        assert generation.versions.tolist() == [1] * 700
+        expected = reference_logprobs(by_peft(base, versions[0]), prompt, generation)
+        assert generation.logprobs == pytest.approx(expected, abs=WITHIN)
+    assert policy.stats["requeued"] == 8
+    seen.append(check(policy, by_peft(base, versions[0]), 1))
+
+    # From then on sequences go on where they are.
+    for generation in asyncio.run(while_writing(policy, 8, 700, versions[1], 2)):
+        assert set(generation.versions.tolist()) == {1, 2}
+        assert (np.diff(generation.versions) >= 0).all()
+        for version in (1, 2):
+            part = generation.versions == version
+            expected = reference_logprobs(by_peft(base, versions[version - 1]), prompt, generation)
+            assert generation.logprobs[part] == pytest.approx(expected[part], abs=WITHIN)
+            assert np.abs(generation.logprobs[~part] - expected[~part]).max() > 0.05
+    assert policy.stats["requeued"] == 8
+    seen.append(check(policy, by_peft(base, versions[1]), 2))
+
+    sender = Sender("127.0.0.1", 0, "gloo")
+    try:
+        send_to(policy, sender, (versions[2] / ADAPTER_FILE).read_bytes(), 0, 3)
+    finally:
+        sender.abort()
+    seen.append(check(policy, by_peft(base, versions[2]), 3))
+    assert len({tuple(tokens) for tokens in seen}) == 4
+
+    # What does not fit is refused, and the old adapters stay.
+    other = make_model(tmp_path / "other", 5, ends=False, head_dim=32)
+    for folder, words in (
+        (make_adapters(other, tmp_path / "foreign", 1), "trained on another model"),
+        (make_adapters(base, tmp_path / "large", 1, rank=12), "rank 12 came"),
+        (base, "a whole model came"),
+    ):
+        with pytest.raises(PolicyError, match=words):
+            policy.update_weights(folder, 9)
+    assert check(policy, by_peft(base, versions[2]), 3) == seen[-1]
+    assert policy.error is None
+
+
+def test_adapters_that_vllm_itself_refuses_leave_the_old_ones_in_use(
+    policy: Any, base: Path, versions: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy.update_weights(versions[3], 4)
+    before = check(policy, by_peft(base, versions[3]), 4)
+    checked = policy._checked
+
+    def other_bias(*arguments: Any) -> dict[str, Any]:
+        source: dict[str, Any] = checked(*arguments)
+        return source | {"adapter": source["adapter"].replace('"bias": "none"', '"bias": "all"')}
+
+    monkeypatch.setattr(policy, "_checked", other_bias)
+    with pytest.raises(PolicyError, match=r"vLLM cannot use the adapters of weight version 5: .*bias"):
+        policy.update_weights(versions[0], 5)
+    monkeypatch.undo()
+    assert check(policy, by_peft(base, versions[3]), 4) == before
+    policy.update_weights(versions[0], 6)
+    check(policy, by_peft(base, versions[0]), 6)
+
+
+def test_a_folder_of_adapters_is_served_as_a_model(base: Path, versions: list[Path]) -> None:
+    require_vllm()
+    from rft.policy.vllm_policy import VllmPolicy
+
+    policy = VllmPolicy(PolicyConfig(engine="vllm", model=str(versions[1]), max_batch=4))
+    try:
+        check(policy, by_peft(base, versions[1]), 0)
+    finally:
+        policy.close()
