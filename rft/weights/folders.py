@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -40,10 +41,14 @@ def whole_folder(target: Path, *, durable: bool) -> Iterator[Path]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete ``folder``, which is gone at once: a kill halfway leaves no folder with some of its files missing."""
+    """Delete ``folder``, which is gone at once: a kill halfway leaves no folder with some of its files missing.
+
+    Another thread may be deleting it as well.
+    """
     doomed = folder.with_name(f".{folder.name}.{os.getpid()}{REMOVED}")
     shutil.rmtree(doomed, ignore_errors=True)
-    folder.rename(doomed)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 
 

@@ -11,11 +11,13 @@ from brokers import require_vllm
 from pipeline import Pipeline, read_log, settings
 
 from rft.weights.checkpoint import versions_of
+from schemas.events import NOT_WRITTEN
 from tests.rft.policy.tiny_policy import make_model
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.timeout(600)]
 
 STEPS = 40
+SHARE_OF_A = [{"function": "tests.e2e.counting_rewards:share_of_a"}]
 
 
 def engine_of(run: Pipeline) -> list[psutil.Process]:
@@ -43,7 +45,7 @@ def test_reward_rises_and_a_killed_engine_costs_no_rollout(
             embedded_broker,
             rollout={"samples": 8, "deadline_s": 60},
             policy={"engine": "vllm", "max_batch": 64},
-            processor={"rewards": [{"function": "tests.e2e.counting_rewards:share_of_a"}], "group_deadline_s": 120},
+            processor={"rewards": SHARE_OF_A, "group_deadline_s": 120},
             trainer={"steps": STEPS, "groups_per_step": 8, "learning_rate": 3e-3, "max_staleness": 1},
             eval={"tasks": 8},
             launcher={"backoff_s": 0.1},
@@ -66,3 +68,35 @@ def test_reward_rises_and_a_killed_engine_costs_no_rollout(
     assert [experience.experience_id for experience in log.experiences if experience.error] == []
     written = {int(version) for experience in log.experiences for version in experience.versions}
     assert len(written) >= STEPS // 2
+
+
+def test_adapters_alone_reach_vllm_and_it_writes_by_them(
+    pipeline: Callable[..., Pipeline], tmp_path: Path, embedded_broker: str
+) -> None:
+    """On policy, so that the trainer's log-probabilities, from PEFT's model, are the sampler's."""
+    require_vllm()
+    model = make_model(tmp_path / "model", 0, head_dim=32)
+    steps = 8
+    run = pipeline(
+        settings(
+            tmp_path,
+            model,
+            embedded_broker,
+            rollout={"samples": 8, "deadline_s": 60},
+            policy={"engine": "vllm", "max_batch": 64},
+            processor={"rewards": SHARE_OF_A, "group_deadline_s": 120},
+            trainer={"steps": steps, "groups_per_step": 4, "learning_rate": 3e-2, "max_staleness": 0}
+            | {"lora": {"rank": 8}},
+            weights={"transport": "collective", "content": "adapters"},
+            eval={"tasks": 0},
+        )
+    )
+    assert run.wait(300) == 0, run.tail()
+    log = read_log(run.config)
+    gaps = [step.metrics["logprob_gap_max"] for step in log.lineage]
+    assert len(gaps) == steps
+    assert max(gaps) < 1e-3
+    written = {int(version) for experience in log.experiences for version in experience.versions}
+    assert written - {NOT_WRITTEN} == set(range(steps))
+    newest = versions_of(run.config.run.path, "policy") / f"v{steps:08d}"
+    assert (newest / "adapter_model.safetensors").stat().st_size < (model / "model.safetensors").stat().st_size

@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import load_file
 from synthetic import make_tiny_model, publish, scored
 from trainer_runs import settings, start_trainer, steps_of, train, versions_of
+from transformers import AutoModelForCausalLM
 
 from producers.explorer.follower import WeightsFollower
 from rft.config import Config
+from rft.errors import CheckpointError
 from rft.log.events import EventWriter
 from rft.policy.transformers_policy import TransformersPolicy
 from rft.weights.checkpoint import fetch
@@ -179,3 +181,37 @@ def test_versions_in_bfloat16_are_the_rounded_weights_by_their_own_digest(new_ru
 
 def replace_steps(config: Config, steps: int) -> Config:
     return config.model_copy(update={"trainer": config.trainer.model_copy(update={"steps": steps})})
+
+
+@pytest.mark.parametrize("transport", ["collective", "checkpoint"])
+def test_adapters_alone_are_sent_and_the_explorer_holds_what_the_trainer_trained(new_run, explorer, model, transport):
+    lora = {"rank": 4, "target_modules": ["q_proj", "down_proj"]}
+    merged = new_run("merged", {}, lora=lora)
+    train(merged)
+    config = new_run("adapters", COLLECTIVE | {"transport": transport, "content": "adapters"}, lora=lora)
+    member = explorer(config, "explorer-a")
+    process = start_trainer(config, kill="after the weights are announced")
+    process.join(90)
+    assert process.exitcode == -signal.SIGKILL
+    with pytest.raises(CheckpointError, match=r"weights.content was 'adapters'"):
+        write_a_checkpoint_and_go_on_with_models(config)
+    train(config)
+    wait_for(lambda: member.follower.held.version == STEPS, "last version")
+    last = versions_of(config)[-1]
+    assert member.follower.held.sha256 == last.sha256
+    assert last.size_bytes < versions_of(merged)[-1].size_bytes / 2
+    expected = load_file(fetch(versions_of(merged)[-1], merged.run.path) / "model.safetensors")
+    held = member.policy._model.state_dict()
+    assert all(torch.equal(held[name], tensor) for name, tensor in expected.items())
+    folder = fetch(last, config.run.path)
+    assert {file.name for file in folder.glob("adapter_*")} == {"adapter_config.json", "adapter_model.safetensors"}
+    # PEFT and transformers read a version and a checkpoint as they are.
+    for adapters in (folder, config.run.path / "checkpoints" / "policy" / f"step-{STEPS:08d}"):
+        loaded = AutoModelForCausalLM.from_pretrained(adapters)
+        assert any(".lora_A." in name for name in loaded.state_dict())
+
+
+def write_a_checkpoint_and_go_on_with_models(config: Config) -> None:
+    train(replace_steps(config, 5))
+    changed = config.weights.model_copy(update={"content": "model"})
+    train(config.model_copy(update={"weights": changed}))

@@ -32,9 +32,9 @@ def new_run(make_config, tmp_path, model):
     members = [scored(number, sample, SIZE) for number in range(GROUPS) for sample in range(SIZE)]
     random.Random(0).shuffle(members)
 
-    def make(broker, name, algorithm="grpo", **trainer):
+    def make(broker, name, algorithm="grpo", content="model", **trainer):
         sections = settings(tmp_path, name, model, steps=STEPS, **trainer)
-        config = make_config(broker, algorithm={"name": algorithm}, **sections)
+        config = make_config(broker, algorithm={"name": algorithm}, weights={"content": content}, **sections)
         publish(config, members)
         return config
 
@@ -111,13 +111,17 @@ def assert_another_engine_goes_on(config):
 
 
 @pytest.mark.timeout(600)
-def test_adapters_alone_are_trained_and_versions_are_whole_models(embedded_broker, new_run):
-    changes = {"lora": {"rank": 4}, "checkpoint_interval": 3}
-    sharded = new_run(embedded_broker, "sharded", engine="deepspeed", ranks=2, zero_stage=1, **changes)
+@pytest.mark.parametrize(("stage", "content"), [(1, "model"), (3, "adapters")])
+def test_adapters_alone_are_trained_and_versions_are_whole_models_or_adapters(embedded_broker, new_run, stage, content):
+    changes = {"lora": {"rank": 4}, "checkpoint_interval": 3, "content": content}
+    sharded = new_run(embedded_broker, "sharded", engine="deepspeed", ranks=2, zero_stage=stage, **changes)
     assert start(sharded) is None
     alone = new_run(embedded_broker, "alone", **changes)
     train(alone)
     assert_as_near(sharded, alone, 1e-5)
+    assert {name.endswith((".lora_A.weight", ".lora_B.weight")) for name in weights_of(sharded)} == {
+        content == "adapters"
+    }
 
 
 @pytest.mark.timeout(600)

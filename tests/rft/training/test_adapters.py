@@ -5,14 +5,19 @@ import json
 import pytest
 import torch
 from peft import PeftModel
+from pydantic import ValidationError
 from synthetic import VOCABULARY, make_tiny_model, scored
 from transformers import AutoModelForCausalLM
 
 from rft.config import Config
 from rft.errors import PolicyError
+from rft.policy.adapted import Beneath
 from rft.training.batch import StepBatch
 from rft.training.engines.torch_engine import TorchEngine
 from rft.training.sample import Wanted, read_sample
+from rft.weights.adapters import Adapter, base_digest
+from rft.weights.manifest import header_of
+from rft.weights.published import published
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +31,10 @@ def batch():
     return StepBatch.of([read_sample(0, 0, scored(g, s, 4), wanted) for g in range(3) for s in range(4)])
 
 
-def make_engine(model, folder=None, *, algorithm=None, **trainer):
+def make_engine(model, folder=None, *, algorithm=None, content="model", **trainer):
     trainer = {"learning_rate": 1e-2, "lora": {"rank": 3, "alpha": 6}} | trainer
     sections = {"policy": {"model": str(model)}, "trainer": trainer, "algorithm": algorithm or {}}
+    sections["weights"] = {"content": content}
     return TorchEngine(folder or model, Config.model_validate(sections))
 
 
@@ -107,3 +113,39 @@ def test_an_adapter_of_another_rank_and_modules_that_are_not_there_are_refused(m
         make_engine(model, tmp_path, lora={"rank": 2})
     with pytest.raises(PolicyError, match="target_modules"):
         make_engine(model, lora={"rank": 2, "target_modules": ["nothing"]})
+
+
+def test_versions_of_adapters_stand_for_the_very_model_that_merged_ones_hold(model, batch):
+    merging, sending = make_engine(model), make_engine(model, content="adapters")
+    for number in range(1, 4):
+        merging.step(number, batch, version=0)
+        sending.step(number, batch, version=0)
+    sent, merged = sending.serialized(), merging.serialized()
+    assert len(sent.data) < len(merged.data) / 2
+    described = Adapter.of_header(header_of(sent.data))
+    assert described is not None
+    assert described == Adapter(3, 6, described.target_modules, base_digest(model))
+    modules = {"down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"}
+    assert {name.rsplit(".")[-1] for name in described.target_modules} == modules
+    whole = Beneath(model).whole(sent.tensors(), described)
+    assert whole.keys() == merged.tensors().keys()
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in merged.tensors().items())
+    assert sending.serialized().sha256 == sent.sha256 != merged.sha256
+    rounded = published(sent, "bfloat16")
+    assert Adapter.of_header(header_of(rounded.data)) == described
+    assert {tensor.dtype for tensor in rounded.tensors().values()} == {torch.bfloat16}
+
+
+def test_adapters_to_be_sent_need_to_be_trained_and_a_whole_model_beneath(model, batch, tmp_path):
+    with pytest.raises(ValidationError, match=r"set trainer.lora.rank"):
+        make_engine(model, content="adapters", lora={"rank": 0})
+    for name, content in make_engine(model).checkpoint_files().items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "adapter_config.json").write_bytes(
+        (tmp_path / "adapter_config.json").read_bytes().replace(b'"base_model_name_or_path": null', b"")
+    )
+    with pytest.raises(PolicyError, match="holds adapters itself"):
+        make_engine(tmp_path, content="adapters")
+    # Merged, they are a model like another, and the adapters that are trained on it begin anew.
+    onto = make_engine(tmp_path)
+    assert onto.serialized().sha256 == make_engine(model).serialized().sha256

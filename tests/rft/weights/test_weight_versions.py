@@ -5,11 +5,12 @@ import os
 import resource
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from rft.errors import WeightsError
-from rft.weights.checkpoint import companion_files, fetch, publish, version_folder
+from rft.weights.checkpoint import companion_files, fetch, prune, publish, version_folder
 
 
 def put(path, version, weights=b"weights", **changes):
@@ -95,3 +96,13 @@ def test_companions_are_configuration_and_tokenizer_but_no_weights(tmp_path):
     files = companion_files(tmp_path)
     assert sorted(files) == ["chat_template.jinja", "config.json", "tokenizer.json"]
     assert json.loads(files["config.json"]) == {"model_type": "qwen3", "dtype": "float32"}
+
+
+def test_two_threads_may_delete_the_same_old_versions(tmp_path):
+    """The trainer's writes a version while its distributor's writes the one before for members that are behind."""
+    for version in range(400):
+        version_folder(tmp_path, "policy", version).mkdir(parents=True)
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(prune, tmp_path, "policy", newest=399, keep=2) for _ in range(4)]:
+            done.result()
+    assert sorted(os.listdir(tmp_path / "weights" / "policy")) == ["v00000398", "v00000399"]
