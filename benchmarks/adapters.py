@@ -1,0 +1,138 @@
+"""What it saves, and what it costs, to send LoRA adapters instead of merged models.
+
+python benchmarks/adapters.py [--rank 16] [--rounds 5] [--sequences 16] [--tokens 48]
+
+A Llama of 135 million random weights (SmolLM2-135M's shape) gets adapters on all linear layers. For merged versions
+and for adapters alone: the bytes of a version, how long the trainer makes it (snapshot with its sha256), how long
+vLLM takes to fetch and load it from its folder, for how much of that it does not generate, and tokens a second
+afterwards, in float32. Medians of the rounds, the two in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rft.config import Config
+from rft.policy.base import Sampling
+from rft.training.engines.torch_engine import TorchEngine
+from rft.weights.adapters import ADAPTER_CONFIG, Adapter, beside_adapters
+from rft.weights.checkpoint import companion_files, publish
+from rft.weights.manifest import header_of
+
+CONTENTS = ("model", "adapters")
+VOCABULARY = 49152
+
+
+def make_model(folder: Path) -> Path:
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+        num_key_value_heads=3, max_position_embeddings=2048, tie_word_embeddings=True, eos_token_id=None,
+    )  # fmt: skip
+    LlamaForCausalLM(shape).save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({f"<{n}>": n for n in range(8)}, unk_token="<0>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<0>").save_pretrained(folder)
+    return folder
+
+
+def configuration(model: Path, content: str, rank: int) -> Config:
+    return Config.model_validate(
+        {
+            "policy": {"model": str(model), "engine": "vllm", "max_batch": 64, "vllm": {"max_model_len": 512}},
+            "trainer": {"lora": {"rank": rank, "alpha": 2 * rank}},
+            "weights": {"content": content},
+        }
+    )
+
+
+class Side:
+    """A trainer's engine, and a vLLM engine that takes its versions."""
+
+    def __init__(self, model: Path, root: Path, content: str, rank: int) -> None:
+        from rft.policy.opening import open_policy
+
+        config = configuration(model, content, rank)
+        self.root = root / content
+        self.companions = companion_files(model)
+        self.engine = TorchEngine(model, config)
+        # As if it had been trained.
+        for name, parameter in self.engine.model.named_parameters():
+            if ".lora_B." in name:
+                torch.nn.init.normal_(parameter, std=0.02)
+        self.policy: Any = open_policy(config)
+        self.version = 0
+
+    def round(self, sequences: int, tokens: int) -> dict[str, float]:
+        self.version += 1
+        began = time.perf_counter()
+        weights = self.engine.serialized()
+        snapshot = time.perf_counter() - began
+        companions = self.companions
+        if adapter := Adapter.of_header(header_of(weights.data)):
+            companions = beside_adapters(companions) | {ADAPTER_CONFIG: adapter.peft_config()}
+        event = publish(
+            weights.data, companions, self.root, model="m", version=self.version, step=0, final=False, keep=2,
+            digest=weights.sha256,
+        )  # fmt: skip
+        before = dict(self.policy.stats)
+        self.policy.update_weights(self.root / event.uri, self.version)
+        after = self.policy.stats
+        return {
+            "MB": len(weights.data) / 1e6,
+            "snapshot, s": snapshot,
+            "fetch and load, s": after["resync_s"] - before["resync_s"],
+            "pause of generation, s": after["pause_s"] - before["pause_s"],
+            "tokens/s": self.generate(sequences, tokens),
+        }
+
+    def generate(self, sequences: int, tokens: int) -> float:
+        async def all_of_them() -> float:
+            began = time.perf_counter()
+            calls = (self.policy.generate([5, 6, 7, seed], Sampling(tokens, seed=seed)) for seed in range(sequences))
+            written = await asyncio.gather(*calls)
+            return sum(len(one.tokens) for one in written) / (time.perf_counter() - began)
+
+        return asyncio.run(all_of_them())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sequences", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=48)
+    options = parser.parse_args()
+    found: dict[str, dict[str, list[float]]] = {content: defaultdict(list) for content in CONTENTS}
+    with tempfile.TemporaryDirectory() as folder:
+        model = make_model(Path(folder, "model"))
+        sides = {content: Side(model, Path(folder), content, options.rank) for content in CONTENTS}
+        try:
+            for number in range(options.rounds + 1):
+                for content, side in sides.items():
+                    for name, value in side.round(options.sequences, options.tokens).items():
+                        if number:  # the first warms up
+                            found[content][name].append(value)
+        finally:
+            for side in sides.values():
+                side.policy.close()
+    print(f"\nrank {options.rank}, {options.rounds} rounds, {options.sequences} sequences of {options.tokens} tokens\n")
+    print("| | merged | adapters | ratio |\n| --- | --- | --- | --- |")
+    for name in found["model"]:
+        merged, alone = (statistics.median(found[content][name]) for content in CONTENTS)
+        print(f"| {name} | {merged:,.3f} | {alone:,.3f} | {alone / merged:.3f} |")
+
+
+if __name__ == "__main__":
+    main()
