@@ -5,7 +5,8 @@ python benchmarks/adapters.py [--rank 16] [--rounds 5] [--sequences 16] [--token
 A Llama of 135 million random weights (SmolLM2-135M's shape) gets adapters on all linear layers. For merged versions
 and for adapters alone: the bytes of a version, how long the trainer makes it (snapshot with its sha256), how long
 vLLM takes to fetch and load it from its folder, for how much of that it does not generate, and tokens a second
-afterwards, in float32. Medians of the rounds, the two in turns.
+afterwards, in float32. Adapters in both ways that vLLM can use them: merged on arrival (the default on CPUs), and
+beside the model. Medians of the rounds, all in turns.
 """
 
 from __future__ import annotations
@@ -30,7 +31,12 @@ from rft.weights.adapters import ADAPTER_CONFIG, Adapter, beside_adapters
 from rft.weights.checkpoint import companion_files, publish
 from rft.weights.manifest import header_of
 
-CONTENTS = ("model", "adapters")
+WAYS = {
+    "merged model": ("model", None),
+    "adapters, merged on arrival": ("adapters", True),
+    "adapters beside": ("adapters", False),
+}
+"""``weights.content`` and ``policy.vllm.merge_adapters``"""
 VOCABULARY = 49152
 
 
@@ -47,10 +53,11 @@ def make_model(folder: Path) -> Path:
     return folder
 
 
-def configuration(model: Path, content: str, rank: int) -> Config:
+def configuration(model: Path, content: str, merge: bool | None, rank: int) -> Config:
+    vllm = {"max_model_len": 512, "merge_adapters": merge}
     return Config.model_validate(
         {
-            "policy": {"model": str(model), "engine": "vllm", "max_batch": 64, "vllm": {"max_model_len": 512}},
+            "policy": {"model": str(model), "engine": "vllm", "max_batch": 64, "vllm": vllm},
             "trainer": {"lora": {"rank": rank, "alpha": 2 * rank}},
             "weights": {"content": content},
         }
@@ -60,11 +67,11 @@ def configuration(model: Path, content: str, rank: int) -> Config:
 class Side:
     """A trainer's engine, and a vLLM engine that takes its versions."""
 
-    def __init__(self, model: Path, root: Path, content: str, rank: int) -> None:
+    def __init__(self, model: Path, root: Path, way: str, rank: int) -> None:
         from rft.policy.opening import open_policy
 
-        config = configuration(model, content, rank)
-        self.root = root / content
+        config = configuration(model, *WAYS[way], rank)
+        self.root = root / way
         self.companions = companion_files(model)
         self.engine = TorchEngine(model, config)
         # As if it had been trained.
@@ -114,24 +121,24 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=48)
     options = parser.parse_args()
-    found: dict[str, dict[str, list[float]]] = {content: defaultdict(list) for content in CONTENTS}
+    found: dict[str, dict[str, list[float]]] = {way: defaultdict(list) for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
         model = make_model(Path(folder, "model"))
-        sides = {content: Side(model, Path(folder), content, options.rank) for content in CONTENTS}
+        sides = {way: Side(model, Path(folder), way, options.rank) for way in WAYS}
         try:
             for number in range(options.rounds + 1):
-                for content, side in sides.items():
+                for way, side in sides.items():
                     for name, value in side.round(options.sequences, options.tokens).items():
                         if number:  # the first warms up
-                            found[content][name].append(value)
+                            found[way][name].append(value)
         finally:
             for side in sides.values():
                 side.policy.close()
     print(f"\nrank {options.rank}, {options.rounds} rounds, {options.sequences} sequences of {options.tokens} tokens\n")
-    print("| | merged | adapters | ratio |\n| --- | --- | --- | --- |")
-    for name in found["model"]:
-        merged, alone = (statistics.median(found[content][name]) for content in CONTENTS)
-        print(f"| {name} | {merged:,.3f} | {alone:,.3f} | {alone / merged:.3f} |")
+    print(f"| | {' | '.join(WAYS)} |\n| --- | --- | --- | --- |")
+    for name in found["merged model"]:
+        cells = (f"{statistics.median(found[way][name]):,.3f}" for way in WAYS)
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,10 @@ class VllmConfig(Section):
     enforce_eager: bool | None = None
     """Run the model without compiling it: it starts in seconds instead of minutes and generates slower. By default on
     CPUs only."""
+    merge_adapters: bool | None = None
+    """With ``weights.content = "adapters"``: merge what comes into the model, which then generates as fast as without,
+    while each worker makes a whole model of it in host memory; or else compute with the adapters beside the model. By
+    default on CPUs only, where the latter takes more than twice as long."""
     stage_timeout_s: float = Field(default=600.0, gt=0)
     """How long new weights may take to arrive in the engine's memory, before generation pauses for them."""
 

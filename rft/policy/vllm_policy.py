@@ -22,7 +22,7 @@ from rft.policy.loop_thread import LoopThread
 from rft.policy.tensors import layout_of
 from rft.policy.tokenized import Tokenized
 from rft.policy.vllm_adapters import adapters_request
-from rft.policy.vllm_start import start_engine
+from rft.policy.vllm_start import runs_on_cpu, start_engine
 from rft.policy.vllm_update import SHUTDOWN_S, paused, stage, take_adapters, take_model
 from rft.weights.adapters import Adapter
 from rft.weights.reception import Reception
@@ -52,7 +52,9 @@ class VllmPolicy(Tokenized):
         self._beneath = Beneath(config.model)
         self._end_tokens = sorted(end_tokens(generation_config(self._beneath.folder), self._tokenizer))
         own = Adapter.of_folder(config.model)
-        self._lora_rank = max(lora_rank, own.rank if own else 0)
+        merge = config.vllm.merge_adapters
+        self._merges = runs_on_cpu() if merge is None else merge
+        self._lora_rank = 0 if self._merges else max(lora_rank, own.rank if own else 0)
         self._adapted = False
         """Sequences are generated with adapters from now on."""
         self._layout = layout_of(self._beneath.folder)
@@ -206,14 +208,17 @@ class VllmPolicy(Tokenized):
                     "trainer and explorers, and policy.model a whole model?"
                 )
             self._check_layout(layout)
-            return {"adapter": None}
+            return {"adapter": None, "onto": None}
+        if self._merges:
+            self._beneath.check(layout, adapter)
+            return {"adapter": None, "onto": (str(self._beneath.folder.absolute()), adapter.scale)}
         if adapter.rank > self._lora_rank:
             raise PolicyError(
                 f"adapters of rank {adapter.rank} came, and this engine was started for a rank of {self._lora_rank}: "
                 "weights.content and trainer.lora must be the same for trainer and explorers"
             )
         self._beneath.check(layout, adapter)
-        return {"adapter": adapter.peft_config().decode()}
+        return {"adapter": adapter.peft_config().decode(), "onto": None}
 
     def _check_layout(self, layout: Mapping[str, tuple[int, ...]]) -> None:
         """Raise PolicyError unless these are weights of our architecture."""

@@ -19,6 +19,15 @@ NOT_INSTALLED = (
 )
 
 
+def runs_on_cpu() -> bool:
+    """Whether this vLLM is built for CPUs. Raises PolicyError when there is none."""
+    try:
+        from vllm.platforms import current_platform
+    except ImportError as error:
+        raise PolicyError(f"{NOT_INSTALLED} ({error})") from error
+    return bool(current_platform.is_cpu())
+
+
 def start_engine(config: PolicyConfig, seed: int, *, lora_rank: int = 0) -> Any:
     """A vLLM ``AsyncLLM`` whose engine runs in a child process. Takes tens of seconds; needs a running event loop.
 

@@ -20,7 +20,7 @@ from vllm.distributed.weight_transfer import WeightTransferEngine
 from vllm.distributed.weight_transfer.base import WeightTransferInitInfo, WeightTransferUpdateInfo
 
 from rft.policy.tensors import read_weights
-from rft.weights.adapters import ADAPTER_CONFIG, ADAPTER_FILE
+from rft.weights.adapters import ADAPTER_CONFIG, ADAPTER_FILE, applied
 from rft.weights.receiving import Receiver
 from rft.weights.reception import Reception
 
@@ -76,11 +76,20 @@ class StagedWeightTransferEngine(WeightTransferEngine[NothingToInitialise, Stage
 
         ``{"transport": "checkpoint", "folder": …}`` is a folder in Hugging Face layout, ``{"transport": "collective",
         "receptions": […]}`` a transfer, with a :class:`rft.weights.reception.Reception` in JSON for each worker.
-        ``"adapter"`` is None for a whole model, else the adapters' configuration.
+        ``"adapter"`` is the configuration of adapters that stay by themselves, else None. ``"onto"`` is the folder of
+        the model that adapters are merged into and what they are scaled by, else None.
         """
         self._staging = Staging(version, source["adapter"])
-        tensors = self._fetched(source, rank)
+        tensors = self._whole(source, rank)
         threading.Thread(target=self._staging.fill, args=(tensors,), name="weights", daemon=True).start()
+
+    def _whole(self, source: Mapping[str, Any], rank: int) -> Iterator[tuple[str, torch.Tensor]]:
+        fetched = self._fetched(source, rank)
+        if source["onto"] is None:
+            yield from fetched
+        else:
+            folder, scale = source["onto"]
+            yield from applied(read_weights(folder), dict(fetched), scale).items()
 
     def _fetched(self, source: Mapping[str, Any], rank: int) -> Iterator[tuple[str, torch.Tensor]]:
         match source["transport"]:

@@ -36,12 +36,18 @@ def versions(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
     return [make_adapters(base, root / f"v{seed}", seed, rank=9) for seed in range(1, 5)]
 
 
+def settings(model: Path, **changes: Any) -> PolicyConfig:
+    """Of a policy that computes with adapters beside its model."""
+    sections = {"engine": "vllm", "model": str(model), "vllm": {"merge_adapters": False}}
+    return PolicyConfig.model_validate(sections | changes)
+
+
 @pytest.fixture(scope="module")
 def policy(base: Path) -> Iterator[Any]:
     require_vllm()
     from rft.policy.vllm_policy import VllmPolicy
 
-    policy = VllmPolicy(PolicyConfig(engine="vllm", model=str(base), max_batch=16, keep_kv=False), lora_rank=9)
+    policy = VllmPolicy(settings(base, max_batch=16, keep_kv=False), lora_rank=9)
     yield policy
     policy.close()
 
@@ -130,7 +136,7 @@ def test_a_folder_of_adapters_is_served_as_a_model(base: Path, versions: list[Pa
     require_vllm()
     from rft.policy.vllm_policy import VllmPolicy
 
-    policy = VllmPolicy(PolicyConfig(engine="vllm", model=str(versions[1]), max_batch=4))
+    policy = VllmPolicy(settings(versions[1], max_batch=4))
     try:
         check(policy, by_peft(base, versions[1]), 0)
     finally:

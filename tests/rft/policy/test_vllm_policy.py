@@ -21,7 +21,17 @@ import pytest
 import torch
 from brokers import require_vllm
 from safetensors.torch import load_file, save_file
-from tiny_policy import CONTEXT, generate_all, make_model, reference_logprobs, send_to, until, while_writing
+from tiny_policy import (
+    CONTEXT,
+    by_peft,
+    generate_all,
+    make_adapters,
+    make_model,
+    reference_logprobs,
+    send_to,
+    until,
+    while_writing,
+)
 
 from rft.errors import PolicyError, WeightsError
 from rft.policy.base import Sampling
@@ -229,6 +239,28 @@ def test_weights_come_by_a_collective_too_and_those_of_another_model_are_refused
         assert policy.version == 2
     finally:
         sender.abort()
+
+
+def test_adapters_are_merged_into_the_model_and_a_version_replaces_the_last_one(
+    policy: Any, vllm_folders: list[Path], tmp_path: Path
+) -> None:
+    """So it is on CPUs by default, and the engine is the one that takes whole models."""
+    base, prompt = vllm_folders[0], policy.encode("tree>")
+    folders = [make_adapters(base, tmp_path / f"adapters-{seed}", seed) for seed in (1, 2)]
+    policy.update_weights(folders[0], 1)
+    sender = Sender("127.0.0.1", 0, "gloo")
+    try:
+        first = generate_all(policy, [(prompt, Sampling(24, temperature=0.0))])[0]
+        send_to(policy, sender, (folders[1] / "adapter_model.safetensors").read_bytes(), 0, 2)
+        second = generate_all(policy, [(prompt, Sampling(24, temperature=0.0))])[0]
+    finally:
+        sender.abort()
+    for folder, version, written in zip(folders, (1, 2), (first, second), strict=True):
+        expected = reference_logprobs(by_peft(base, folder), prompt, written)
+        assert written.logprobs == pytest.approx(expected, abs=WITHIN)
+        assert written.versions.tolist() == [version] * 24
+    with pytest.raises(PolicyError, match="trained on another model"):
+        policy.update_weights(make_adapters(vllm_folders[1], tmp_path / "other", 1), 3)
 
 
 EXPLORER = """
