@@ -13,6 +13,7 @@ from consumers.report.charts import Line, Share, line_chart, smooth, stacked_bar
 from consumers.report.evaluations import evaluation_cards
 from consumers.report.reducer import Rollout, Story
 from consumers.report.summary import LONGEST_TEXT, accuracies, lineage, samples, throughput
+from consumers.report.transfers import transfers_card
 from rft.config import Config
 
 SMOOTHING = 20
@@ -82,6 +83,7 @@ def _charts(report: Mapping[str, Any], story: Story, config: Config) -> str:
     rewards = [(step.number, step.reward_mean) for step in steps]
     fresh = [(step.number, step.staleness[step.staleness >= 0]) for step in steps]
     ages = [(number, values) for number, values in fresh if values.size]
+    told = transfers_card(report["weights"], steps)
     cards = [
         _card(
             "Reward",
@@ -117,6 +119,7 @@ def _charts(report: Mapping[str, Any], story: Story, config: Config) -> str:
             line_chart([Line("experiences/s", throughput(story), "a")], x_label="seconds"),
         ),
         *([_card("Further trainers", "on the same log", _further(report["trainers"]))] if report["trainers"] else []),
+        *([_card("Weight versions", "seconds until all members hold one", told)] if told else []),
         _card("Where the time went", "", _time(report)),
         _card("Experiences", "counted by id, from the log", _counts(report["experiences"])),
     ]

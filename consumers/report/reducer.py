@@ -7,7 +7,7 @@ redone events count once. Dead letters must be fed before experiences: what beca
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,6 +44,8 @@ class Step:
     reward_mean: float
     loss: float
     seconds: TrainerSeconds
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Metrics of transfers of weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ class Story:
     """Times (Unix ms) of the distinct experiences."""
     complete: bool = True
     """The whole log was read; otherwise counts are those of its beginning."""
+    announced: set[int] = field(default_factory=set)
+    """Weight versions."""
     final_version: int | None = None
     first_ms: int | None = None
     last_ms: int | None = None
@@ -141,8 +145,10 @@ class StoryTeller:
 
     def _weights(self, event: Event) -> None:
         record = event.record()
-        if isinstance(record, WeightVersion) and record.model == self._model and record.final:
-            self.story.final_version = record.version
+        if isinstance(record, WeightVersion) and record.model == self._model:
+            self.story.announced.add(record.version)
+            if record.final:
+                self.story.final_version = record.version
 
     def _step(self, event: Event) -> None:
         record = event.record()
@@ -164,6 +170,7 @@ class StoryTeller:
             reward_mean=record.metrics.get("reward_mean", 0.0),
             loss=record.metrics.get("loss", 0.0),
             seconds=trainer_seconds(record.metrics),
+            weights={name: value for name, value in record.metrics.items() if name.startswith("weights_")},
         )
 
     def _member(self, event: Event) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from consumers.report.measures import TrainerSeconds
 from consumers.report.reducer import Rollout, Step, Story
+from consumers.report.transfers import transfers
 from rft.config import MAIN_SET, Config
 from rft.evaluation.tally import classes_of
 
@@ -71,6 +72,7 @@ def summarize(story: Story, config: Config, *, wall_s: float | None, versions: M
         },
         "trainers": _further(story),
         "explorers": explorer_seconds(story),
+        "weights": transfers(story, steps),
         "throughput": {"experiences_per_s": round(_rate(story), 2)},
         "broker": config.broker.kind,
         "versions": dict(versions),

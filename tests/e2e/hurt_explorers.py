@@ -40,9 +40,9 @@ def arrived(self: Any, index: int, bucket: Any) -> None:
     _arrived(self, index, bucket)
 
 
-def take(self: Any, tensors: dict[str, Any], version: int) -> None:
+def take(self: Any, tensors: dict[str, Any], adapter: Any, version: int) -> None:
     digest = hashlib.sha256(save(tensors, {"format": "pt"})).hexdigest()
-    _take(self, tensors, version)
+    _take(self, tensors, adapter, version)
     with (FOLDER / f"took.{os.getpid()}").open("a") as file:
         file.write(f"{version} {digest}\n")
 

@@ -104,6 +104,33 @@ def test_time_of_trainer_and_explorers_is_summed_over_restarts():
     assert found["explorers"]["rollouts"] == 14
 
 
+def test_transfers_of_weights_are_told_as_steps_and_explorers_measured_them():
+    log = MadeUpLog()
+    assert report_of(log)["weights"] == {"announced": 0, "resync_s": 0, "pause_s": 0, "collective": None}
+    for version in (0, 1, 1, 2):
+        log.add("weights", weights(version))
+    first = {"update_s": 0.5, "epochs": 1.0, "missed": 0.0, "members": 2.0, "bytes_per_s": 3e6, "wait_s": 0.25}
+    second = {"update_s": 1.5, "epochs": 2.0, "missed": 1.0, "members": 1.0, "bytes_per_s": 5e6, "describe_s": 0.5}
+    for number, measured in enumerate((first, {}, second), 1):
+        metrics = {f"weights_{name}": value for name, value in measured.items()}
+        log.add("steps", step(number, {f"a/{number}": 0}, **metrics))
+    log.add("members", member("host:1", pause_s=0.5, resync_s=1.0))
+    log.add("members", member("host:2", pause_s=0.25, resync_s=2.0))
+    report = report_of(log)
+    assert report["weights"] == {
+        "announced": 3,
+        "resync_s": 3.0,
+        "pause_s": 0.75,
+        "collective": {
+            "updates": 2, "update_s_mean": 1.0, "update_s_max": 1.5, "epochs": 3, "missed": 1, "members_max": 2,
+            "mb_per_s": 4.0, "trainer_wait_s": 0.75,
+        },
+    }  # fmt: skip
+    page = render(report, tell(log.of(*ORDER)), CONFIG)
+    assert "Weight versions" in page
+    assert "4 MB/s" in page
+
+
 def test_throughput_is_distinct_experiences_over_the_time_that_they_span():
     log = MadeUpLog()
     for at_s, name in ((10, "a/0"), (12, "b/0"), (14, "c/0"), (14, "c/0")):

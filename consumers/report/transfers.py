@@ -1,0 +1,65 @@
+"""How weight versions reached the explorers, for ``report.json`` and ``report.html``. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean, median
+from typing import Any
+
+from consumers.report.charts import Line, line_chart
+from consumers.report.reducer import Step, Story
+
+PREFIX = "weights_"
+"""Begins the names of a step's metrics of transfers; :meth:`consumers.trainer.distributor.Distributor.take_metrics`."""
+
+
+def transfers(story: Story, steps: Sequence[Step]) -> dict[str, Any]:
+    """``announced`` versions, and seconds of all explorers: ``resync_s`` to get weights beside generation, ``pause_s``
+    in which they did not generate for it. ``collective`` is None unless transfers were measured; means and totals of
+    them else."""
+    told = [step.weights for step in steps if f"{PREFIX}update_s" in step.weights]
+    members = story.members.values()
+    return {
+        "announced": len(story.announced),
+        **{name: round(sum(one.stats.get(name, 0.0) for one in members), 3) for name in ("resync_s", "pause_s")},
+        "collective": _collective(told) if told else None,
+    }
+
+
+def _collective(told: Sequence[Mapping[str, float]]) -> dict[str, float | int]:
+    def all_of(name: str) -> list[float]:
+        return [metrics[PREFIX + name] for metrics in told if PREFIX + name in metrics] or [0.0]
+
+    updates = all_of("update_s")
+    return {
+        "updates": len(updates),
+        "update_s_mean": round(mean(updates), 4),
+        "update_s_max": round(max(updates), 4),
+        "epochs": int(sum(all_of("epochs"))),
+        "missed": int(sum(all_of("missed"))),
+        "members_max": int(max(all_of("members"))),
+        "mb_per_s": round(median(all_of("bytes_per_s")) / 1e6, 1),
+        "trainer_wait_s": round(sum(all_of("wait_s")) + sum(all_of("describe_s")), 3),
+    }
+
+
+def transfers_card(found: Mapping[str, Any], steps: Sequence[Step]) -> str:
+    """Of collectives: a table, and how long each version took. Empty when there were none."""
+    collective = found["collective"]
+    if collective is None:
+        return ""
+    rows = (
+        ("versions", "announced", f"{found['announced']:,}"),
+        ("transfers", "epochs, with those that were tried again", f"{collective['epochs']:,}"),
+        ("missed", "members left behind, who caught up from a folder", f"{collective['missed']:,}"),
+        ("members", "most that held a version at its end", f"{collective['members_max']:,}"),
+        ("rate", "to each member, median", f"{collective['mb_per_s']:,.0f} MB/s"),
+        ("training waited", "for checksums and the version before", f"{collective['trainer_wait_s']:,.2f} s"),
+        ("generation paused", "all explorers", f"{found['pause_s']:,.2f} s"),
+    )
+    body = "".join(
+        f'<tr><td>{name}</td><td class="dim">{what}</td><td class="n">{value}</td></tr>' for name, what, value in rows
+    )
+    name = f"{PREFIX}update_s"
+    points = [(float(step.number), step.weights[name]) for step in steps if name in step.weights]
+    return f"<table>{body}</table>{line_chart([Line('seconds', points, 'a', peaks=True)], x_label='step')}"
