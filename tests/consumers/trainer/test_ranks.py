@@ -3,6 +3,7 @@
 import multiprocessing
 import random
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -52,6 +53,22 @@ def start(config, kill=None):
     return said.get()
 
 
+@pytest.fixture
+def beside():
+    """``start`` beside what the test does; a call of what this gives waits for it and asserts that all went well."""
+    with ThreadPoolExecutor() as pool:
+
+        def begin(config):
+            running = pool.submit(start, config)
+
+            def end():
+                assert running.result() is None
+
+            return end
+
+        yield begin
+
+
 def weights_of(config):
     return read_weights(fetch(versions_of(config)[-1], config.run.path))
 
@@ -64,10 +81,10 @@ def assert_as_near(config, other, tolerance):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("stage", "kills"), [(2, list(KILLS)), (3, list(KILLS)[:1])])
-def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on_as_it_was(embedded_broker, new_run, stage, kills):
+def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on_as_it_was(embedded_broker, new_run, beside, stage, kills):
     engine = {"engine": "deepspeed", "ranks": 2, "zero_stage": stage, "checkpoint_interval": 3}
     undisturbed = new_run(embedded_broker, "undisturbed", **engine)
-    assert start(undisturbed) is None
+    undisturbed_ends = beside(undisturbed)
     config = new_run(embedded_broker, "killed", **engine)
     for kill in kills:
         said = start(config, kill)
@@ -75,6 +92,7 @@ def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on_as_it_was(embedded_b
         assert said.startswith("EngineError: rank 1 of this trainer (process ")
         assert "was killed by SIGKILL" in said
     assert start(config) is None
+    undisturbed_ends()
     steps = steps_of(config)
     assert [s.step for s in steps] == list(range(1, STEPS + 1))
     assert [s.digest for s in steps] == [s.digest for s in steps_of(undisturbed)]
@@ -85,13 +103,15 @@ def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on_as_it_was(embedded_b
     if stage == 2:
         assert_another_engine_goes_on(config)
     else:
-        assert_more_ranks_go_on(config, alone)
+        assert_more_ranks_go_on(config, alone, beside)
 
 
-def assert_more_ranks_go_on(config, alone):
+def assert_more_ranks_go_on(config, alone, beside):
     """From the checkpoint that two have left, as one process does from its own."""
-    for run, changes in ((config, {"ranks": 3}), (alone, {})):
-        assert start(longer(run, **changes)) is None
+    alone_ends = beside(longer(alone))
+    assert start(longer(config, ranks=3)) is None
+    alone_ends()
+    for run in (config, alone):
         assert [s.step for s in steps_of(run)] == list(range(1, STEPS + 3))
     assert_as_near(config, alone, 1e-5)
 
@@ -126,13 +146,18 @@ def test_adapters_alone_are_trained_and_versions_are_whole_models_or_adapters(em
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("stage", [2, 3])
-def test_a_value_head_is_trained_on_all_ranks_and_goes_on_after_a_kill(embedded_broker, new_run, stage):
+def test_a_value_head_is_trained_on_all_ranks_and_goes_on_after_a_kill(embedded_broker, new_run, beside, stage):
     changes = {"algorithm": "ppo", "minibatches": 2, "checkpoint_interval": 3}
     sharded = {"engine": "deepspeed", "ranks": 2, "zero_stage": stage, **changes}
     undisturbed = new_run(embedded_broker, "undisturbed", **sharded)
-    assert start(undisturbed) is None
+    undisturbed_ends = beside(undisturbed)
+    if stage == 2:
+        killed = new_run(embedded_broker, "killed", **sharded)
+        assert start(killed, next(iter(KILLS))).startswith("EngineError")
+        assert start(killed) is None
     alone = new_run(embedded_broker, "alone", **changes)
     train(alone)
+    undisturbed_ends()
     assert_as_near(undisturbed, alone, 1e-5)
     expected, steps = (
         [[step.metrics[name] for step in steps_of(one)] for name in ("value_loss", "grad_norm")]
@@ -140,9 +165,6 @@ def test_a_value_head_is_trained_on_all_ranks_and_goes_on_after_a_kill(embedded_
     )
     assert np.array(steps) == pytest.approx(np.array(expected), rel=1e-4)
     if stage == 2:
-        killed = new_run(embedded_broker, "killed", **sharded)
-        assert start(killed, next(iter(KILLS))).startswith("EngineError")
-        assert start(killed) is None
         numbers = [(s.digest, s.metrics["value_crc32"]) for s in steps_of(killed)]
         assert numbers == [(s.digest, s.metrics["value_crc32"]) for s in steps_of(undisturbed)]
 
