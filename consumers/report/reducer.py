@@ -27,6 +27,9 @@ from schemas.events import Experience, Member, ScoredExperience, TrainingStep, W
 ORDER = ("dlq", "weights", "steps", "members", "tasks", "experiences", "ready")
 """Entities that the report reads, in the order in which they must be fed."""
 
+TRANSFER = "weights_"
+"""Begins the names of a step's metrics of transfers; :meth:`consumers.trainer.distributor.Distributor.take_metrics`."""
+
 Position = tuple[int, int]
 
 
@@ -170,7 +173,7 @@ class StoryTeller:
             reward_mean=record.metrics.get("reward_mean", 0.0),
             loss=record.metrics.get("loss", 0.0),
             seconds=trainer_seconds(record.metrics),
-            weights={name: value for name, value in record.metrics.items() if name.startswith("weights_")},
+            weights={name: value for name, value in record.metrics.items() if name.startswith(TRANSFER)},
         )
 
     def _member(self, event: Event) -> None:

@@ -7,17 +7,14 @@ from statistics import mean, median
 from typing import Any
 
 from consumers.report.charts import Line, line_chart
-from consumers.report.reducer import Step, Story
-
-PREFIX = "weights_"
-"""Begins the names of a step's metrics of transfers; :meth:`consumers.trainer.distributor.Distributor.take_metrics`."""
+from consumers.report.reducer import TRANSFER, Step, Story
 
 
 def transfers(story: Story, steps: Sequence[Step]) -> dict[str, Any]:
     """``announced`` versions, and seconds of all explorers: ``resync_s`` to get weights beside generation, ``pause_s``
     in which they did not generate for it. ``collective`` is None unless transfers were measured; means and totals of
     them else."""
-    told = [step.weights for step in steps if f"{PREFIX}update_s" in step.weights]
+    told = [step.weights for step in steps if f"{TRANSFER}update_s" in step.weights]
     members = story.members.values()
     return {
         "announced": len(story.announced),
@@ -28,7 +25,7 @@ def transfers(story: Story, steps: Sequence[Step]) -> dict[str, Any]:
 
 def _collective(told: Sequence[Mapping[str, float]]) -> dict[str, float | int]:
     def all_of(name: str) -> list[float]:
-        return [metrics[PREFIX + name] for metrics in told if PREFIX + name in metrics] or [0.0]
+        return [metrics[TRANSFER + name] for metrics in told if TRANSFER + name in metrics] or [0.0]
 
     updates = all_of("update_s")
     return {
@@ -60,6 +57,6 @@ def transfers_card(found: Mapping[str, Any], steps: Sequence[Step]) -> str:
     body = "".join(
         f'<tr><td>{name}</td><td class="dim">{what}</td><td class="n">{value}</td></tr>' for name, what, value in rows
     )
-    name = f"{PREFIX}update_s"
+    name = f"{TRANSFER}update_s"
     points = [(float(step.number), step.weights[name]) for step in steps if name in step.weights]
     return f"<table>{body}</table>{line_chart([Line('seconds', points, 'a', peaks=True)], x_label='step')}"
