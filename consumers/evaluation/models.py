@@ -10,6 +10,7 @@ from pathlib import Path
 from rft.config import Config
 from rft.errors import ConfigError
 from rft.training.checkpoint import checkpoints_of
+from rft.weights.adapters import is_described
 from rft.weights.checkpoint import versions_of
 
 START, NEWEST, VERSIONS, CHECKPOINTS = "start", "newest", "versions", "checkpoints"
@@ -79,7 +80,7 @@ def _short(name: str) -> str:
 
 
 def _model_folder(folder: Path, word: str) -> Path:
-    if not (folder / "config.json").is_file():
+    if not is_described(folder):
         raise ConfigError(
             f"--weights {word}: {folder.absolute()} is no model folder (config.json, tokenizer, *.safetensors). "
             f"Name one, or {START}, {NEWEST}, v<N>, {VERSIONS}, step-<N>, {CHECKPOINTS}"

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from rft.config import AlgorithmConfig, Config
 from rft.errors import PolicyError
+from rft.weights.adapters import base_of, is_described
 
 
 def check_model(config: Config) -> None:
-    """Raise PolicyError when ``policy.model`` is no model folder or ``policy.engine`` is not installed.
+    """Raise PolicyError when ``policy.model`` is no model folder, or one of adapters whose model beneath is not there,
+    or ``policy.engine`` is not installed.
 
     Whether the model loads is for the roles to find out.
     """
@@ -24,13 +26,14 @@ def check_model(config: Config) -> None:
     missing = [
         name
         for name, found in {
-            "config.json": (folder / "config.json").is_file(),
+            "config.json": is_described(folder),
             "*.safetensors": any(folder.glob("*.safetensors")),
         }.items()
         if not found
     ]
     if missing:
         raise PolicyError(f"the model folder {folder.absolute()} has no {' and no '.join(missing)}: {advice}.")
+    base_of(folder)
     if config.policy.engine == "vllm" and find_spec("vllm") is None:
         from rft.policy.vllm_start import NOT_INSTALLED
 

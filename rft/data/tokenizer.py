@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rft.data.chat import Tokens
 from rft.policy.loading import load_tokenizer
+from rft.weights.adapters import base_of
 
 _NAMES = ("generation_config.json", "config.json")
 
@@ -15,9 +16,10 @@ def open_tokens(folder: Path) -> Tokens:
     """Of the model in ``folder``, as a policy uses it. Raises PolicyError when there is no tokenizer."""
     tokenizer = load_tokenizer(folder)
     ends = {tokenizer.eos_token_id}
+    beneath = base_of(folder) or folder
     for name in _NAMES:
-        if (folder / name).is_file():
-            named = json.loads((folder / name).read_text("utf-8")).get("eos_token_id")
+        if (beneath / name).is_file():
+            named = json.loads((beneath / name).read_text("utf-8")).get("eos_token_id")
             ends |= set(named) if isinstance(named, list) else {named}
             break
     return Tokens(tokenizer, frozenset(int(token) for token in ends if token is not None))

@@ -13,7 +13,7 @@ from transformers.utils import logging
 from rft.errors import PolicyError, first_line
 from rft.policy.adapted import whole_weights
 from rft.policy.tensors import copy_weights
-from rft.weights.adapters import ADAPTER_CONFIG, base_of
+from rft.weights.adapters import base_of, is_described
 
 logging.disable_progress_bar()
 
@@ -126,6 +126,6 @@ def model_folder(path: Path | str) -> Path:
             f"there is no model folder {folder.absolute()}: set policy.model to a folder with config.json, "
             "tokenizer and safetensors files (for the quickstart, `make quickstart` makes it)"
         )
-    if not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
+    if not is_described(folder):
         raise PolicyError(f"{folder.absolute()} holds no config.json, so it is not a model folder")
     return folder

@@ -118,6 +118,11 @@ def peft_settings(folder: Path | str) -> dict[str, Any]:
     return settings
 
 
+def is_described(folder: Path | str) -> bool:
+    """Whether the folder says what its weights are: a model's, or adapters'."""
+    return any((Path(folder) / name).is_file() for name in ("config.json", ADAPTER_CONFIG))
+
+
 def base_of(folder: Path | str) -> Path | None:
     """The folder of the model beneath the adapters in ``folder``; None when it holds a model itself.
 

@@ -17,6 +17,8 @@ from infra.cli import app
 from rft.config import Config
 from rft.config_sources import load_config, masked, to_toml
 from rft.errors import ConfigError
+from rft.policy.adapted import write_whole
+from tests.rft.policy.tiny_policy import make_adapters
 from tests.synthetic import make_tiny_model
 
 
@@ -58,6 +60,22 @@ def test_models_are_named_as_people_do_and_benched_once(config: Config) -> None:
     assert names(config, "start", "versions", "newest") == ["start", "v2", "v10"]
     assert names(config, "v10", "step-50", "checkpoints") == ["v10", "step-50"]
     assert names(config, config.policy.model, "start") == [config.policy.model]
+
+
+def test_a_folder_of_adapters_is_a_model_too_and_its_answers_are_those_of_the_merged_one(
+    config: Config, tmp_path: Path
+) -> None:
+    adapters = make_adapters(Path(config.policy.model), tmp_path / "adapters", 1)
+    merged = write_whole(adapters, tmp_path / "merged")
+    answer = run_eval(config, "--weights", str(adapters), "--weights", str(merged), "--weights", "start", "--json")
+    assert answer.exit_code == 0, answer.output
+    rows = {(row["model"], row["set"]): row for row in json.loads(answer.stdout)["results"]}
+    for chosen in ("held_out", "sampled"):
+        one, other = (
+            {name: value for name, value in rows[str(folder), chosen].items() if name not in ("model", "folder")}
+            for folder in (adapters, merged)
+        )
+        assert one == other
 
 
 @pytest.mark.parametrize(

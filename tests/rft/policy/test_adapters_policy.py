@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny_policy import by_peft, generate_all, make_adapters, make_model, reference_logprobs, send_to
 from transformers import AutoModelForCausalLM
 
+from infra.launcher.preflight import check_model
 from rft.config import Config
 from rft.errors import PolicyError
 from rft.policy.adapted import whole_weights, write_whole
@@ -155,8 +156,10 @@ def test_a_model_beneath_that_is_not_there_is_named(versions: list[Path], tmp_pa
         (lost / file.name).write_bytes(file.read_bytes())
     settings = json.loads((lost / ADAPTER_CONFIG).read_text())
     (lost / ADAPTER_CONFIG).write_text(json.dumps(settings | {"base_model_name_or_path": "org/model"}))
-    with pytest.raises(PolicyError, match="adapters of the model 'org/model'"):
-        load_model(lost, device="cpu")
+    config = Config.model_validate({"policy": {"model": str(lost)}})
+    for use in (lambda: load_model(lost, device="cpu"), lambda: check_model(config)):
+        with pytest.raises(PolicyError, match="adapters of the model 'org/model'"):
+            use()
 
 
 def test_a_base_digest_is_of_names_and_bytes(model_folder: Path, other_weights: Path, tmp_path: Path) -> None:
