@@ -50,7 +50,7 @@ class TrainedModel:
             )
         if self.adapted:
             self.module = adapters.attach(self.module, self._lora)
-            if folder != Path(config.policy.model):
+            if folder.absolute() != Path(config.policy.model).absolute():
                 adapters.load_adapter(self.module, folder)
         self._base_files = self._beneath() if self.sends_adapters else ""
         if trainer.gradient_checkpointing:
