@@ -27,9 +27,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from rft.config import Config
 from rft.policy.base import Sampling
 from rft.training.engines.torch_engine import TorchEngine
-from rft.weights.adapters import ADAPTER_CONFIG, Adapter, beside_adapters
+from rft.weights.adapters import Adapter
 from rft.weights.checkpoint import companion_files, publish
-from rft.weights.manifest import header_of
 
 WAYS = {
     "merged model": ("model", None),
@@ -87,8 +86,8 @@ class Side:
         weights = self.engine.serialized()
         snapshot = time.perf_counter() - began
         companions = self.companions
-        if adapter := Adapter.of_header(header_of(weights.data)):
-            companions = beside_adapters(companions) | {ADAPTER_CONFIG: adapter.peft_config()}
+        if adapter := Adapter.of_metadata(weights.metadata):
+            companions = adapter.beside(companions)
         event = publish(
             weights.data, companions, self.root, model="m", version=self.version, step=0, final=False, keep=2,
             digest=weights.sha256,

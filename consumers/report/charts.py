@@ -1,10 +1,10 @@
-"""Charts as inline SVG. Colours are CSS classes, so that the page's light and dark themes apply. Pure."""
+"""Charts as inline SVG, and tables. Colours are CSS classes, so that the page's light and dark themes apply. Pure."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
@@ -35,6 +35,15 @@ class Share:
     name: str
     value: float
     style: str
+
+
+def figures_table(rows: Iterable[tuple[str, str, str]]) -> str:
+    """Rows of a name, what it is, and a figure."""
+    body = "".join(
+        f'<tr><td>{name}</td><td class="dim">{escape(what)}</td><td class="n">{figure}</td></tr>'
+        for name, what, figure in rows
+    )
+    return f"<table>{body}</table>"
 
 
 def line_chart(

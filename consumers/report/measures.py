@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 
 from rft.config import RewardTerm
-from schemas.events import ScoredExperience
+from schemas.events import Member, ScoredExperience
 
 _NOT_CORRECTNESS = ("format", "length_penalty")
 
@@ -22,6 +22,11 @@ def is_correct(scored: ScoredExperience, function: str) -> bool:
     if scored.experience.finish_reason == "error":
         return False
     return scored.rewards.get(function, scored.reward) >= 1.0
+
+
+def summed(members: Collection[Member], names: Iterable[str]) -> dict[str, float]:
+    """What explorers say of themselves, added up."""
+    return {name: round(sum(member.stats.get(name, 0.0) for member in members), 3) for name in names}
 
 
 @dataclass(frozen=True, slots=True)

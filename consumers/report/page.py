@@ -9,7 +9,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from consumers.report.charts import Line, Share, line_chart, smooth, stacked_bars
+from consumers.report.charts import Line, Share, figures_table, line_chart, smooth, stacked_bars
 from consumers.report.evaluations import evaluation_cards
 from consumers.report.reducer import Rollout, Story
 from consumers.report.summary import LONGEST_TEXT, accuracies, lineage, samples, throughput
@@ -196,11 +196,7 @@ def _counts(experiences: Mapping[str, Any]) -> str:
         ),
         ("trained", "in the lineage of the newest weights", experiences["trained"]),
     ]
-    body = "".join(
-        f'<tr><td>{name}</td><td class="dim">{escape(what)}</td><td class="n">{count:,}</td></tr>'
-        for name, what, count in rows
-    )
-    return f"<table>{body}</table>"
+    return figures_table((name, what, f"{count:,}") for name, what, count in rows)
 
 
 def _samples(pairs: Sequence[tuple[Rollout, Rollout]], final_version: int | None) -> str:

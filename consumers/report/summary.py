@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from consumers.report.measures import TrainerSeconds
+from consumers.report.measures import TrainerSeconds, summed
 from consumers.report.reducer import Rollout, Step, Story
 from consumers.report.transfers import transfers
 from rft.config import MAIN_SET, Config
@@ -163,8 +163,7 @@ def throughput(story: Story) -> Series:
 def explorer_seconds(story: Story) -> dict[str, float]:
     """Seconds by activity and counts, summed over all explorers that ever were."""
     names = ("generating_s", "waiting_s", "resync_s", "rollouts", "failed", "tokens")
-    members = story.members.values()
-    return {name: round(sum(member.stats.get(name, 0.0) for member in members), 3) for name in names}
+    return summed(story.members.values(), names)
 
 
 def training_seconds(steps: list[Step]) -> float:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, median
 from typing import Any
 
-from consumers.report.charts import Line, line_chart
+from consumers.report.charts import Line, figures_table, line_chart
+from consumers.report.measures import summed
 from consumers.report.reducer import TRANSFER, Step, Story
 
 
@@ -15,10 +16,9 @@ def transfers(story: Story, steps: Sequence[Step]) -> dict[str, Any]:
     in which they did not generate for it. ``collective`` is None unless transfers were measured; means and totals of
     them else."""
     told = [step.weights for step in steps if f"{TRANSFER}update_s" in step.weights]
-    members = story.members.values()
     return {
         "announced": len(story.announced),
-        **{name: round(sum(one.stats.get(name, 0.0) for one in members), 3) for name in ("resync_s", "pause_s")},
+        **summed(story.members.values(), ("resync_s", "pause_s")),
         "collective": _collective(told) if told else None,
     }
 
@@ -54,9 +54,6 @@ def transfers_card(found: Mapping[str, Any], steps: Sequence[Step]) -> str:
         ("training waited", "for checksums and the version before", f"{collective['trainer_wait_s']:,.2f} s"),
         ("generation paused", "all explorers", f"{found['pause_s']:,.2f} s"),
     )
-    body = "".join(
-        f'<tr><td>{name}</td><td class="dim">{what}</td><td class="n">{value}</td></tr>' for name, what, value in rows
-    )
     name = f"{TRANSFER}update_s"
     points = [(float(step.number), step.weights[name]) for step in steps if name in step.weights]
-    return f"<table>{body}</table>{line_chart([Line('seconds', points, 'a', peaks=True)], x_label='step')}"
+    return f"{figures_table(rows)}{line_chart([Line('seconds', points, 'a', peaks=True)], x_label='step')}"

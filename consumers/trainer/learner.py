@@ -18,10 +18,9 @@ from rft.training.checkpoint import Checkpoint, CheckpointState, restore_rng, wr
 from rft.training.engines.opening import open_engine
 from rft.training.progress import LogProgress
 from rft.training.sample import Sample, Wanted
-from rft.weights.adapters import ADAPTER_CONFIG, Adapter, base_of, beside_adapters, is_described
+from rft.weights.adapters import ADAPTER_CONFIG, Adapter, beside_adapters, is_described, model_beneath
 from rft.weights.checkpoint import companion_files
 from rft.weights.file import WeightsFile
-from rft.weights.manifest import header_of
 from schemas.events import TrainingStep
 
 
@@ -46,9 +45,8 @@ class Learner:
         weights = self.engine.serialized()
         self.digest = weights.sha256
         self.initial_digest = self.engine.base_digest or weights.sha256
-        if adapter := Adapter.of_header(header_of(weights.data)):
-            described = adapter.peft_config(str(initial.absolute()))
-            self.companions = beside_adapters(self.companions) | {ADAPTER_CONFIG: described}
+        if adapter := Adapter.of_metadata(weights.metadata):
+            self.companions = adapter.beside(self.companions, str(initial.absolute()))
         self.recorded_digest = self.digest
         """What the redo log says of the newest step; see ``trainer.redo_tolerance``."""
         self.last_record: tuple[int, int] | None = None
@@ -161,7 +159,7 @@ class Learner:
 
 def companion_files_of(folder: Path) -> dict[str, bytes]:
     """A model folder's configuration and tokenizer; a missing folder is the engine's to report, with advice."""
-    return companion_files(base_of(folder) or folder) if is_described(folder) else {}
+    return companion_files(model_beneath(folder)) if is_described(folder) else {}
 
 
 def made_with(config: Config) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from infra.launcher.launch import launch
 from infra.launcher.supervisor import DONE
 from rft.config import Config
 from rft.errors import ConfigError
-from rft.weights.adapters import ADAPTER_FILE
+from rft.weights.adapters import holds_adapters
 from rft.weights.checkpoint import versions_of
 
 SUMMARY = "stages.json"
@@ -99,7 +99,7 @@ def one_stage(config: Config, name: str | None) -> Config:
 def _left_by(stage: Config) -> str:
     """The model that the next stage starts from: a whole one, if need be made of the adapters that the stage left."""
     left = newest_weights(stage)
-    if left is None or not (left / ADAPTER_FILE).is_file():
+    if left is None or not holds_adapters(left):
         return str(left or stage.policy.model)
     # This loads torch.
     from rft.policy.adapted import write_whole

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rft.config import Config
 from rft.weights import checkpoint as transport
-from rft.weights.adapters import ADAPTER_CONFIG, Adapter, base_of, beside_adapters
+from rft.weights.adapters import Adapter, model_beneath
 from schemas.events import WeightVersion
 
 
@@ -20,11 +20,11 @@ def fixed_weights(config: Config) -> WeightVersion:
     from rft.weights.file import weights_file
 
     folder = Path(config.policy.model)
-    adapter, beneath = Adapter.of_folder(folder), base_of(folder)
+    adapter, beneath = Adapter.of_folder(folder), model_beneath(folder)
     weights = weights_file(read_weights(folder), metadata=adapter.metadata() if adapter else None)
-    companions = transport.companion_files(beneath or folder)
+    companions = transport.companion_files(beneath)
     if adapter:
-        companions = beside_adapters(companions) | {ADAPTER_CONFIG: adapter.peft_config(str(beneath))}
+        companions = adapter.beside(companions, str(beneath))
     return transport.publish(
         weights.data,
         companions,

@@ -34,7 +34,7 @@ class WeightsConfig(Section):
     and the last always are; others when an explorer needs them."""
     content: Literal["model", "adapters"] = "model"
     """What a version is. ``model``: the whole model; what ``trainer.lora`` trains is merged into it. ``adapters``: only
-    what ``trainer.lora`` trains, some hundred times less. Explorers have the model beneath already, as their
+    what ``trainer.lora`` trains, which is far less. Explorers have the model beneath already, as their
     ``policy.model``, and vLLM computes with the adapters beside it."""
     wire_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of published versions, by every transport. ``bfloat16`` halves the bytes; the trainer keeps float32, so the

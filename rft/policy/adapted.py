@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rft.errors import PolicyError
 from rft.policy.tensors import layout_of, read_weights
-from rft.weights.adapters import Adapter, applied, base_digest, base_of, check_adapters
+from rft.weights.adapters import Adapter, applied, base_digest, check_adapters, model_beneath
 from rft.weights.checkpoint import WEIGHTS_FILE, companion_files, write_folder
 from rft.weights.file import weights_file
 
@@ -22,7 +22,7 @@ class Beneath:
 
     def __init__(self, folder: Path | str) -> None:
         """Raises PolicyError when the model beneath is not there."""
-        self.folder = base_of(folder) or Path(folder)
+        self.folder = model_beneath(folder)
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], adapter: Adapter) -> None:
         """Raise PolicyError unless tensors of these ``shapes`` are adapters of this very model."""
@@ -62,6 +62,5 @@ def write_whole(folder: Path, target: Path) -> Path:
     if target.is_dir():
         return target
     weights = weights_file(whole_weights(folder), {torch.bfloat16: torch.float32, torch.float16: torch.float32})
-    beneath = base_of(folder) or folder
-    write_folder(target, {**companion_files(beneath), WEIGHTS_FILE: weights.data}, "the merged model")
+    write_folder(target, {**companion_files(model_beneath(folder)), WEIGHTS_FILE: weights.data}, "the merged model")
     return target

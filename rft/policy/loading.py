@@ -13,7 +13,7 @@ from transformers.utils import logging
 from rft.errors import PolicyError, first_line
 from rft.policy.adapted import whole_weights
 from rft.policy.tensors import copy_weights
-from rft.weights.adapters import base_of, is_described
+from rft.weights.adapters import holds_adapters, is_described, model_beneath
 
 logging.disable_progress_bar()
 
@@ -53,7 +53,7 @@ def load_model(path: Path | str, dtype: str = "float32", device: str = "auto") -
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise PolicyError(f"cannot load the model in {folder}: {first_line(error)}") from error
-    if folder != Path(path):
+    if holds_adapters(path):
         copy_weights(model, whole_weights(path))
     return model.to(target).eval()
 
@@ -114,8 +114,7 @@ def end_tokens(generation_config: GenerationConfig, tokenizer: Tokenizer) -> fro
 
 def _beneath(path: Path | str) -> Path:
     """The folder of the model, or of the one beneath the adapters in ``path``. Raises PolicyError."""
-    folder = model_folder(path)
-    return base_of(folder) or folder
+    return model_beneath(model_folder(path))
 
 
 def model_folder(path: Path | str) -> Path:

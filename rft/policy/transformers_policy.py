@@ -115,7 +115,7 @@ class TransformersPolicy(Tokenized):
         """
         (reception,) = receptions
         device = self._model.device if reception.backend == "nccl" else "cpu"
-        adapter = Adapter.of_header(reception.manifest.header)
+        adapter = Adapter.of_metadata(reception.manifest.metadata)
         self._take(dict(self._receiver.receive(reception, device=device)), adapter, version)
 
     def abort_reception(self) -> None:

@@ -53,7 +53,7 @@ class VllmPolicy(Tokenized):
         self._end_tokens = sorted(end_tokens(generation_config(self._beneath.folder), self._tokenizer))
         own = Adapter.of_folder(config.model)
         merge = config.vllm.merge_adapters
-        self._merges = runs_on_cpu() if merge is None else merge
+        self._merges = runs_on_cpu(config) if merge is None else merge
         self._lora_rank = 0 if self._merges else max(lora_rank, own.rank if own else 0)
         self._adapted = False
         """Sequences are generated with adapters from now on."""
@@ -126,7 +126,7 @@ class VllmPolicy(Tokenized):
         """
         manifest = receptions[0].manifest
         shapes = {tensor.name: tensor.shape for tensor in manifest.tensors}
-        source = self._checked(shapes, Adapter.of_header(manifest.header))
+        source = self._checked(shapes, Adapter.of_metadata(manifest.metadata))
         told = [one.to_json() for one in receptions]
         self._take(source | {"transport": "collective", "receptions": told}, version)
 

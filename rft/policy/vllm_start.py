@@ -19,12 +19,13 @@ NOT_INSTALLED = (
 )
 
 
-def runs_on_cpu() -> bool:
+def runs_on_cpu(config: PolicyConfig) -> bool:
     """Whether this vLLM is built for CPUs. Raises PolicyError when there is none."""
-    try:
-        from vllm.platforms import current_platform
-    except ImportError as error:
-        raise PolicyError(f"{NOT_INSTALLED} ({error})") from error
+    with _environment(config):  # vLLM reads it when it is first imported
+        try:
+            from vllm.platforms import current_platform
+        except ImportError as error:
+            raise PolicyError(f"{NOT_INSTALLED} ({error})") from error
     return bool(current_platform.is_cpu())
 
 

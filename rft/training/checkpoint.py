@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from rft.errors import CheckpointError
-from rft.weights.folders import describe_disk, remove_folder, whole_folder
+from rft.weights.folders import not_written, remove_folder, write_files
 
 FOLDER = "checkpoints"
 FORMAT = 1
@@ -98,18 +98,13 @@ def write_checkpoint(
     }
     contents[_STATE] = json.dumps(described, indent=1).encode()
     try:
-        with whole_folder(folder, durable=True) as partial:
-            (partial / "trainer").mkdir()
-            for name, content in contents.items():
-                (partial / name).write_bytes(content)
+        write_files(folder, contents, durable=True)
         for old in _folders(root)[keep:]:
             if not keep_every or _step(old) % keep_every:
                 remove_folder(old)
     except OSError as error:
-        size = sum(len(content) for content in contents.values())
         raise CheckpointError(
-            f"cannot write the checkpoint of step {state.step} to {root}: {error.strerror or error}; "
-            f"{describe_disk(run_path)}, {size / 2**20:,.1f} MiB needed"
+            f"cannot write the checkpoint of step {state.step} to {root}: {not_written(error, run_path, contents)}"
         ) from error
     return folder
 

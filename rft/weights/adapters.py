@@ -14,7 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rft.errors import PolicyError
+from safetensors import SafetensorError, safe_open
+
+from rft.errors import PolicyError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,10 +70,14 @@ class Adapter:
         }
         return json.dumps(settings, indent=2).encode()
 
+    def beside(self, companions: Mapping[str, bytes], base: str = "") -> dict[str, bytes]:
+        """A model's other files as they lie beside these adapters; ``base`` is the folder of the model beneath."""
+        return beside_adapters(companions) | {ADAPTER_CONFIG: self.peft_config(base)}
+
     @classmethod
-    def of_header(cls, header: bytes) -> Adapter | None:
-        """From a safetensors file's beginning; None when it holds a model. Raises PolicyError."""
-        text = json.loads(header[8:]).get("__metadata__", {}).get(_METADATA)
+    def of_metadata(cls, metadata: Mapping[str, str]) -> Adapter | None:
+        """From a safetensors file's metadata; None when it holds a model. Raises PolicyError."""
+        text = metadata.get(_METADATA)
         if text is None:
             return None
         try:
@@ -84,12 +90,14 @@ class Adapter:
     @classmethod
     def of_folder(cls, folder: Path | str) -> Adapter | None:
         """Of adapters that we or PEFT have written; None when the folder holds a model. Raises PolicyError."""
-        file = Path(folder) / ADAPTER_FILE
-        if not file.is_file():
+        if not holds_adapters(folder):
             return None
-        with file.open("rb") as opened:
-            size = opened.read(8)
-            own = cls.of_header(size + opened.read(int.from_bytes(size, "little")))
+        file = Path(folder) / ADAPTER_FILE
+        try:
+            with safe_open(file, framework="np") as opened:
+                own = cls.of_metadata(opened.metadata() or {})
+        except (OSError, SafetensorError) as error:
+            raise PolicyError(f"cannot read the adapters in {file}: {first_line(error)}") from error
         return own or cls._of_peft(peft_settings(folder), file)
 
     @classmethod
@@ -123,13 +131,18 @@ def is_described(folder: Path | str) -> bool:
     return any((Path(folder) / name).is_file() for name in ("config.json", ADAPTER_CONFIG))
 
 
-def base_of(folder: Path | str) -> Path | None:
-    """The folder of the model beneath the adapters in ``folder``; None when it holds a model itself.
+def holds_adapters(folder: Path | str) -> bool:
+    """Whether the weights in the folder are adapters, and not a model."""
+    return (Path(folder) / ADAPTER_FILE).is_file()
+
+
+def model_beneath(folder: Path | str) -> Path:
+    """The folder of the model beneath the adapters in ``folder``; that itself when it holds a model.
 
     Raises PolicyError when the model beneath is not there.
     """
-    if not (Path(folder) / ADAPTER_FILE).is_file():
-        return None
+    if not holds_adapters(folder):
+        return Path(folder)
     named = str(peft_settings(folder).get("base_model_name_or_path") or "")
     if not named or not Path(named).is_dir():
         raise PolicyError(

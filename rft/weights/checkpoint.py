@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rft.errors import WeightsError
-from rft.weights.adapters import ADAPTER_CONFIG, ADAPTER_FILE
-from rft.weights.folders import describe_disk, remove_folder, whole_folder
+from rft.weights.adapters import ADAPTER_CONFIG, ADAPTER_FILE, holds_adapters
+from rft.weights.folders import not_written, remove_folder, write_files
 from schemas.events import WeightVersion
 
 FOLDER = "weights"
@@ -90,15 +90,9 @@ def publish(
 def write_folder(folder: Path, files: Mapping[str, bytes | memoryview], what: str) -> None:
     """Write ``what`` as a folder of ``files``, whole or not at all. Raises WeightsError, naming the disk."""
     try:
-        with whole_folder(folder, durable=False) as partial:
-            for name, content in files.items():
-                (partial / name).write_bytes(content)
+        write_files(folder, files, durable=False)
     except OSError as error:
-        size = sum(len(content) for content in files.values())
-        raise WeightsError(
-            f"cannot write {what} to {folder}: {error.strerror or error}; {describe_disk(folder)}, "
-            f"{size / 2**20:,.1f} MiB needed"
-        ) from error
+        raise WeightsError(f"cannot write {what} to {folder}: {not_written(error, folder, files)}") from error
 
 
 def fetch(announcement: WeightVersion, run_path: Path) -> Path:
@@ -141,8 +135,7 @@ def version_folder(run_path: Path, model: str, version: int) -> Path:
 
 def weights_path(folder: Path) -> Path:
     """A version's file: of adapters, if that is what the version is, or of the model."""
-    adapters = folder / ADAPTER_FILE
-    return adapters if adapters.is_file() else folder / WEIGHTS_FILE
+    return folder / (ADAPTER_FILE if holds_adapters(folder) else WEIGHTS_FILE)
 
 
 def _holds(folder: Path, digest: str) -> bool:

@@ -16,7 +16,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from rft.weights.manifest import DTYPES, header_of, specs_of
+from rft.weights.manifest import DTYPES, header_of, metadata_of, specs_of
 
 _HASHED_AT_ONCE = 4 * 2**20
 """Hashed beside the filling in parts of so many bytes, and not less: small models need no thread for it."""
@@ -46,8 +46,7 @@ class WeightsFile:
     @property
     def metadata(self) -> dict[str, str]:
         """What its header says beside the tensors."""
-        described: dict[str, str] = json.loads(header_of(self.data)[8:])["__metadata__"]
-        return described
+        return metadata_of(header_of(self.data))
 
 
 class Filling:

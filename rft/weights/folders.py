@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,6 +38,20 @@ def whole_folder(target: Path, *, durable: bool) -> Iterator[Path]:
         raise
     if durable:
         _sync(target.parent)
+
+
+def write_files(target: Path, files: Mapping[str, bytes | memoryview], *, durable: bool) -> None:
+    """``target`` becomes a folder of ``files``, by path within it; see :func:`whole_folder`. Raises OSError."""
+    with whole_folder(target, durable=durable) as partial:
+        for name, content in files.items():
+            (partial / name).parent.mkdir(exist_ok=True)
+            (partial / name).write_bytes(content)
+
+
+def not_written(error: OSError, place: Path, files: Mapping[str, bytes | memoryview]) -> str:
+    """Why ``files`` could not be written at ``place``, and what would be needed, for an error message."""
+    size = sum(len(content) for content in files.values())
+    return f"{error.strerror or error}; {describe_disk(place)}, {size / 2**20:,.1f} MiB needed"
 
 
 def remove_folder(folder: Path) -> None:

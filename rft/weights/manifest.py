@@ -93,6 +93,11 @@ class Manifest:
         return cls(header, tensors, data_bytes, bucket_bytes, checksums, sha256)
 
     @property
+    def metadata(self) -> dict[str, str]:
+        """What the header says beside the tensors."""
+        return metadata_of(self.header)
+
+    @property
     def buckets(self) -> Iterator[tuple[int, int]]:
         """(start, end) of each bucket in the data."""
         return buckets(self.data_bytes, self.bucket_bytes)
@@ -148,6 +153,12 @@ def _header_size(view: memoryview) -> int:
     if not 8 < size <= min(len(view), MAX_HEADER_BYTES + 8):
         raise WeightsError("these weights are no safetensors file")
     return size
+
+
+def metadata_of(header: bytes) -> dict[str, str]:
+    """What a header says beside the tensors."""
+    metadata: dict[str, str] = json.loads(header[8:]).get("__metadata__", {})
+    return metadata
 
 
 def specs_of(header: bytes) -> tuple[TensorSpec, ...]:

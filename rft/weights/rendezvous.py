@@ -91,7 +91,8 @@ def reach(host: str, port: int, timeout_s: float) -> dist.TCPStore:
             connecting.set_result(
                 dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=limit))
             )
-        except RuntimeError as error:
+        # Whatever it is, who waits has to hear of it.
+        except Exception as error:
             connecting.set_exception(error)
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,7 +18,11 @@ from tests.rft.policy.tiny_policy import make_model
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.timeout(600)]
 
 STEPS = 40
-SHARE_OF_A = [{"function": "tests.e2e.counting_rewards:share_of_a"}]
+VLLM: dict[str, Any] = {
+    "rollout": {"samples": 8, "deadline_s": 60},
+    "policy": {"engine": "vllm", "max_batch": 64},
+    "processor": {"rewards": [{"function": "tests.e2e.counting_rewards:share_of_a"}], "group_deadline_s": 120},
+}
 
 
 def engine_of(run: Pipeline) -> list[psutil.Process]:
@@ -43,9 +48,7 @@ def test_reward_rises_and_a_killed_engine_costs_no_rollout(
             tmp_path,
             model,
             embedded_broker,
-            rollout={"samples": 8, "deadline_s": 60},
-            policy={"engine": "vllm", "max_batch": 64},
-            processor={"rewards": SHARE_OF_A, "group_deadline_s": 120},
+            **VLLM,
             trainer={"steps": STEPS, "groups_per_step": 8, "learning_rate": 3e-3, "max_staleness": 1},
             eval={"tasks": 8},
             launcher={"backoff_s": 0.1},
@@ -82,9 +85,7 @@ def test_adapters_alone_reach_vllm_and_it_writes_by_them(
             tmp_path,
             model,
             embedded_broker,
-            rollout={"samples": 8, "deadline_s": 60},
-            policy={"engine": "vllm", "max_batch": 64},
-            processor={"rewards": SHARE_OF_A, "group_deadline_s": 120},
+            **VLLM,
             trainer={"steps": steps, "groups_per_step": 4, "learning_rate": 3e-2, "max_staleness": 0}
             | {"lora": {"rank": 8}},
             weights={"transport": "collective", "content": "adapters"},

@@ -17,7 +17,7 @@ from rft.training.batch import MicroBatch, StepBatch, waste
 from rft.training.engines import adapters
 from rft.training.engines.partitions import shape_of
 from rft.training.packing import AUTO_WASTE, packed_arguments, prepare_packing
-from rft.weights.adapters import base_digest, base_of
+from rft.weights.adapters import base_digest, holds_adapters
 from rft.weights.checkpoint import WEIGHTS_FILE
 from rft.weights.file import Layout, WeightsFile, weights_file
 
@@ -145,7 +145,7 @@ class TrainedModel:
         return {WEIGHTS_FILE: self.serialized(tensors).data}
 
     def _beneath(self) -> str:
-        if base_of(self._base_folder):
+        if holds_adapters(self._base_folder):
             raise PolicyError(
                 f'weights.content = "adapters" needs a model beneath, and policy.model ({self._base_folder}) holds '
                 "adapters itself: merge them into a model first"

@@ -91,6 +91,13 @@ def test_adapters_of_another_model_are_refused_and_the_old_weights_stay(
         (tmp_path / name).mkdir()
         save_file(changed, tmp_path / name / ADAPTER_FILE, header.metadata())
         refused(policy, tmp_path / name, words)
+    (tmp_path / "cut").mkdir()
+    whole = (versions[0] / ADAPTER_FILE).read_bytes()
+    for size in (0, 5, 100, len(whole) // 2):
+        (tmp_path / "cut" / ADAPTER_FILE).write_bytes(whole[:size])
+        refused(policy, tmp_path / "cut", "cannot read the weights")
+        with pytest.raises(PolicyError, match="cannot read the adapters"):
+            Adapter.of_folder(tmp_path / "cut")
 
 
 def test_a_folder_of_adapters_is_loaded_as_a_model_and_written_as_one(

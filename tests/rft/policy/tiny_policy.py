@@ -18,9 +18,8 @@ from rft.config import LoraConfig
 from rft.policy.base import Generation, Policy, Sampling
 from rft.policy.loading import load_model
 from rft.training.engines.adapters import adapter_version, attach
-from rft.weights.adapters import ADAPTER_CONFIG, ADAPTER_FILE, Adapter, base_digest, beside_adapters
+from rft.weights.adapters import ADAPTER_FILE, Adapter, base_digest
 from rft.weights.checkpoint import companion_files, write_folder
-from rft.weights.manifest import header_of
 from rft.weights.reception import Reception
 from rft.weights.sending import Sender
 from tests.rft.weights.receivers import describe, reception
@@ -71,10 +70,9 @@ def make_adapters(base: Path, folder: Path, seed: int, *, rank: int = 3) -> Path
         if ".lora_B." in name:
             torch.nn.init.normal_(parameter, std=0.1)
     weights = adapter_version(dict(model.named_parameters()), model, base_digest(base))
-    adapter = Adapter.of_header(header_of(weights.data))
+    adapter = Adapter.of_metadata(weights.metadata)
     assert adapter is not None
-    files = {ADAPTER_CONFIG: adapter.peft_config(str(base)), ADAPTER_FILE: weights.data}
-    write_folder(folder, beside_adapters(companion_files(base)) | files, "adapters")
+    write_folder(folder, adapter.beside(companion_files(base), str(base)) | {ADAPTER_FILE: weights.data}, "adapters")
     return folder
 
 
