@@ -38,8 +38,8 @@ from safetensors.torch import save
 
 from rft.policy.tensors import read_weights
 from rft.weights import checkpoint
+from rft.weights.communicator import connect
 from rft.weights.file import weights_file
-from rft.weights.groups import connect
 from rft.weights.manifest import Manifest, pack_checksums, pack_layout
 from rft.weights.receiving import Receiver
 from rft.weights.reception import Reception, receiver_name

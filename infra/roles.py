@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
-from infra.quiet import Sparingly
+from infra.log_rate_limit import RateLimitFilter
 from rft.config import Config
 from rft.errors import BrokerError, RegistryUnreachableError, RftError
 from rft.log.clients import bootstrap_servers
@@ -91,7 +91,7 @@ def configure_logging(name: str) -> None:
     formatter = logging.Formatter(f"%(asctime)s.%(msecs)03dZ %(levelname)s {name}: %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
-    handler.addFilter(Sparingly("kafka", "aiokafka"))
+    handler.addFilter(RateLimitFilter("kafka", "aiokafka"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(os.environ.get("RFT_LOG_LEVEL", "INFO"))

@@ -11,7 +11,7 @@ RftError                 exit code 1
 │   └── IncompatibleSchemaError    a schema would break readers or writers of another version
 ├── RolloutError         a rollout failed after its retries
 ├── RewardError          a reward function failed
-├── BarrenRunError       groups come and go, and none of them can be trained
+├── StarvationError       groups come and go, and none of them can be trained
 ├── SamplerGapError      the trainer's log-probabilities are not the sampler's, and the run is to stop then
 ├── PolicyError          a model cannot be loaded or cannot generate
 │   └── EngineDiedError  the engine beneath a policy is gone; its explorer must be started anew
@@ -39,7 +39,6 @@ from schemas.errors import (
 
 __all__ = [
     "ArchiveError",
-    "BarrenRunError",
     "BrokerError",
     "CheckpointError",
     "ConfigError",
@@ -58,6 +57,7 @@ __all__ = [
     "RftError",
     "RolloutError",
     "SamplerGapError",
+    "StarvationError",
     "TopicError",
     "WeightsError",
 ]
@@ -85,7 +85,7 @@ class RewardError(RftError):
     """A reward function raised or returned something that is not a finite number."""
 
 
-class BarrenRunError(RftError):
+class StarvationError(RftError):
     """Many groups in a row were retired without one gradient step; the message says what became of them."""
 
 

@@ -10,10 +10,10 @@ from typing import Any, TypeVar, overload
 
 import fastavro
 
-from schemas.blame import culprit
 from schemas.errors import DecodeError, EncodeError
 from schemas.events import RECORDS, Record
 from schemas.framing import Headers, SchemaLookup, frame, writer_of
+from schemas.invalid_field import find_invalid_field
 from schemas.load import Schema, current
 from schemas.walk import verify
 from schemas.wire import from_wire, to_wire
@@ -38,7 +38,7 @@ def encode(record: Record, schema_id: int | None = None) -> bytes:
     try:
         fastavro.schemaless_writer(buffer, schema.parsed, wire)
     except Exception as error:
-        path, fault = culprit(schema.parsed, schema.named, wire) or (schema.name, str(error))
+        path, fault = find_invalid_field(schema.parsed, schema.named, wire) or (schema.name, str(error))
         raise EncodeError(fault, path) from error
     return buffer.getvalue()
 
@@ -107,7 +107,7 @@ def _read_foreign(data: bytes, start: int, writer: Schema, reader: Schema) -> di
         wire = fastavro.schemaless_reader(buffer, writer.parsed, reader.parsed)
     except Exception as error:
         raise DecodeError(f"the writer's schema does not resolve to ours: {error}") from error
-    found = culprit(reader.parsed, reader.named, wire)
+    found = find_invalid_field(reader.parsed, reader.named, wire)
     if found:
         raise DecodeError(found[1], found[0])
     return wire

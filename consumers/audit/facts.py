@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rft.errors import DecodeError
+from rft.log.dead_letter_index import resolution
 from rft.log.events import Event
-from rft.log.letters import resolution
 from rft.stream.fence import Fence
 from schemas.events import EventRef, Experience, ScoredExperience, TrainingStep, Waiting
 

@@ -8,7 +8,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from consumers.evaluation.asking import HeldOut
+from consumers.evaluation.generation import HeldOut
 from consumers.evaluation.models import Candidate
 from consumers.report.charts import Line, line_chart
 from consumers.report.evaluations import estimates

@@ -26,7 +26,7 @@ from rft.log.topics import ensure_topics, topic_name
 from rft.rewards import make_scorer
 from rft.stream.actions import Source
 from rft.stream.pipeline import Pipeline, Rules
-from rft.stream.prioritise import make_prioritiser
+from rft.stream.prioritize import make_prioritizer
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def run(config: Config, stop: threading.Event) -> None:
     rules = Rules(
         config.processor,
         make_scorer(config.processor.rewards),
-        make_prioritiser(config.processor.priority),
+        make_prioritizer(config.processor.priority),
         config.log.max_message_bytes - min(VERDICT_BYTES, config.log.max_message_bytes // 4),
         None if registry is None else registry.known,
     )

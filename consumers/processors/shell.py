@@ -10,7 +10,7 @@ from typing import Any
 
 import faust
 
-from consumers.processors.gaps import GapWatch
+from consumers.processors.missed_events import MissedEventDetector
 from consumers.processors.offsets import Offsets
 from consumers.processors.output import Output
 from consumers.processors.schemas_known import KnownSchemas
@@ -53,7 +53,7 @@ class Shell:
         """Dead letters on their way of events that their groups speak for as well."""
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Gets the exception when an outcome could not be written; the worker must end, its events come again."""
-        self.gaps = GapWatch(config, self._end_with)
+        self.gaps = MissedEventDetector(config, self._end_with)
         self._in_hand: set[Source] = set()
         """Of these an event was taken whose turn has not ended."""
         self.waiting: WaitingShell | None = None

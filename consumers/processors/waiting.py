@@ -15,9 +15,9 @@ from consumers.processors.recent import RecentEvents
 from rft.config import Config
 from rft.errors import RewardError
 from rft.log.changelog import positions, read_changelog
-from rft.log.kept import deleted
 from rft.log.places import Place, PlaceReader
 from rft.log.registry import open_registry
+from rft.log.retention import deleted
 from rft.log.watermark import OffsetWatermark
 from rft.stream.actions import DeadLetter, Received, Release, Remember, Source
 from rft.stream.pipeline import Pipeline

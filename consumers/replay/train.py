@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from consumers.evaluation.asking import HeldOut
+from consumers.evaluation.generation import HeldOut
 from consumers.replay.batches import Batch, Groups, digest, epochs
 from consumers.replay.errors import ReplayError
 from consumers.replay.reading import ENTITY, Reading

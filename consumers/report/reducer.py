@@ -18,8 +18,8 @@ from rft.config import MAIN_SET, Config
 from rft.errors import DecodeError
 from rft.evaluation.ids import parse_key
 from rft.evaluation.tally import Tally
+from rft.log.dead_letter_index import resolution
 from rft.log.events import Event
-from rft.log.letters import resolution
 from rft.log.topics import topic_name
 from rft.stream.fence import Fence
 from schemas.events import Experience, Member, ScoredExperience, TrainingStep, WeightVersion

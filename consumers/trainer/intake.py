@@ -10,7 +10,7 @@ from rft.config import Config
 from rft.errors import BrokerError, DecodeError, MissingRangeError
 from rft.log.dead_letters import dead_letter_headers, earlier_failure
 from rft.log.events import Event, EventReader, EventWriter, Position
-from rft.log.kept import SKIP, deleted, skip_or_raise
+from rft.log.retention import SKIP, deleted, skip_or_raise
 from rft.log.topics import topic_name
 from rft.training.assembly import Assembly
 from rft.training.buffer import Group, GroupBuffer

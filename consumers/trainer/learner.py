@@ -18,7 +18,7 @@ from rft.training.checkpoint import Checkpoint, CheckpointState, restore_rng, wr
 from rft.training.engines.opening import open_engine
 from rft.training.progress import LogProgress
 from rft.training.sample import Sample, Wanted
-from rft.weights.adapters import ADAPTER_CONFIG, Adapter, beside_adapters, is_described, model_beneath
+from rft.weights.adapters import ADAPTER_CONFIG, Adapter, base_model_folder, beside_adapters, is_described
 from rft.weights.checkpoint import companion_files
 from rft.weights.file import WeightsFile
 from schemas.events import TrainingStep
@@ -159,7 +159,7 @@ class Learner:
 
 def companion_files_of(folder: Path) -> dict[str, bytes]:
     """A model folder's configuration and tokenizer; a missing folder is the engine's to report, with advice."""
-    return companion_files(model_beneath(folder)) if is_described(folder) else {}
+    return companion_files(base_model_folder(folder)) if is_described(folder) else {}
 
 
 def made_with(config: Config) -> dict[str, Any]:

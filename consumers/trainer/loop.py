@@ -10,16 +10,16 @@ from threading import Event as StopEvent
 from consumers.trainer.announcer import Announcer, staleness, training_step
 from consumers.trainer.baseline import Baseline
 from consumers.trainer.claim import Claim
-from consumers.trainer.following import Source
 from consumers.trainer.intake import ExactReader, Intake, client_id
 from consumers.trainer.learner import Learner
 from consumers.trainer.recovery import Redo, read_own_log
+from consumers.trainer.upstream import UpstreamTrainer
 from rft.config import Config
 from rft.errors import CheckpointError
 from rft.log.events import EventWriter
 from rft.training.buffer import Drop
 from rft.training.checkpoint import checkpoints_of, newest_checkpoint
-from rft.training.gap import GapWatch
+from rft.training.logprob_gap import LogprobGapMonitor
 from rft.weights.checkpoint import versions_of
 from rft.weights.folders import remove_leftovers
 from schemas.events import WeightVersion
@@ -52,7 +52,7 @@ def run(config: Config, stop: StopEvent) -> None:
         learner.progress = intake.progress
         claim = Claim(config, writer)
         announcer = Announcer(config, writer, claim)
-        source = stack.enter_context(closing(Source(config)))
+        source = stack.enter_context(closing(UpstreamTrainer(config)))
         if checkpoint:
             logger.info("resuming from %s", checkpoint.folder)
 
@@ -84,7 +84,7 @@ class Trainer:
         exact: ExactReader,
         announcer: Announcer,
         claim: Claim,
-        source: Source,
+        source: UpstreamTrainer,
         stop: StopEvent,
     ) -> None:
         self._config = config.trainer
@@ -98,7 +98,7 @@ class Trainer:
         self._source = source
         self._stop = stop
         self._baseline = Baseline(config, learner.step)
-        self._gap = GapWatch(self._config.max_logprob_gap, self._config.on_logprob_gap)
+        self._gap = LogprobGapMonitor(self._config.max_logprob_gap, self._config.on_logprob_gap)
         self._seconds = {"idle_s": 0.0, "read_s": 0.0, "publish_s": 0.0, "checkpoint_s": 0.0}
         self._finished: WeightVersion | None = None
         self._logged_at = 0.0

@@ -15,7 +15,7 @@ from consumers.trainer.learner import Learner, differences, made_with
 from rft.config import Config
 from rft.errors import CheckpointError, WeightsError
 from rft.log.events import EventReader
-from rft.log.kept import deleted
+from rft.log.retention import deleted
 from rft.stream.fence import Fence
 from rft.training.pool import Pool
 from rft.training.sample import Sample

@@ -12,8 +12,8 @@ from infra.commands.common import ANY_SETTING, ArchivePath, AsJson, ConfigPath, 
 
 if TYPE_CHECKING:
     from rft.config import Config
-    from rft.log.letter_desk import Result
-    from rft.log.letters import Letter, LetterBook, Place, Selection
+    from rft.log.dead_letter_actions import Result
+    from rft.log.dead_letter_index import DeadLetterIndex, Letter, Place, Selection
     from rft.log.views import LogView
 
 dlq = typer.Typer(
@@ -125,7 +125,7 @@ def retry(
     selection = _selection(loaded, places, stage, error, topic, since, until)
     _refuse_everything(selection, everything)
     from infra.commands.letters import progress_bar
-    from rft.log.letter_desk import retry as send_again
+    from rft.log.dead_letter_actions import retry as send_again
 
     with _open(loaded, None) as view:
         letters = _chosen(_read(view, selection), places)
@@ -155,7 +155,7 @@ def discard(
     selection = _selection(loaded, places, stage, error, topic, since, until)
     _refuse_everything(selection, everything)
     from infra.commands.letters import progress_bar
-    from rft.log.letter_desk import discard as close
+    from rft.log.dead_letter_actions import discard as close
 
     with _open(loaded, None) as view:
         letters = _chosen(_read(view, selection), places)
@@ -167,7 +167,7 @@ def discard(
 def _load(context: typer.Context, config: Any) -> tuple[Config, list[Place]]:
     """The configuration, and the letters named among the words after it."""
     from infra.launcher.folder import with_running_broker
-    from rft.log.letters import parse_place
+    from rft.log.dead_letter_index import parse_place
 
     places, settings = [], []
     words = iter(context.args)
@@ -193,7 +193,7 @@ def _selection(
     until: str | None,
 ) -> Selection:
     from infra.commands.letters import moment
-    from rft.log.letters import Selection
+    from rft.log.dead_letter_index import Selection
     from rft.log.topics import ENTITIES, topic_name
 
     return Selection(
@@ -212,14 +212,14 @@ def _open(config: Config, archive: str | None) -> LogView:
     return open_log(config, archive)
 
 
-def _read(view: LogView, selection: Selection | None = None) -> LetterBook:
-    from rft.log.letter_desk import read_book
+def _read(view: LogView, selection: Selection | None = None) -> DeadLetterIndex:
+    from rft.log.dead_letter_actions import read_book
 
     return read_book(view, selection)
 
 
 def _refuse_everything(selection: Selection, everything: bool) -> None:
-    from rft.log.letters import Selection
+    from rft.log.dead_letter_index import Selection
 
     if selection == Selection() and not everything:
         raise typer.BadParameter("name letters as PARTITION:OFFSET after CONFIG, or give a filter, or --all")
@@ -232,7 +232,7 @@ def _refuse_unknown(places: Sequence[Place], letters: Sequence[Letter]) -> None:
         raise typer.BadParameter(f"there is no such letter: {', '.join(missing)} (`rft dlq list` names them)")
 
 
-def _chosen(book: LetterBook, places: Sequence[Place]) -> list[Letter]:
+def _chosen(book: DeadLetterIndex, places: Sequence[Place]) -> list[Letter]:
     _refuse_unknown(places, book.all())
     return book.open()
 
@@ -244,7 +244,7 @@ def _conclude(what: str, result: Result) -> None:
     raise typer.Exit(1 if result.kept else 0)
 
 
-def _as_json(book: LetterBook, letter: Letter) -> dict[str, Any]:
+def _as_json(book: DeadLetterIndex, letter: Letter) -> dict[str, Any]:
     return {
         "letter": letter.name,
         "state": book.state(letter),
@@ -262,7 +262,7 @@ def _as_json(book: LetterBook, letter: Letter) -> dict[str, Any]:
     }
 
 
-def _contents(book: LetterBook, letter: Letter, event: Any) -> dict[str, Any]:
+def _contents(book: DeadLetterIndex, letter: Letter, event: Any) -> dict[str, Any]:
     from infra.commands.letters import earlier, record_or_error
 
     return {

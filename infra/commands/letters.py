@@ -16,8 +16,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from rft.errors import DecodeError
+from rft.log.dead_letter_index import DeadLetterIndex, Letter
 from rft.log.events import Event
-from rft.log.letters import Letter, LetterBook
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -38,7 +38,7 @@ def moment(text: str | None, option: str) -> int | None:
     return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def show_letters(book: LetterBook, letters: Sequence[Letter], limit: int) -> None:
+def show_letters(book: DeadLetterIndex, letters: Sequence[Letter], limit: int) -> None:
     """A table of the newest, and counts by cause of all."""
     if not letters:
         print("no dead letters")
@@ -99,7 +99,7 @@ def record_or_error(event: Event) -> str:
         return f"cannot be decoded: {error}"
 
 
-def earlier(book: LetterBook, letter: Letter) -> list[Letter]:
+def earlier(book: DeadLetterIndex, letter: Letter) -> list[Letter]:
     """The letters of the same event's earlier attempts, the first first."""
     chain: list[Letter] = []
     seen = {letter.place}

@@ -11,7 +11,7 @@ from kafka.errors import CoordinatorNotAvailableError
 
 from rft.config import Config
 from rft.log.clients import make_admin
-from rft.log.ends import EndOffsets
+from rft.log.offset_queries import OffsetReader
 from rft.log.topics import ENTITIES, topic_name
 
 MEASURED = ("tasks", "experiences", "ready", "dlq")
@@ -30,7 +30,7 @@ class LagMeter:
             for entity in MEASURED
             for number in range(ENTITIES[entity].partitions(config.log))
         }
-        self._ends = EndOffsets(config, "launcher-lag")
+        self._ends = OffsetReader(config, "launcher-lag")
         self._admin = make_admin(config, "launcher-lag")
 
     def __enter__(self) -> Self:

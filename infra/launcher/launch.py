@@ -12,8 +12,6 @@ from rich.console import Console
 
 from consumers.report.build import build_report
 from infra.broker import BrokerProcess, open_broker
-from infra.launcher.crew import BROKER, MakeCommands, crew, limits, role_commands, supervised
-from infra.launcher.fleet import Fleet, resident_bytes
 from infra.launcher.folder import (
     Launch,
     RunFolderError,
@@ -30,6 +28,8 @@ from infra.launcher.interrupts import Interrupts
 from infra.launcher.lag import LagMeter
 from infra.launcher.preflight import check_algorithm, check_model
 from infra.launcher.progress import RoleFacts
+from infra.launcher.role_processes import RoleProcesses, resident_bytes
+from infra.launcher.role_set import BROKER, MakeCommands, crew, limits, role_commands, supervised
 from infra.launcher.supervisor import DONE, FAILED, INTERRUPTED, Action, End, Kill, Say, Spawn, Supervisor, Terminate
 from infra.launcher.view import LiveView, PlainView, View, clock
 from infra.launcher.watch import Watcher
@@ -82,7 +82,7 @@ class _Run:
         title = f"rft run {config.run.name}"
         self._view: View = PlainView(console, title) if plain or not console.is_terminal else LiveView(console, title)
         self._broker: BrokerProcess | None = None
-        self._fleet: Fleet
+        self._fleet: RoleProcesses
         self._supervisor: Supervisor
 
     def prepare(self, held: ExitStack, *, fresh: bool) -> bool:
@@ -134,7 +134,7 @@ class _Run:
             if writer_ids(self._config):
                 self._say(f"schema registry: {self._config.registry.url} takes our schemas")
             commands = self._make_commands(self._config, config_file)
-            self._fleet = Fleet(commands, self._path / "logs")
+            self._fleet = RoleProcesses(commands, self._path / "logs")
             self._supervisor = Supervisor(
                 supervised(self._config, list(commands), own_broker=self._broker is not None), limits(self._config)
             )

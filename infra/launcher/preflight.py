@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rft.config import AlgorithmConfig, Config
 from rft.errors import PolicyError
-from rft.weights.adapters import is_described, model_beneath
+from rft.weights.adapters import base_model_folder, is_described
 
 
 def check_model(config: Config) -> None:
@@ -33,7 +33,7 @@ def check_model(config: Config) -> None:
     ]
     if missing:
         raise PolicyError(f"the model folder {folder.absolute()} has no {' and no '.join(missing)}: {advice}.")
-    model_beneath(folder)
+    base_model_folder(folder)
     if config.policy.engine == "vllm" and find_spec("vllm") is None:
         from rft.policy.vllm_start import NOT_INSTALLED
 

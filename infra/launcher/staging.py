@@ -14,9 +14,9 @@ from typing import Any
 
 from rich.console import Console
 
-from infra.launcher.crew import MakeCommands, role_commands
 from infra.launcher.folder import REPORT, earlier_run, locked, move_aside
 from infra.launcher.launch import launch
+from infra.launcher.role_set import MakeCommands, role_commands
 from infra.launcher.supervisor import DONE
 from rft.config import Config
 from rft.errors import ConfigError

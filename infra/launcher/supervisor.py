@@ -1,6 +1,6 @@
 """Decides what becomes of roles that end: restarted, left alone, or the end of the run.
 
-No processes and no clock in here: times come in, actions go out. :mod:`infra.launcher.fleet` carries them out.
+No processes and no clock in here: times come in, actions go out. :mod:`infra.launcher.role_processes` carries them out.
 
 A run ends well when its conductor and its further trainers have ended well: the conductor makes the last evaluation,
 and a further trainer may be slower than the one that paces the run. Ways for it to end badly:

@@ -18,7 +18,7 @@ from schemas.events import ScoredExperience, Task, TrainingStep, WeightVersion
 
 
 @dataclass(frozen=True, slots=True)
-class TrainOrder:
+class TrainTaskRequest:
     """Issue train task ``number``, for explorers that hold at least ``min_version``."""
 
     number: int
@@ -26,7 +26,7 @@ class TrainOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class EvalOrder:
+class EvalTaskRequest:
     """Issue held-out task ``number`` of a set for the evaluation of ``version``."""
 
     version: int
@@ -34,7 +34,7 @@ class EvalOrder:
     set_name: str = MAIN_SET
 
 
-Order = TrainOrder | EvalOrder
+Order = TrainTaskRequest | EvalTaskRequest
 Seen = Task | WeightVersion | TrainingStep | ScoredExperience
 
 
@@ -139,9 +139,11 @@ class Conductor:
             return []
         if self._baseline is None:
             self._choose_baseline(self._newest)
-        orders: list[Order] = [EvalOrder(group.version, group.number, group.set_name) for group in self.evaluator.due()]
+        orders: list[Order] = [
+            EvalTaskRequest(group.version, group.number, group.set_name) for group in self.evaluator.due()
+        ]
         if self.training and self._mode in ("online", "explore"):
-            orders += [TrainOrder(number, min_version) for number, min_version in self.pacer.due()]
+            orders += [TrainTaskRequest(number, min_version) for number, min_version in self.pacer.due()]
         return orders
 
     def _choose_baseline(self, newest: int) -> None:

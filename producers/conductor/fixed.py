@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rft.config import Config
 from rft.weights import checkpoint as transport
-from rft.weights.adapters import Adapter, model_beneath
+from rft.weights.adapters import Adapter, base_model_folder
 from schemas.events import WeightVersion
 
 
@@ -20,7 +20,7 @@ def fixed_weights(config: Config) -> WeightVersion:
     from rft.weights.file import weights_file
 
     folder = Path(config.policy.model)
-    adapter, beneath = Adapter.of_folder(folder), model_beneath(folder)
+    adapter, beneath = Adapter.of_folder(folder), base_model_folder(folder)
     weights = weights_file(read_weights(folder), metadata=adapter.metadata() if adapter else None)
     companions = transport.companion_files(beneath)
     if adapter:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from rft.config import Config
 from rft.evaluation.ids import parse_group_id
 from rft.log.events import EventReader
-from rft.log.kept import deleted, first_time_ms
+from rft.log.retention import deleted, first_time_ms
 from schemas.events import Record, Task
 
 WITHOUT = "go on without evaluations (eval.tasks = 0)"

@@ -7,15 +7,15 @@ import threading
 import time
 from collections.abc import Iterable
 
-from producers.conductor.barren import explain_barren_groups
-from producers.conductor.core import Conductor, EvalOrder, Order, Seen, TrainOrder
+from producers.conductor.core import Conductor, EvalTaskRequest, Order, Seen, TrainTaskRequest
 from producers.conductor.evaluation import plans_of
 from producers.conductor.fixed import fixed_weights
 from producers.conductor.memory import Memory
-from producers.conductor.orders import task_of
 from producers.conductor.pacing import Pace
+from producers.conductor.starvation import explain_starvation
+from producers.conductor.task_requests import task_of
 from rft.config import Config
-from rft.errors import BarrenRunError, DecodeError
+from rft.errors import DecodeError, StarvationError
 from rft.evaluation.ids import PREFIX
 from rft.log.events import Event, EventReader, EventWriter
 from rft.tasks import TaskSplits, open_sources
@@ -36,7 +36,7 @@ def run(config: Config, stop: threading.Event) -> None:
     """Issue tasks until the final weights are evaluated, or ``stop`` is set.
 
     Raises ConfigError for a task source that cannot be used, BrokerError when the log cannot be read or written,
-    BarrenRunError when ``trainer.max_barren_groups`` groups in a row were of no use to the trainer, MissingRangeError
+    StarvationError when ``trainer.max_barren_groups`` groups in a row were of no use to the trainer, MissingRangeError
     when what it must know was deleted from the log.
     """
     splits = open_sources(config)
@@ -90,7 +90,7 @@ class _Shell:
     def _refuse_barren_run(self) -> None:
         allowed = self._config.trainer.max_barren_groups
         if allowed and self._core.barren >= allowed:
-            raise BarrenRunError(explain_barren_groups(self._config, self._core.barren))
+            raise StarvationError(explain_starvation(self._config, self._core.barren))
 
     def _feed(self, events: Iterable[Event]) -> list[Order]:
         orders: list[Order] = []
@@ -110,7 +110,7 @@ class _Shell:
 
     def _issue(self, orders: list[Order]) -> None:
         now_ms, issued = int(time.time() * 1000), 0
-        if not self._reads_results and any(isinstance(order, EvalOrder) for order in orders):
+        if not self._reads_results and any(isinstance(order, EvalTaskRequest) for order in orders):
             # Results of tasks that are not issued yet can only stand beyond the present end.
             for (entity, partition), end in self._reader.end_offsets().items():
                 if entity == "ready":
@@ -118,7 +118,7 @@ class _Shell:
             self._reader.resume("ready")
             self._reads_results = True
         for order in orders:
-            if isinstance(order, TrainOrder):
+            if isinstance(order, TrainTaskRequest):
                 item = self._splits.train[self._curriculum.index(order.number)]
             else:
                 item = self._splits.sets[order.set_name][order.number]

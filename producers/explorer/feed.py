@@ -21,10 +21,10 @@ from producers.explorer.ledger import TaskLedger
 from rft.config import Config
 from rft.errors import DecodeError
 from rft.log.clients import make_consumer
-from rft.log.ends import ask_offsets
-from rft.log.kept import SKIP, deleted, skip_or_raise
-from rft.log.patience import Patience
+from rft.log.offset_queries import ask_offsets
+from rft.log.patience import OutageTolerance
 from rft.log.registry import open_registry
+from rft.log.retention import SKIP, deleted, skip_or_raise
 from rft.log.topics import topic_name
 from schemas.codec import decode
 from schemas.events import Task
@@ -71,7 +71,7 @@ class TaskFeed(AsyncConsumerRebalanceListener):
         self._taking = threading.Event()
         self._open = threading.Event()
         self._commit_at = 0.0
-        self._patience = Patience(f"cannot take tasks from {self._topic}")
+        self._patience = OutageTolerance(f"cannot take tasks from {self._topic}")
         self.error: Exception | None = None
         """What ended the thread, if it was not :meth:`close`."""
         group = f"{config.log.namespace}.explorers"

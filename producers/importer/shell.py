@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from producers.importer.position import (
+from producers.importer.progress import (
     CLIENT_ID,
     Position,
     entity_of,

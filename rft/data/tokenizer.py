@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rft.data.chat import Tokens
 from rft.policy.loading import load_tokenizer
-from rft.weights.adapters import model_beneath
+from rft.weights.adapters import base_model_folder
 
 _NAMES = ("generation_config.json", "config.json")
 
@@ -16,7 +16,7 @@ def open_tokens(folder: Path) -> Tokens:
     """Of the model in ``folder``, as a policy uses it. Raises PolicyError when there is no tokenizer."""
     tokenizer = load_tokenizer(folder)
     ends = {tokenizer.eos_token_id}
-    beneath = model_beneath(folder)
+    beneath = base_model_folder(folder)
     for name in _NAMES:
         if (beneath / name).is_file():
             named = json.loads((beneath / name).read_text("utf-8")).get("eos_token_id")

@@ -11,10 +11,10 @@ from kafka.errors import KafkaError
 from rft.config import Config
 from rft.errors import BrokerError
 from rft.log.clients import make_consumer
-from rft.log.ends import EndOffsets, ask_offsets
+from rft.log.offset_queries import OffsetReader, ask_offsets
 from rft.log.topics import topic_name
 
-PATIENCE_S = 60.0
+OUTAGE_LIMIT_S = 60.0
 """Without any progress; there is no bound on how much there may be to read."""
 
 
@@ -29,14 +29,14 @@ def read_changelog(
     state: dict[int, dict[bytes, bytes]] = {number: {} for number in partitions}
     if not wanted:
         return state
-    consumer, ends = make_consumer(config, client_id), EndOffsets(config, client_id)
+    consumer, ends = make_consumer(config, client_id), OffsetReader(config, client_id)
     try:
         targets = ends.ask(wanted)
         begins = ask_offsets(consumer.beginning_offsets, wanted)
         consumer.assign(wanted)
         for partition in wanted:
             consumer.seek(partition, begins[partition])
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + OUTAGE_LIMIT_S
         # Positions, not offsets of events: compaction may have removed the last ones.
         while any((consumer.position(partition) or 0) < targets[partition] for partition in wanted):
             batches = consumer.poll(timeout_ms=200, max_records=5000)
@@ -48,9 +48,9 @@ def read_changelog(
                     else:
                         held[message.key] = message.value
             if batches:
-                deadline = time.monotonic() + PATIENCE_S
+                deadline = time.monotonic() + OUTAGE_LIMIT_S
             elif time.monotonic() > deadline:
-                raise BrokerError(f"{wanted[0].topic} could not be read to its end within {PATIENCE_S:g} s")
+                raise BrokerError(f"{wanted[0].topic} could not be read to its end within {OUTAGE_LIMIT_S:g} s")
     except KafkaError as error:
         raise BrokerError(f"cannot read {wanted[0].topic}: {error}") from error
     finally:
@@ -69,7 +69,7 @@ def positions(
     places = {TopicPartition(topic_name(config, e), n): (e, n) for e in entities for n in partitions}
     if not places:
         return {}
-    consumer, ends = make_consumer(config, client_id, group), EndOffsets(config, client_id)
+    consumer, ends = make_consumer(config, client_id, group), OffsetReader(config, client_id)
     try:
         return {places[at]: (consumer.committed(at) or 0, end) for at, end in ends.ask(list(places)).items()}
     except KafkaError as error:

@@ -12,7 +12,7 @@ from kafka.errors import IncompatibleBrokerVersion, KafkaError
 from rft.config import Config
 from rft.errors import BrokerError
 from rft.log.clients import make_admin, make_consumer
-from rft.log.ends import EndOffsets, ask_offsets
+from rft.log.offset_queries import OffsetReader, ask_offsets
 from rft.log.topics import ENTITIES, topic_name
 
 
@@ -43,7 +43,7 @@ def topic_table(config: Config) -> list[TopicRow]:
     """One row for each topic of the design, existing or not. BrokerError if the broker cannot be reached."""
     admin = make_admin(config, "topics")
     consumer = make_consumer(config, "topics")
-    ends = EndOffsets(config, "topics")
+    ends = OffsetReader(config, "topics")
     try:
         names = {topic_name(config, entity): entity for entity in ENTITIES}
         described = {topic["name"]: topic for topic in admin.describe_topics(list(names))}

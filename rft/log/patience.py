@@ -8,15 +8,15 @@ from kafka.errors import KafkaError
 
 from rft.errors import BrokerError
 
-PATIENCE_S = 60.0
+OUTAGE_LIMIT_S = 60.0
 """Longer than a broker takes to restart. A role that ends instead costs more: its own start, and a model's loading."""
 PAUSE_S = 0.2
 
 
-class Patience:
+class OutageTolerance:
     """Counts from the first failure in a row. kafka-python reconnects by itself, but some calls raise meanwhile."""
 
-    def __init__(self, what: str, limit_s: float = PATIENCE_S) -> None:
+    def __init__(self, what: str, limit_s: float = OUTAGE_LIMIT_S) -> None:
         """``what`` begins the error's message: what cannot be done."""
         self._what = what
         self._limit_s = limit_s

@@ -11,7 +11,7 @@ from kafka.errors import KafkaError
 from rft.config import Config
 from rft.errors import BrokerError
 from rft.log.clients import make_consumer
-from rft.log.ends import ask_offsets
+from rft.log.offset_queries import ask_offsets
 from rft.log.reader import Event
 from rft.log.topics import topic_name
 

@@ -14,10 +14,10 @@ from kafka.errors import KafkaError, OffsetOutOfRangeError
 from rft.config import Config
 from rft.errors import BrokerError, DecodeError, MissingRangeError, TopicError
 from rft.log.clients import make_consumer
-from rft.log.ends import EndOffsets, ask_offsets
-from rft.log.kept import deleted
-from rft.log.patience import Patience
+from rft.log.offset_queries import OffsetReader, ask_offsets
+from rft.log.patience import OutageTolerance
 from rft.log.registry import open_registry
+from rft.log.retention import deleted
 from rft.log.topics import topic_name
 from schemas.codec import DEFAULT_MAX_BYTES, decode
 from schemas.events import Record
@@ -78,7 +78,7 @@ class EventReader:
     ) -> None:
         """``positions`` maps (entity, partition) to the next offset to read; others start at the beginning, or at
         the end if ``from_end``. ``needed`` and ``choices`` are for the error when the log has deleted what comes next,
-        see :func:`rft.log.kept.deleted`.
+        see :func:`rft.log.retention.deleted`.
 
         Raises:
             BrokerError: The broker cannot be reached, or its log ends before the positions.
@@ -88,8 +88,8 @@ class EventReader:
         self._config = config
         self._needed, self._choices = needed, tuple(choices)
         self._entities = {topic_name(config, entity): entity for entity in entities}
-        self._ends = EndOffsets(config, client_id)
-        self._patience = Patience(f"cannot read {', '.join(self._entities)}")
+        self._ends = OffsetReader(config, client_id)
+        self._patience = OutageTolerance(f"cannot read {', '.join(self._entities)}")
         self._max_bytes = config.log.max_message_bytes
         registry = open_registry(config)
         self._writer_schemas = None if registry is None else registry.find

@@ -11,18 +11,18 @@ from torch import Tensor
 
 from rft.errors import PolicyError
 from rft.policy.tensors import layout_of, read_weights
-from rft.weights.adapters import Adapter, applied, base_digest, check_adapters, model_beneath
+from rft.weights.adapters import Adapter, applied, base_digest, base_model_folder, check_adapters
 from rft.weights.checkpoint import WEIGHTS_FILE, companion_files, write_folder
 from rft.weights.file import weights_file
 
 
-class Beneath:
+class AdapterBase:
     """The model in a folder, or the one beneath the adapters there. It is read anew for each version: what is read
     often, the system keeps in memory, and here it would be there twice."""
 
     def __init__(self, folder: Path | str) -> None:
         """Raises PolicyError when the model beneath is not there."""
-        self.folder = model_beneath(folder)
+        self.folder = base_model_folder(folder)
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], adapter: Adapter) -> None:
         """Raise PolicyError unless tensors of these ``shapes`` are adapters of this very model."""
@@ -51,7 +51,7 @@ def whole_weights(folder: Path | str) -> dict[str, Tensor]:
     """All tensors of a model folder, adapters added in if it holds adapters. Raises PolicyError."""
     adapter = Adapter.of_folder(folder)
     tensors = read_weights(folder)
-    return tensors if adapter is None else Beneath(folder).whole(tensors, adapter)
+    return tensors if adapter is None else AdapterBase(folder).whole(tensors, adapter)
 
 
 def write_whole(folder: Path, target: Path) -> Path:
@@ -62,5 +62,5 @@ def write_whole(folder: Path, target: Path) -> Path:
     if target.is_dir():
         return target
     weights = weights_file(whole_weights(folder), {torch.bfloat16: torch.float32, torch.float16: torch.float32})
-    write_folder(target, {**companion_files(model_beneath(folder)), WEIGHTS_FILE: weights.data}, "the merged model")
+    write_folder(target, {**companion_files(base_model_folder(folder)), WEIGHTS_FILE: weights.data}, "the merged model")
     return target

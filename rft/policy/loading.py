@@ -13,7 +13,7 @@ from transformers.utils import logging
 from rft.errors import PolicyError, first_line
 from rft.policy.adapted import whole_weights
 from rft.policy.tensors import copy_weights
-from rft.weights.adapters import holds_adapters, is_described, model_beneath
+from rft.weights.adapters import base_model_folder, holds_adapters, is_described
 
 logging.disable_progress_bar()
 
@@ -114,7 +114,7 @@ def end_tokens(generation_config: GenerationConfig, tokenizer: Tokenizer) -> fro
 
 def _beneath(path: Path | str) -> Path:
     """The folder of the model, or of the one beneath the adapters in ``path``. Raises PolicyError."""
-    return model_beneath(model_folder(path))
+    return base_model_folder(model_folder(path))
 
 
 def model_folder(path: Path | str) -> Path:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rft.config import PolicyConfig
 from rft.errors import PolicyError
-from rft.policy.adapted import Beneath
+from rft.policy.adapted import AdapterBase
 from rft.policy.base import Generation, Sampling
 from rft.policy.checks import check_request
 from rft.policy.generation import Request, RunningBatch
@@ -51,7 +51,7 @@ class TransformersPolicy(Tokenized):
         self._threads = config.threads
         super().__init__(config.model)
         self._model = load_model(config.model, config.dtype, config.device)
-        self._beneath = Beneath(config.model)
+        self._beneath = AdapterBase(config.model)
         shape = self._model.config.get_text_config()
         unknown = set(getattr(shape, "layer_types", None) or ()) - KNOWN_LAYERS
         if unknown:

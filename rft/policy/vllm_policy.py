@@ -14,7 +14,7 @@ import numpy as np
 
 from rft.config import PolicyConfig
 from rft.errors import EngineDiedError, PolicyError, WeightsError, first_line
-from rft.policy.adapted import Beneath
+from rft.policy.adapted import AdapterBase
 from rft.policy.base import Generation, Sampling
 from rft.policy.checks import check_request
 from rft.policy.loading import end_tokens, generation_config, text_config
@@ -49,7 +49,7 @@ class VllmPolicy(Tokenized):
         self._config = config
         self._seed = seed
         super().__init__(config.model)
-        self._beneath = Beneath(config.model)
+        self._beneath = AdapterBase(config.model)
         self._end_tokens = sorted(end_tokens(generation_config(self._beneath.folder), self._tokenizer))
         own = Adapter.of_folder(config.model)
         merge = config.vllm.merge_adapters

@@ -20,7 +20,7 @@ from rft.stream.clean import filter_cause
 from rft.stream.combine import MISSING, combined
 from rft.stream.dedupe import ReleasedGroups
 from rft.stream.group import Group, Member, OpenGroups, group_cause, release, usable_rewards
-from rft.stream.prioritise import Prioritiser, priority
+from rft.stream.prioritize import Prioritizer, priority
 from rft.stream.rewarding import WaitingRoom, check_reward
 from rft.stream.score import Scorer, score
 from rft.stream.validate import validate
@@ -39,7 +39,7 @@ class Rules:
 
     config: ProcessorConfig
     scorer: Scorer
-    prioritiser: Prioritiser
+    prioritizer: Prioritizer
     max_event_bytes: int
     """Larger events are malformed."""
     writer_schemas: SchemaLookup | None = None
@@ -222,7 +222,7 @@ class Pipeline:
 
     def _publish(self, group: Group, cause: str | None, now_ms: int) -> Publish:
         try:
-            urgency = priority(usable_rewards(group), self._rules.prioritiser)
+            urgency = priority(usable_rewards(group), self._rules.prioritizer)
         except RewardError as error:
             self.counts["priority_failed"] += 1
             logger.warning("group %s gets priority 0: %s", group.group_id, error)

@@ -18,7 +18,7 @@ from rft.errors import DecodeError
 from rft.stream.actions import Action, Received, Release, Remember, Resolve
 from rft.stream.combine import lacking
 from rft.stream.dedupe import ReleasedGroups
-from rft.stream.shelf import Shelf
+from rft.stream.waiting_store import WaitingStore
 from schemas.codec import encode
 from schemas.events import Experience, ExternalReward, Reward, Waiting, WaitingMember
 
@@ -43,7 +43,7 @@ class WaitingRoom:
         self._max_members = max(1, min(MAX_MEMBERS, max_event_bytes // 1024))
         self._released = released
         self._counts = counts
-        self._shelves: dict[int, Shelf] = {}
+        self._shelves: dict[int, WaitingStore] = {}
         self._markers: dict[int, dict[str, int]] = {}
         """Groups that the changelog knows as released, with the offset after their last experience; by partition."""
         self._fading: dict[int, dict[str, int]] = {}
@@ -192,7 +192,7 @@ class WaitingRoom:
             for entry, packed in shelf.save()
         ]
 
-    def _due(self, partition: int, shelf: Shelf, key: bytes, now_ms: int) -> list[Action]:
+    def _due(self, partition: int, shelf: WaitingStore, key: bytes, now_ms: int) -> list[Action]:
         waiting = shelf.get(key)
         if waiting is None:
             return []
@@ -200,7 +200,9 @@ class WaitingRoom:
             return self._release_if_done(partition, shelf, key, waiting, now_ms)
         return [self._give_up(partition, shelf, key)] if now_ms >= waiting.since + self._rewards_ms else []
 
-    def _release_if_done(self, partition: int, shelf: Shelf, key: bytes, waiting: Waiting, now_ms: int) -> list[Action]:
+    def _release_if_done(
+        self, partition: int, shelf: WaitingStore, key: bytes, waiting: Waiting, now_ms: int
+    ) -> list[Action]:
         if not self._done(waiting, NEVER if shelf.held else now_ms):
             return []
         _, entry = shelf.take(key)
@@ -229,7 +231,7 @@ class WaitingRoom:
             return False
         return now_ms >= waiting.since + self._rewards_ms or not any(lacking(m, self._config) for m in come)
 
-    def _give_up(self, partition: int, shelf: Shelf, key: bytes) -> Remember:
+    def _give_up(self, partition: int, shelf: WaitingStore, key: bytes) -> Remember:
         """Forget a group that only rewards have come for."""
         waiting, entry = shelf.take(key)
         self._counts["reward:unclaimed"] += len(waiting.members)
@@ -239,13 +241,13 @@ class WaitingRoom:
         self._counts[f"reward:{count}"] += 1
         return [Resolve(event.partition, event.offset, cause, "rewards")]
 
-    def _shelf(self, partition: int) -> Shelf:
+    def _shelf(self, partition: int) -> WaitingStore:
         if partition not in self._shelves:
             self._shelves[partition] = self._new_shelf()
         return self._shelves[partition]
 
-    def _new_shelf(self) -> Shelf:
-        return Shelf(self._members_ms, self._rewards_ms)
+    def _new_shelf(self) -> WaitingStore:
+        return WaitingStore(self._members_ms, self._rewards_ms)
 
 
 def check_reward(reward: Reward, key: bytes | None) -> None:

@@ -34,7 +34,7 @@ from rft.training.plan import Plan, Update, make_plan
 from rft.training.scores import Forward, Models, Sampling, Scores, mismatched
 from rft.training.values import ValueHead, checksum, value_loss
 
-__all__ = ["Forward", "Lesson", "Models", "Objective", "Update"]
+__all__ = ["Forward", "Models", "Objective", "StepLoss", "Update"]
 
 
 class Objective:
@@ -90,7 +90,7 @@ class Objective:
         """Folder of the model for ``Models.teacher``, if one must be there."""
         return self.algorithm.teacher
 
-    def begin(self, number: int, batch: StepBatch, *, version: int | None, device: torch.device) -> Lesson:
+    def begin(self, number: int, batch: StepBatch, *, version: int | None, device: torch.device) -> StepLoss:
         """What step ``number`` (from 1) teaches.
 
         Args:
@@ -98,10 +98,10 @@ class Objective:
                 version must have nearly the sampler's log-probabilities (``logprob_gap_*``).
             device: where the models' logits will be.
         """
-        return Lesson(self, number, batch, version, device)
+        return StepLoss(self, number, batch, version, device)
 
 
-class Lesson:
+class StepLoss:
     """One step's part of the objective. All ranks make the same one; each computes its share of the micro-batches."""
 
     def __init__(

@@ -136,7 +136,7 @@ def holds_adapters(folder: Path | str) -> bool:
     return (Path(folder) / ADAPTER_FILE).is_file()
 
 
-def model_beneath(folder: Path | str) -> Path:
+def base_model_folder(folder: Path | str) -> Path:
     """The folder of the model beneath the adapters in ``folder``; that itself when it holds a model.
 
     Raises PolicyError when the model beneath is not there.

@@ -37,7 +37,7 @@ def companion_files(folder: Path) -> dict[str, bytes]:
             for path in sorted(folder.iterdir())
             if path.is_file()
             and path.suffix not in _WEIGHT_SUFFIXES
-            # Beside merged weights it would have transformers look for an adapter.
+            # With merged weights beside it, it would have transformers look for an adapter.
             and path.name != ADAPTER_CONFIG
             and not path.name.endswith(".index.json")
             and path.stat().st_size <= MAX_COMPANION_BYTES

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rft.errors import WeightsError
-from rft.weights.groups import Deadline, Group, Kept, broadcast, connect
+from rft.weights.communicator import Communicator, CommunicatorCache, Deadline, broadcast, connect
 from rft.weights.manifest import Manifest, TensorSpec, checksum
 from rft.weights.reception import Reception, Verify
 from rft.weights.rendezvous import Go, Meeting, reach, transfer_prefix
@@ -24,7 +24,7 @@ class Receiver:
     """Takes versions, one after the other. Keeps its communicator while the same members go on."""
 
     def __init__(self) -> None:
-        self._kept = Kept()
+        self._kept = CommunicatorCache()
         self._store: tuple[str, dist.TCPStore] | None = None
         """The trainer's store, with its address; a restarted trainer has another."""
 
@@ -73,7 +73,9 @@ class Receiver:
         """Break off what ``receive`` does, from any thread; it raises WeightsError. Leaves the group."""
         self._kept.abort()
 
-    def _join(self, turn: object, word: Go, store: dist.Store, reception: Reception, deadline: Deadline) -> Group:
+    def _join(
+        self, turn: object, word: Go, store: dist.Store, reception: Reception, deadline: Deadline
+    ) -> Communicator:
         held = self._kept.group
         if held is not None and held.name == word.group:
             return held
@@ -102,7 +104,7 @@ class _Intake:
         self._hash = hashlib.sha256(manifest.header) if verify == "sha256" else None
         self._mismatch = ""
 
-    def run(self, group: Group, deadline: Deadline, stall_s: float) -> Iterator[tuple[str, Tensor]]:
+    def run(self, group: Communicator, deadline: Deadline, stall_s: float) -> Iterator[tuple[str, Tensor]]:
         if self._staged:
             data = torch.empty(self._manifest.data_bytes, dtype=torch.uint8, device=self._device)
             parts = (data[start:end] for start, end in self._manifest.buckets)
@@ -114,7 +116,7 @@ class _Intake:
         yield from self._streamed(group, deadline, stall_s)
         self._judge()
 
-    def _streamed(self, group: Group, deadline: Deadline, stall_s: float) -> Iterator[tuple[str, Tensor]]:
+    def _streamed(self, group: Communicator, deadline: Deadline, stall_s: float) -> Iterator[tuple[str, Tensor]]:
         waiting = list(reversed(self._manifest.tensors))
         held, begin = torch.empty(0, dtype=torch.uint8, device=self._device), 0
         for index, (start, end) in enumerate(self._manifest.buckets):

@@ -20,7 +20,7 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from rft.errors import WeightsError
-from rft.weights.groups import one_line
+from rft.weights.communicator import one_line
 
 LOOK_EVERY_S = 0.002
 CONNECT_S = 5.0

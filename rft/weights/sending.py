@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rft.errors import WeightsError
-from rft.weights.groups import Deadline, Group, Kept, broadcast, connect
+from rft.weights.communicator import Communicator, CommunicatorCache, Deadline, broadcast, connect
 from rft.weights.manifest import Manifest
 from rft.weights.rendezvous import Go, Meeting, Rendezvous, transfer_prefix
 
@@ -49,7 +49,7 @@ class Sender:
         """Open the rendezvous on ``bind``. Raises WeightsError."""
         self._bind, self.backend = bind, backend
         self._rendezvous = Rendezvous(bind, port)
-        self._kept = Kept()
+        self._kept = CommunicatorCache()
         self._members: tuple[str, ...] = ()
 
     @property
@@ -126,7 +126,7 @@ class Sender:
         bucket_bytes: int,
         deadline: Deadline,
         stall_s: float,
-    ) -> Group:
+    ) -> Communicator:
         self._kept.drop(turn)
         group = connect(
             name,

@@ -86,8 +86,8 @@ class Outcome:
                 if result.recovery_s is not None:
                     row.recoveries.append(result.recovery_s)
         for scenario, finding in self.findings:
-            culprit = blamed(finding, [r for r in self.results if r.scenario == scenario])
-            for row in (by_kind[culprit.kind] if culprit else Row(""), total):
+            find_invalid_field = blamed(finding, [r for r in self.results if r.scenario == scenario])
+            for row in (by_kind[find_invalid_field.kind] if find_invalid_field else Row(""), total):
                 row.lost += finding.kind == "lost"
                 row.twice += finding.kind == "twice"
         return [row for row in by_kind.values() if row.injected] + [total]

@@ -12,7 +12,7 @@ from chaos.node import ProxiedNode
 from producers.explorer.feed import TaskFeed
 from rft.errors import BrokerError
 from rft.log.events import EventReader, EventWriter
-from rft.log.patience import Patience
+from rft.log.patience import OutageTolerance
 from rft.log.topics import ensure_topics
 from schemas.events import Task
 
@@ -102,7 +102,7 @@ def test_closing_a_writer_whose_broker_is_silent_hides_no_other_error(node, conf
 
 
 def test_patience_ends_and_is_not_for_what_waiting_cannot_cure():
-    patience = Patience("cannot read", limit_s=0.5)
+    patience = OutageTolerance("cannot read", limit_s=0.5)
     began = time.monotonic()
 
     def bear() -> None:

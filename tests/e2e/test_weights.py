@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.timeout(900)]
 DEADLINE_S = 6.0
 SLACK_S = 2.0
 """How late a thread may see that a deadline has passed, on a busy machine."""
-PATIENCE_S = 300
+OUTAGE_LIMIT_S = 300
 """For each thing that is waited for: only a run that stands still is to fail."""
 UPDATES = int(os.environ.get("RFT_TEST_UPDATES", "100"))
 
@@ -52,7 +52,7 @@ def newest_held(folder: Path, alive: set[int]) -> set[int]:
 
 
 def reach(run: Pipeline, progress: Steps, step: int) -> None:
-    run.wait_until(lambda: progress.reached(step), PATIENCE_S, f"step {step}")
+    run.wait_until(lambda: progress.reached(step), OUTAGE_LIMIT_S, f"step {step}")
 
 
 def test_updates_go_on_while_explorers_die_hang_and_join_and_kafka_restarts(
@@ -80,17 +80,17 @@ def test_updates_go_on_while_explorers_die_hang_and_join_and_kafka_restarts(
         )
     )  # fmt: skip
     resolved = run.config.run.path / "config.resolved.toml"
-    run.wait_until(resolved.exists, PATIENCE_S, "resolved configuration")
+    run.wait_until(resolved.exists, OUTAGE_LIMIT_S, "resolved configuration")
     run.config = load_config(resolved)
     progress, late = Steps(run), None
     try:
         reach(run, progress, UPDATES // 20)
         (folder / "kill").touch()
-        run.wait_until(lambda: victim(folder, "kill") is not None, PATIENCE_S, "a death in a transfer")
+        run.wait_until(lambda: victim(folder, "kill") is not None, OUTAGE_LIMIT_S, "a death in a transfer")
         reach(run, progress, progress.latest + 5)
 
         (folder / "stop").touch()
-        run.wait_until(lambda: victim(folder, "stop") is not None, PATIENCE_S, "a stop in a transfer")
+        run.wait_until(lambda: victim(folder, "stop") is not None, OUTAGE_LIMIT_S, "a stop in a transfer")
         late = subprocess.Popen([sys.executable, "-P", "-m", "infra.cli", "explorer", str(resolved)])
         began, during = time.monotonic(), progress.latest
         reach(run, progress, during + 3)
@@ -100,14 +100,14 @@ def test_updates_go_on_while_explorers_die_hang_and_join_and_kafka_restarts(
         # Nothing is trained now, so no epoch will come: only a folder, written when somebody is behind, can help.
         alive = {late.pid, *(process.pid for process in run.role("explorer"))}
         assert len(alive) == 4
-        run.wait_until(lambda: len(newest_held(folder, alive)) == 1, PATIENCE_S, "one version in all explorers")
+        run.wait_until(lambda: len(newest_held(folder, alive)) == 1, OUTAGE_LIMIT_S, "one version in all explorers")
         (folder / "hold").unlink()
 
         reach(run, progress, progress.latest + 3)
         (broker,) = [p for p in psutil.Process(run.process.pid).children(recursive=True) if p.name() == "java"]
         broker.kill()
         reach(run, progress, progress.latest + 3)
-        assert run.wait(PATIENCE_S) == 0, run.tail()
+        assert run.wait(OUTAGE_LIMIT_S) == 0, run.tail()
     finally:
         progress.close()
         if late is not None:

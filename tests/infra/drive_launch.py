@@ -8,9 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-from infra.launcher.fleet import Command
 from infra.launcher.folder import role_environment
 from infra.launcher.launch import launch
+from infra.launcher.role_processes import Command
 from rft.config import Config
 from rft.config_sources import load_config
 from rft.errors import RftError

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from infra.quiet import Sparingly
+from infra.log_rate_limit import RateLimitFilter
 from infra.roles import ROLES, lasting_error
 
 ROLE = """
@@ -100,11 +100,11 @@ def test_every_role_of_the_table_can_be_imported():
 
 
 def test_what_kafkas_clients_repeat_is_said_once_in_a_while_and_nothing_else_is_withheld(monkeypatch):
-    monkeypatch.setattr("infra.quiet.INTERVAL_S", 0.3)
+    monkeypatch.setattr("infra.log_rate_limit.INTERVAL_S", 0.3)
     said = io.StringIO()
     handler = logging.StreamHandler(said)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
-    handler.addFilter(Sparingly("kafka", "aiokafka"))
+    handler.addFilter(RateLimitFilter("kafka", "aiokafka"))
     noisy, ours = logging.getLogger("kafka.a_test"), logging.getLogger("rft.a_test")
     for logger in (noisy, ours):
         logger.addHandler(handler)

@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.conductor.core import Conductor, EvalOrder, Order, Seen, TrainOrder
+from producers.conductor.core import Conductor, EvalTaskRequest, Order, Seen, TrainTaskRequest
 from producers.conductor.evaluation import EvaluationPlan
 from producers.conductor.pacing import Pace
 from rft.config import MAIN_SET, Config
@@ -21,7 +21,7 @@ SAMPLES = {MAIN_SET: 1, "hard-1": 3}
 
 
 def task(order: Order) -> Task:
-    if isinstance(order, TrainOrder):
+    if isinstance(order, TrainTaskRequest):
         split, group_id, min_version = "train", f"train-{order.number:08d}", order.min_version
         samples = 1
     else:
@@ -180,20 +180,20 @@ def test_nothing_is_issued_before_there_are_weights() -> None:
     conductor, orders = caught_up(EvaluationPlan(2, 0, 0))
     assert orders == []
     assert conductor.step(weights(0, 0, model="someone-else")) == []
-    assert conductor.step(weights(0, 0)) == [EvalOrder(0, 0), EvalOrder(0, 1)]
+    assert conductor.step(weights(0, 0)) == [EvalTaskRequest(0, 0), EvalTaskRequest(0, 1)]
 
 
 def test_training_waits_for_the_evaluation_before_it() -> None:
     conductor, evals = caught_up(EvaluationPlan(2, 0, 0), weights(0, 0))
     assert conductor.step(result(task(evals[0]), 1.0)) == []
-    assert conductor.step(result(task(evals[1]), 0.9, verdict="filtered")) == [TrainOrder(0, 0)]
+    assert conductor.step(result(task(evals[1]), 0.9, verdict="filtered")) == [TrainTaskRequest(0, 0)]
     assert [(news.version, news.tasks, news.reward) for news in conductor.news()] == [(0, 2, 0.5)]
     assert conductor.news() == []
 
 
 def test_without_evaluation_the_final_weights_end_the_run() -> None:
     conductor, orders = caught_up(EvaluationPlan(0, 0, 1), weights(0, 0))
-    assert orders == [TrainOrder(0, 0)]
+    assert orders == [TrainTaskRequest(0, 0)]
     conductor.step(weights(1, 1))
     assert not conductor.done
     conductor.step(weights(2, 2, final=True))
@@ -204,35 +204,35 @@ def test_evaluations_in_between_do_not_hold_up_training() -> None:
     pace = Pace(steps=9, groups_per_step=1, sync_interval=1, max_staleness=0)
     conductor, _ = caught_up(EvaluationPlan(3, 1, 2), weights(0, 0), pace=pace)
     for number in range(3):
-        conductor.step(result(task(EvalOrder(0, number))))
+        conductor.step(result(task(EvalTaskRequest(0, number))))
     conductor.step(step_event(1, 0, 1, [0]))
     assert conductor.step(weights(1, 1)) == []
-    assert conductor.step(step_event(2, 1, 2, [1])) == [TrainOrder(2, 2)]
-    assert conductor.step(weights(2, 2)) == [EvalOrder(2, 0)]
+    assert conductor.step(step_event(2, 1, 2, [1])) == [TrainTaskRequest(2, 2)]
+    assert conductor.step(weights(2, 2)) == [EvalTaskRequest(2, 0)]
     assert conductor.step(weights(2, 2)) == []
-    assert conductor.step(step_event(3, 2, 3, [2])) == [TrainOrder(3, 3)]
+    assert conductor.step(step_event(3, 2, 3, [2])) == [TrainTaskRequest(3, 3)]
 
 
 def test_each_set_is_evaluated_at_its_own_pace_and_complete_with_its_last_answer() -> None:
     plans = {MAIN_SET: EvaluationPlan(1, 1, 0), "hard-1": EvaluationPlan(1, 1, 1)}
     conductor = Conductor(Pace(9, 1, 1, 0), plans, MODEL)
     conductor.step(weights(0, 0))
-    assert conductor.caught_up() == [EvalOrder(0, 0), EvalOrder(0, 0, "hard-1")]
-    conductor.step(result(task(EvalOrder(0, 0))))
-    hard = task(EvalOrder(0, 0, "hard-1"))
+    assert conductor.caught_up() == [EvalTaskRequest(0, 0), EvalTaskRequest(0, 0, "hard-1")]
+    conductor.step(result(task(EvalTaskRequest(0, 0))))
+    hard = task(EvalTaskRequest(0, 0, "hard-1"))
     for sample, reward in ((0, 1.0), (0, 1.0), (1, 0.5)):
         assert conductor.step(result(hard, reward, sample=sample)) == []
     assert not conductor.training
-    assert conductor.step(result(hard, 0.0, sample=2)) == [TrainOrder(0, 0)]
+    assert conductor.step(result(hard, 0.0, sample=2)) == [TrainTaskRequest(0, 0)]
     assert [(news.set_name, news.reward) for news in conductor.news()] == [(MAIN_SET, 1.0), ("hard-1", 0.5)]
     conductor.step(step_event(1, 0, 1, [0]))
-    assert conductor.step(weights(1, 1)) == [EvalOrder(1, 0, "hard-1")]
+    assert conductor.step(weights(1, 1)) == [EvalTaskRequest(1, 0, "hard-1")]
 
 
 def test_a_longer_run_goes_on_where_a_finished_one_ended() -> None:
-    log = [weights(0, 0), task(TrainOrder(0, 0)), step_event(1, 0, 1, [0]), weights(1, 1, final=True)]
+    log = [weights(0, 0), task(TrainTaskRequest(0, 0)), step_event(1, 0, 1, [0]), weights(1, 1, final=True)]
     conductor, orders = caught_up(EvaluationPlan(0, 0, 0), *log)
-    assert orders == [TrainOrder(1, 1)]
+    assert orders == [TrainTaskRequest(1, 1)]
     assert not conductor.done
 
 
@@ -290,7 +290,7 @@ def test_exploring_ends_when_the_tasks_of_all_steps_are_scored_and_asks_for_the_
 def test_only_evaluating_issues_held_out_tasks_and_nothing_else() -> None:
     core, _ = conductor("eval")
     orders = core.step(weights(0, 0, final=True))
-    assert [type(order) for order in orders] == [EvalOrder, EvalOrder]
+    assert [type(order) for order in orders] == [EvalTaskRequest, EvalTaskRequest]
     for order in orders:
         assert not core.done
         assert core.step(result(task(order))) == []

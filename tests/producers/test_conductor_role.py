@@ -105,7 +105,7 @@ def test_a_run_in_which_nothing_can_be_trained_ends_with_the_cause(role_config: 
         with RoleProcess("conductor", config) as conductor:
             assert conductor.process.wait(30) == 1
             last = conductor.log_path.read_text().splitlines()[-1]
-    assert "BarrenRunError: 6 groups in a row were retired without one gradient step" in last
+    assert "StarvationError: 6 groups in a row were retired without one gradient step" in last
     assert "6 filtered as rollout_failed" in last
     assert why in last
 

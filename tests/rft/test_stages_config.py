@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.cli import main
-from infra.launcher.crew import crew
+from infra.launcher.role_set import crew
 from infra.launcher.staging import one_stage
 from rft.config import Config
 from rft.config_sources import load_config

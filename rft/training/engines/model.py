@@ -73,7 +73,7 @@ class TrainedModel:
         return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
 
     def set_reference(self, folder: Path) -> str:
-        """The model that reference logits come from; its sha256. Beneath adapters the reference is there already."""
+        """The model that reference logits come from; its sha256. With adapters, the base model is the reference."""
         if self.base_digest is not None:
             return self.base_digest
         self._reference = self._frozen(folder)

@@ -26,11 +26,11 @@ from rft.config import Config, TrainerConfig
 from rft.errors import PolicyError
 from rft.training.batch import MicroBatch, StepBatch, micro_batches, pieces, shares
 from rft.training.engines.adapters import adapter_parameters
-from rft.training.engines.beside import Beside
 from rft.training.engines.channel import Channel
 from rft.training.engines.model import TrainedModel, prepare_torch
 from rft.training.engines.partitions import buckets, put_state, put_weight, shape_of
 from rft.training.engines.torch_engine import learning_rate_of, step_metrics
+from rft.training.engines.value_head_optimizer import ValueHeadOptimizer
 from rft.training.objective import Models, Objective
 
 _STATES = ("exp_avg", "exp_avg_sq")
@@ -61,7 +61,7 @@ class Shard:
         if self.objective.teacher is not None:
             self.policy.set_teacher(Path(self.objective.teacher))
         self.objective.attach(self.policy.module)
-        self._beside = Beside(self.objective, config.trainer)
+        self._beside = ValueHeadOptimizer(self.objective, config.trainer)
         self._bfloat16 = config.trainer.dtype == "bfloat16"
         whole = self._whole_weights() if self._bfloat16 else {}
         deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo")

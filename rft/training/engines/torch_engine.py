@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from rft.config import Config
 from rft.training.batch import MicroBatch, StepBatch, micro_batches
-from rft.training.engines.beside import Beside, optimizer_state, restore_optimizer_state
 from rft.training.engines.model import TrainedModel, prepare_torch
-from rft.training.objective import Lesson, Models, Objective
+from rft.training.engines.value_head_optimizer import ValueHeadOptimizer, optimizer_state, restore_optimizer_state
+from rft.training.objective import Models, Objective, StepLoss
 from rft.weights.file import WeightsFile
 
 
@@ -47,7 +47,7 @@ class TorchEngine:
             weight_decay=self.config.weight_decay,
             fused=True,
         )
-        self._beside = Beside(self.objective, self.config)
+        self._beside = ValueHeadOptimizer(self.objective, self.config)
 
     def set_reference(self, folder: Path) -> str:
         """See :class:`rft.training.engines.base.Engine`."""
@@ -123,7 +123,7 @@ def learning_rate_of(number: int, highest: float, warmup_steps: int) -> float:
     return highest * min(1.0, number / max(warmup_steps, 1))
 
 
-def step_metrics(lesson: Lesson, norms: list[float], learning_rate: float, step_s: float) -> dict[str, float]:
+def step_metrics(lesson: StepLoss, norms: list[float], learning_rate: float, step_s: float) -> dict[str, float]:
     """Metrics of a step whose updates had gradients of these ``norms``; what is not finite is left out."""
     finite = [norm for norm in norms if np.isfinite(norm)]
     metrics = lesson.metrics() | {

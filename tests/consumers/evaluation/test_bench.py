@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from consumers.evaluation.asking import HeldOut
+from consumers.evaluation.generation import HeldOut
 from consumers.evaluation.models import find_models
 from infra.cli import app
 from rft.config import Config

@@ -7,9 +7,9 @@ import time
 from kafka import KafkaProducer
 from processor_worker import committed, experience, read_until, wait_for
 
+from rft.log.dead_letter_actions import read_book, retry
 from rft.log.dead_letters import dead_letter_headers
 from rft.log.events import EventReader, EventWriter
-from rft.log.letter_desk import read_book, retry
 from rft.log.live_view import LiveView
 from rft.log.topics import topic_name
 from schemas.codec import encode

@@ -36,7 +36,7 @@ transport.PromptTransport.Consumer = Consumer
 """What a fetch brings first is thrown away as in a rebalance, and reading goes on half a second later."""
 
 WATCHED_CLOSELY = """
-from consumers.processors import gaps, role
+from consumers.processors import missed_events, role
 gaps.STALL_S = 2.0
 role.SUMMARY_S = 0.5
 """

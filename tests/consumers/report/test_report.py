@@ -13,8 +13,8 @@ from consumers.report.page import render
 from consumers.report.reducer import ORDER, Story, StoryTeller
 from consumers.report.summary import samples, summarize
 from rft.config import Config
+from rft.log.dead_letter_index import resolution_headers
 from rft.log.events import Event, EventWriter
-from rft.log.letters import resolution_headers
 from schemas.events import WeightVersion
 
 CONFIG = Config.model_validate({"eval": {"tasks": 2}})

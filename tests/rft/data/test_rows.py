@@ -17,7 +17,7 @@ from rft.policy.loading import load_tokenizer
 from rft.rewards.scorer import make_scorer
 from rft.stream.actions import Publish, Received
 from rft.stream.pipeline import Pipeline, Rules
-from rft.stream.prioritise import make_prioritiser
+from rft.stream.prioritize import make_prioritizer
 from rft.stream.validate import validate
 from schemas.codec import encode
 from schemas.events import Experience, Task
@@ -139,7 +139,7 @@ def test_processors_pass_demonstrations_and_pairs_whatever_they_ask_of_rollouts(
     """Groups of one, equal rewards, external rewards: only rollouts are held to these."""
     for external in ({}, {"required": ["human"]}):
         rules = ProcessorConfig.model_validate({"min_group_size": 4, "drop_uniform_groups": True, "external": external})
-        pipeline = Pipeline(Rules(rules, make_scorer(rules.rewards), make_prioritiser("fifo"), 1 << 20))
+        pipeline = Pipeline(Rules(rules, make_scorer(rules.rewards), make_prioritizer("fifo"), 1 << 20))
         demo = made(folder, {"prompt": "p", "response": "x"})
         pair = made(folder, {"prompt": "p", "chosen": "x", "rejected": "y"}, kind="preferences")
         released = []

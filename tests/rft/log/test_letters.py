@@ -5,10 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rft.log.dead_letters import dead_letter_headers, earlier_failure
-from rft.log.events import Event
-from rft.log.letters import (
-    LetterBook,
+from rft.log.dead_letter_index import (
+    DeadLetterIndex,
     Selection,
     parse_place,
     read_letter,
@@ -16,6 +14,8 @@ from rft.log.letters import (
     resolution_headers,
     retry_headers,
 )
+from rft.log.dead_letters import dead_letter_headers, earlier_failure
+from rft.log.events import Event
 
 FIRST_MS = 1_700_000_000_000
 
@@ -86,7 +86,7 @@ def test_through_any_number_of_failures_headers_stay_as_they_were_and_the_first_
 
 
 def test_a_letter_is_open_until_an_event_closes_it():
-    book = LetterBook()
+    book = DeadLetterIndex()
     book.feed_all([letter_event((0, 0)), letter_event((0, 1)), letter_event((1, 0))])
     assert [letter.name for letter in book.open()] == ["0:0", "0:1", "1:0"]
     book.feed_all([marker((0, 1), "retried", 2), marker((1, 0), "discarded", 1), marker((7, 7), "discarded", 2)])
@@ -111,7 +111,7 @@ def test_filters_choose_by_stage_error_topic_time_and_place():
     ]
 
     def chosen(**filters: object) -> list[str]:
-        book = LetterBook(Selection(**filters))  # type: ignore[arg-type]
+        book = DeadLetterIndex(Selection(**filters))  # type: ignore[arg-type]
         book.feed_all(events)
         return [letter.name for letter in book.all()]
 

@@ -10,13 +10,13 @@ from stream_experiences import MAX_BYTES, score_exactly
 
 from rft.config import ProcessorConfig
 from rft.stream.pipeline import Pipeline, Rules
-from rft.stream.prioritise import make_prioritiser
+from rft.stream.prioritize import make_prioritizer
 
 
 @pytest.fixture
 def make_pipeline() -> Callable[..., Pipeline]:
     def make(**settings: Any) -> Pipeline:
         config = ProcessorConfig.model_validate(settings)
-        return Pipeline(Rules(config, score_exactly, make_prioritiser(config.priority), MAX_BYTES))
+        return Pipeline(Rules(config, score_exactly, make_prioritizer(config.priority), MAX_BYTES))
 
     return make

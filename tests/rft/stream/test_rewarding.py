@@ -11,9 +11,9 @@ from stream_experiences import MAX_BYTES, failed_experience, make_experience, re
 
 from rft.config import ExternalRewardsConfig, ProcessorConfig
 from rft.stream.actions import Action, DeadLetter, Publish, Received, Release, Remember, Resolve
+from rft.stream.deadline_queue import DeadlineQueue
 from rft.stream.pipeline import Pipeline, Rules
-from rft.stream.prioritise import fifo
-from rft.stream.wheel import Wheel
+from rft.stream.prioritize import fifo
 from schemas.codec import decode, encode
 from schemas.events import Reward, Waiting
 
@@ -368,7 +368,7 @@ def test_rewards_too_large_to_add_up_filter_their_member_and_nothing_breaks():
 
 @given(st.lists(st.integers(0, 10_000), max_size=50), st.lists(st.integers(0, 25_000), min_size=1, max_size=20))
 def test_nothing_is_due_early_nor_more_than_a_thousandth_late(times, looks):
-    wheel, out = Wheel(5_000), {}
+    wheel, out = DeadlineQueue(5_000), {}
     for n, due in enumerate(times):
         wheel.add(str(n).encode(), due)
     for now in sorted(looks):

@@ -7,7 +7,7 @@ from stream_experiences import make_experience
 
 from rft.errors import ConfigError, RewardError
 from rft.stream.dedupe import ReleasedGroups
-from rft.stream.prioritise import make_prioritiser, priority
+from rft.stream.prioritize import make_prioritizer, priority
 from rft.stream.score import score
 
 
@@ -46,4 +46,4 @@ def test_a_priority_function_that_fails_is_an_error_and_never_a_nan(wrong):
 
 def test_an_unknown_priority_function_is_named():
     with pytest.raises(ConfigError, match="lifo"):
-        make_prioritiser("lifo")
+        make_prioritizer("lifo")

@@ -11,7 +11,7 @@ from stream_experiences import MAX_BYTES, make_experience, received, score_exact
 from rft.config import ProcessorConfig
 from rft.stream.actions import Action, Publish, Received, Resolve
 from rft.stream.pipeline import Pipeline, Rules
-from rft.stream.prioritise import fifo
+from rft.stream.prioritize import fifo
 from schemas.codec import decode
 from schemas.events import Experience
 

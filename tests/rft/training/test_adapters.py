@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from rft.config import Config
 from rft.errors import PolicyError
-from rft.policy.adapted import Beneath
+from rft.policy.adapted import AdapterBase
 from rft.training.batch import StepBatch
 from rft.training.engines.torch_engine import TorchEngine
 from rft.training.sample import Wanted, read_sample
@@ -126,7 +126,7 @@ def test_versions_of_adapters_stand_for_the_very_model_that_merged_ones_hold(mod
     assert described == Adapter(3, 6, described.target_modules, base_digest(model))
     modules = {"down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"}
     assert {name.rsplit(".")[-1] for name in described.target_modules} == modules
-    whole = Beneath(model).whole(sent.tensors(), described)
+    whole = AdapterBase(model).whole(sent.tensors(), described)
     assert whole.keys() == merged.tensors().keys()
     assert all(torch.equal(tensor, whole[name]) for name, tensor in merged.tensors().items())
     assert sending.serialized().sha256 == sent.sha256 != merged.sha256

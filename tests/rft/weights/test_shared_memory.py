@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from rft.errors import WeightsError
 from rft.weights import shared_memory
-from rft.weights.groups import Group, broadcast, connect
+from rft.weights.communicator import Group, broadcast, connect
 
 BUCKET_BYTES = 1000
 

@@ -9,7 +9,7 @@ from typing import Any
 import fastavro
 
 
-def culprit(node: Any, named: Mapping[str, Any], value: Any, path: str = "") -> tuple[str, str] | None:
+def find_invalid_field(node: Any, named: Mapping[str, Any], value: Any, path: str = "") -> tuple[str, str] | None:
     """Path and fault of the first part of ``value`` that schema ``node`` cannot hold; None if it can hold all of it."""
     if isinstance(node, str) and node in named:
         node = named[node]
@@ -21,13 +21,13 @@ def culprit(node: Any, named: Mapping[str, Any], value: Any, path: str = "") -> 
             inner = f"{path}.{field['name']}" if path else field["name"]
             if field["name"] not in value:
                 return inner, "is missing"
-            found = culprit(field["type"], named, value[field["name"]], inner)
+            found = find_invalid_field(field["type"], named, value[field["name"]], inner)
             if found:
                 return found
         return None
     if kind == "array":
         for index, item in enumerate(value):
-            found = culprit(node["items"], named, item, f"{path}[{index}]")
+            found = find_invalid_field(node["items"], named, item, f"{path}[{index}]")
             if found:
                 return found
         return None
@@ -35,7 +35,7 @@ def culprit(node: Any, named: Mapping[str, Any], value: Any, path: str = "") -> 
         for key, item in value.items():
             if not isinstance(key, str):
                 return path, f"has the key {key!r}, must be a string"
-            found = culprit(node["values"], named, item, f"{path}[{key!r}]")
+            found = find_invalid_field(node["values"], named, item, f"{path}[{key!r}]")
             if found:
                 return found
         return None

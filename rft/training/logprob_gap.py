@@ -14,7 +14,7 @@ WARN_EVERY = 50
 logger = logging.getLogger(__name__)
 
 
-class GapWatch:
+class LogprobGapMonitor:
     """Watches ``logprob_gap_mean`` step by step."""
 
     def __init__(self, limit: float | None, then: Literal["warn", "stop"]) -> None:

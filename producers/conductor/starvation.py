@@ -13,7 +13,7 @@ NEWEST = 100
 """Experiences of each partition that are looked at."""
 
 
-def explain_barren_groups(config: Config, groups: int) -> str:
+def explain_starvation(config: Config, groups: int) -> str:
     """The message for the operator, from the end of ``ready``. Raises BrokerError if it cannot be read."""
     found: list[ScoredExperience] = []
     with EventReader(config, "conductor-barren", ["ready"]) as reader:

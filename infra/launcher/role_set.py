@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from infra.launcher.fleet import Command
 from infra.launcher.folder import role_environment
+from infra.launcher.role_processes import Command
 from infra.launcher.supervisor import Limits, OnSuccess, Role
 from rft.config import Config
 

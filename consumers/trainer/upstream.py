@@ -18,7 +18,7 @@ LOOK_EVERY_S = 1.0
 logger = logging.getLogger(__name__)
 
 
-class Source:
+class UpstreamTrainer:
     """Watches the trainer that ``trainer.follows`` names; without one the source never ends."""
 
     def __init__(self, config: Config) -> None:

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any
 
-from consumers.processors.asking import AGAIN_S, Questions, Where
+from consumers.processors.offset_queries import AGAIN_S, OffsetQueries, Where
 from rft.config import Config
 from rft.errors import BrokerError, MissingRangeError
-from rft.log.kept import SKIP, deleted, skip_or_raise
+from rft.log.retention import SKIP, deleted, skip_or_raise
 
 STALL_S = 30.0
 """Time in which an event that is on the log must come, if the processor has nothing else to do."""
@@ -21,7 +21,7 @@ STALL_S = 30.0
 AGAIN = "Nothing of them was committed: started again, the processor reads them"
 
 
-class GapWatch:
+class MissedEventDetector:
     """Compares what comes with what is on the log. In the event loop's thread.
 
     - At each assignment, at each gap between events and whenever asked: does the log begin after what is to come?
@@ -34,7 +34,7 @@ class GapWatch:
         """``fail`` gets the MissingRangeError or BrokerError that the worker has to end with."""
         self._config = config
         self._fail = fail
-        self._questions = Questions(config)
+        self._questions = OffsetQueries(config)
         self._next: dict[Where, int] = {}
         self._fresh: set[Where] = set()
         """Nothing has come of these since they were assigned."""

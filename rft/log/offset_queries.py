@@ -38,7 +38,7 @@ def ask_offsets(
             time.sleep(0.1)
 
 
-class EndOffsets:
+class OffsetReader:
     """Asks for the ends of partitions, with a connection of its own that it opens when first needed."""
 
     def __init__(self, config: Config, client_id: str) -> None:

@@ -26,14 +26,14 @@ IN_FLIGHT = SLOTS
 
 
 @dataclass
-class Group:
+class Communicator:
     """A communicator of the sender (rank 0) and its receivers (ranks 1 …)."""
 
     name: str
     """Unique; both sides keep a group by its name for as long as the same members go on."""
     group: Any
     store: Any
-    """Kept alive with the group."""
+    """CommunicatorCache alive with the group."""
 
     def abort(self) -> None:
         """Break every operation under way, from any thread. The group is of no use afterwards."""
@@ -51,7 +51,7 @@ def connect(
     bind: str,
     bucket_bytes: int,
     timeout_s: float,
-) -> Group:
+) -> Communicator:
     """Build the group ``name`` of ``size`` ranks; returns when all have come. ``bind``: own address, for gloo.
 
     Raises WeightsError when they have not within ``timeout_s``.
@@ -65,11 +65,11 @@ def connect(
             options._timeout = timeout
             options._threads = IN_FLIGHT
             options._devices = [gloo.create_device(hostname=bind)]
-            return Group(name, gloo(inner, rank, size, options), store)
+            return Communicator(name, gloo(inner, rank, size, options), store)
         if backend == "ipc":
             shared = SharedMemoryGroup(inner, rank, size, bucket_bytes=bucket_bytes, timeout=timeout)
-            return Group(name, shared, store)
-        return Group(name, _nccl(inner, rank, size, timeout), store)
+            return Communicator(name, shared, store)
+        return Communicator(name, _nccl(inner, rank, size, timeout), store)
     except (RuntimeError, ValueError) as error:
         raise WeightsError(f"the {backend} group of {size} could not be built: {one_line(error)}") from error
 
@@ -83,7 +83,7 @@ def _nccl(store: dist.Store, rank: int, size: int, timeout: timedelta) -> Any:
 
 
 def broadcast(
-    group: Group,
+    group: Communicator,
     buckets: Iterable[Tensor],
     *,
     remaining_s: Callable[[], float],
@@ -136,7 +136,7 @@ class Deadline:
         return max(self._at - time.monotonic(), 0.0)
 
 
-class Kept:
+class CommunicatorCache:
     """The communicator that is kept between transfers, and whose turn it is to use it.
 
     A transfer that was abandoned may still be stuck in a library's call; its turn is over, so nothing that it does
@@ -144,7 +144,7 @@ class Kept:
     """
 
     def __init__(self) -> None:
-        self.group: Group | None = None
+        self.group: Communicator | None = None
         self._turn: object | None = None
         self._lock = threading.Lock()
 
@@ -163,7 +163,7 @@ class Kept:
     def is_on(self, turn: object) -> bool:
         return self._turn is turn
 
-    def keep(self, turn: object, group: Group) -> None:
+    def keep(self, turn: object, group: Communicator) -> None:
         """``group`` is there. Raises WeightsError when the turn is over."""
         with self._lock:
             if self._turn is turn:

@@ -6,7 +6,7 @@ BUCKETS = 1000
 """Buckets in one time to live: a deadline is met at most a thousandth of it late, and never early."""
 
 
-class Wheel:
+class DeadlineQueue:
     """Keys by the time that they are due, in buckets of time."""
 
     def __init__(self, lifetime_ms: int) -> None:

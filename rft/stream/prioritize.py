@@ -10,7 +10,7 @@ import numpy as np
 from rft.errors import RewardError
 from rft.plugins import load
 
-Prioritiser = Callable[[Sequence[float]], float]
+Prioritizer = Callable[[Sequence[float]], float]
 """From the rewards of a group's usable members (at least one) to its priority."""
 
 
@@ -24,11 +24,11 @@ def reward_variance(rewards: Sequence[float]) -> float:
     return float(np.var(np.asarray(rewards, dtype=np.float64)))
 
 
-NAMED: dict[str, Prioritiser] = {"fifo": fifo, "reward_variance": reward_variance}
+NAMED: dict[str, Prioritizer] = {"fifo": fifo, "reward_variance": reward_variance}
 
 
-def make_prioritiser(name: str) -> Prioritiser:
-    """The prioritiser by its name in the configuration, or ``package.module:function``.
+def make_prioritizer(name: str) -> Prioritizer:
+    """The prioritizer by its name in the configuration, or ``package.module:function``.
 
     Raises:
         ConfigError: There is no such function.
@@ -36,16 +36,16 @@ def make_prioritiser(name: str) -> Prioritiser:
     return NAMED[name] if name in NAMED else load(name)
 
 
-def priority(rewards: Sequence[float], prioritiser: Prioritiser) -> float:
+def priority(rewards: Sequence[float], prioritizer: Prioritizer) -> float:
     """Priority of a group; 0 when no member is usable.
 
     Raises:
-        RewardError: A prioritiser of one's own raised or did not return a finite number.
+        RewardError: A prioritizer of one's own raised or did not return a finite number.
     """
     if not rewards:
         return 0.0
     try:
-        value = float(prioritiser(rewards))
+        value = float(prioritizer(rewards))
     except Exception as error:  # a function of the user's may raise anything
         raise RewardError(f"the priority function raised {type(error).__name__}: {error}") from error
     if not math.isfinite(value):

@@ -10,7 +10,7 @@ import time
 INTERVAL_S = 5.0
 
 
-class Sparingly(logging.Filter):
+class RateLimitFilter(logging.Filter):
     """Lets each kind of line of some packages pass every ``INTERVAL_S``, as a warning without traceback: the clients
     try again by themselves, and what that cannot cure they raise.
     """

@@ -14,7 +14,7 @@ from rft.config import TrainerConfig
 from rft.training.objective import Objective
 
 
-class Beside:
+class ValueHeadOptimizer:
     """The parameters of an objective and their AdamW; for most algorithms there are none, and nothing is done."""
 
     def __init__(self, objective: Objective, config: TrainerConfig) -> None:

@@ -1,4 +1,4 @@
-"""Questions to the broker about the partitions that a processor reads, answered in a thread of their own."""
+"""OffsetQueries to the broker about the partitions that a processor reads, answered in a thread of their own."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from kafka.errors import KafkaError
 from rft.config import Config
 from rft.errors import BrokerError
 from rft.log.clients import make_consumer
-from rft.log.ends import ask_offsets
-from rft.log.kept import first_event
+from rft.log.offset_queries import ask_offsets
+from rft.log.retention import first_event
 from rft.log.topics import topic_name
 from rft.stream.actions import Source
 
@@ -25,7 +25,7 @@ Where = tuple[Source, int]
 Answer = TypeVar("Answer")
 
 
-class Questions:
+class OffsetQueries:
     """Asks one question at a time and again until it is answered, over a connection that is made when first needed."""
 
     def __init__(self, config: Config) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from rft.config import Config
 from rft.errors import MissingRangeError
+from rft.log.dead_letter_index import DeadLetterIndex, Letter, Outcome, Selection, resolution_headers, retry_headers
 from rft.log.events import Event, EventWriter
-from rft.log.letters import Letter, LetterBook, Outcome, Selection, resolution_headers, retry_headers
 from rft.log.topics import ENTITIES, topic_name
 from rft.log.views import LogView
 
@@ -32,9 +32,9 @@ class Result:
     """Why letters, by name, are still open."""
 
 
-def read_book(view: LogView, selection: Selection | None = None) -> LetterBook:
+def read_book(view: LogView, selection: Selection | None = None) -> DeadLetterIndex:
     """The letters of a selection, as of now."""
-    book = LetterBook(selection or Selection())
+    book = DeadLetterIndex(selection or Selection())
     book.feed_all(view.read("dlq"))
     return book
 

@@ -77,7 +77,7 @@ class Selection:
 
 
 @dataclass(slots=True)
-class LetterBook:
+class DeadLetterIndex:
     """The letters of a selection and what became of them. Feed it ``dlq`` in the order of each partition."""
 
     selection: Selection = field(default_factory=Selection)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from producers.conductor.core import EvalOrder, Order, TrainOrder
+from producers.conductor.core import EvalTaskRequest, Order, TrainTaskRequest
 from rft.config import Config, EvalSet, RolloutConfig
 from rft.evaluation.ids import EvalGroup
 from rft.tasks.base import TaskItem
@@ -22,10 +22,10 @@ def task_of(order: Order, item: TaskItem, config: Config, now_ms: int) -> Task:
     """The task for ``order`` with the question of ``item``."""
     asked: RolloutConfig | EvalSet
     match order:
-        case TrainOrder(number, min_version):
+        case TrainTaskRequest(number, min_version):
             split, group_id = "train", f"train-{number:08d}"
             source, asked = config.tasks.source, config.rollout
-        case EvalOrder(version, number, set_name):
+        case EvalTaskRequest(version, number, set_name):
             split, group_id, min_version = "eval", EvalGroup(version, number, set_name).group_id, version
             asked = config.eval_sets[set_name]
             source = asked.source

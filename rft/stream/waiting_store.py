@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from rft.stream.wheel import Wheel
+from rft.stream.deadline_queue import DeadlineQueue
 from schemas.codec import decode, encode
 from schemas.events import Waiting
 
@@ -23,7 +23,7 @@ class Unsaved:
     """And of the rewards."""
 
 
-class Shelf:
+class WaitingStore:
     """Waiting groups by id. What was changed lies open until it is saved, the rest is packed: a hundred thousand
     experiences are 10 to 25 MB."""
 
@@ -33,7 +33,7 @@ class Shelf:
         self.unsaved: dict[bytes, Unsaved] = {}
         self.early: dict[bytes, None] = {}
         """Groups that only rewards have come for, oldest first."""
-        self.wheels = (Wheel(members_ms), Wheel(rewards_ms))
+        self.wheels = (DeadlineQueue(members_ms), DeadlineQueue(rewards_ms))
         self._times = (members_ms, rewards_ms)
         self.held = False
         """While True, no deadline counts: what came in time may not have been read yet."""

@@ -33,7 +33,7 @@ class Exit:
     error: str | None
 
 
-class Fleet:
+class RoleProcesses:
     """All role processes of a run. Each has its own session and dies with us, however we die."""
 
     def __init__(self, commands: Mapping[str, Command], logs: Path) -> None:
