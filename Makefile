@@ -1,20 +1,22 @@
-# The commands people use. Each makes its own virtual environment in .venv when there is none.
+# The commands that people use. Each one first makes a virtual environment in .venv if there is none.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VLLM_STAMP := $(VENV)/.vllm-installed
-# Most tests wait for brokers and processes, so three workers suit two cores. Those that drive whole pipelines or load
-# vLLM take both cores, so they come after the others, one at a time.
+# Most tests wait for brokers and processes, so three workers suit two cores. Tests that drive whole pipelines or load
+# vLLM need both cores, so they run after the others, one at a time.
 PYTEST_ARGS ?= -q -n 3 --dist worksteal
 HEAVY := e2e or chaos or vllm or deepspeed
-# Each kind of fault twice takes about eight minutes.
+# 28 faults are two of each kind. They take about eight minutes.
 N ?= 28
 SEED ?= 0
 CHAOS_ARGS ?=
+# Documents outside docs/, whose links are checked too.
+MARKDOWN := README.md CHANGELOG.md CONTRIBUTING.md $(wildcard examples/*/README.md)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vllm quickstart test chaos lint format clean
+.PHONY: help setup vllm quickstart test chaos lint docs format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,36 +32,42 @@ $(VLLM_STAMP): $(STAMP) requirements-vllm.txt tools/install_vllm.py
 	@$(BIN)/python tools/install_vllm.py
 	@touch $@
 
-setup: $(STAMP)  ## Make the virtual environment
+setup: $(STAMP)  ## Make the virtual environment and install Stream-RFT into it
 
-vllm: $(VLLM_STAMP)  ## Install vLLM for CPUs too (policy.engine = "vllm")
+vllm: $(VLLM_STAMP)  ## Install vLLM for CPUs as well (for policy.engine = "vllm")
 
-quickstart: $(STAMP)  ## Train a small model through a real log and write a report (a minute or two after the set-up)
-	@echo "==> Making a character-level Qwen3 of random weights, and words for it to imitate"
+quickstart: $(STAMP)  ## Train a small model through a real log and write a report (one or two minutes after setup)
+	@echo "==> Making a character-level Qwen3 with random weights, and words for it to imitate"
 	@$(BIN)/python examples/quickstart/make_data.py runs/quickstart-data
-	@echo "==> Running examples/quickstart/quickstart.toml: it imitates, then it is reinforced, through a log each time"
+	@echo "==> Running examples/quickstart/quickstart.toml: supervised imitation, then reinforcement, each through a log"
 	@$(BIN)/rft run examples/quickstart/quickstart.toml
 
-test: $(STAMP) $(VLLM_STAMP)  ## Run all tests (set KAFKA_HOME and REGISTRY_HOME to include those on Apache Kafka and a schema registry)
-	@echo "==> Running the tests (pytest's exit code 5 says that none of this kind was chosen)"
+test: $(STAMP) $(VLLM_STAMP)  ## Run all tests (KAFKA_HOME and REGISTRY_HOME add those on Apache Kafka and on a schema registry)
+	@echo "==> Running the tests (pytest's exit code 5 means that no test of this kind was selected)"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not ($(HEAVY))" || [ $$? -eq 5 ]
-	@echo "==> Running those that need the whole machine"
+	@echo "==> Running the tests that need the whole machine"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) -n 0 -m "$(HEAVY)" || [ $$? -eq 5 ]
 
 chaos: $(STAMP)  ## Inject N=28 faults (SEED=0) into pipelines on Apache Kafka and audit their logs; needs KAFKA_HOME
 	@echo "==> Injecting $(N) faults drawn from seed $(SEED); CHAOS_ARGS=--help lists further options"
 	@PYTHONPATH=tests $(BIN)/python -m chaos --faults $(N) --seed $(SEED) $(CHAOS_ARGS)
 
-lint: $(STAMP)  ## Check style and types
-	@echo "==> ruff check, ruff format --check, mypy"
+lint: $(STAMP) docs  ## Check style, types, files and the links of the documentation
+	@echo "==> ruff check, ruff format --check, mypy, tools/check_files.py"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python tools/check_files.py
 
-format: $(STAMP)  ## Format the code and mend what ruff can mend
+docs: $(STAMP)  ## Build the documentation site into site/; a broken link is an error
+	@echo "==> mkdocs build --strict, and the links of the files outside docs/"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@$(BIN)/python tools/docs_links.py $(MARKDOWN)
+
+format: $(STAMP)  ## Format the code and apply ruff's automatic fixes
 	@echo "==> ruff format, ruff check --fix"
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
 clean:  ## Remove the virtual environment and caches; runs/ stays
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,12 +1,12 @@
-"""What it saves, and what it costs, to send LoRA adapters instead of merged models.
+"""Compares sending LoRA adapters with sending merged models.
 
 python benchmarks/adapters.py [--rank 16] [--rounds 5] [--sequences 16] [--tokens 48]
 
-A Llama of 135 million random weights (SmolLM2-135M's shape) gets adapters on all linear layers. For merged versions
-and for adapters alone: the bytes of a version, how long the trainer makes it (snapshot with its sha256), how long
-vLLM takes to fetch and load it from its folder, for how much of that it does not generate, and tokens a second
-afterwards, in float32. Adapters in both ways that vLLM can use them: merged on arrival (the default on CPUs), and
-beside the model. Medians of the rounds, all in turns.
+A Llama of 135 million random weights (the shape of SmolLM2-135M) gets adapters on all linear layers. For merged
+versions and for adapters alone the script measures: the bytes of a version, the seconds in which the trainer makes it
+(snapshot with its sha256), the seconds in which vLLM fetches and loads it from its folder, for how many of these it
+does not generate, and tokens per second afterwards, in float32. vLLM uses adapters in two ways: merged on arrival (the
+default on CPUs), and kept separate from the model. Results are medians of the rounds; all ways take turns.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rft.config import Config
+from rft.lora.adapter import Adapter
+from rft.model_files.model_folder import companion_files
 from rft.policy.base import Sampling
 from rft.training.engines.torch_engine import TorchEngine
-from rft.weights.adapters import Adapter
-from rft.weights.checkpoint import companion_files, publish
+from rft.weights.transport import NewVersion
+from rft.weights.version_folders import write_version
 
 WAYS = {
     "merged model": ("model", None),
     "adapters, merged on arrival": ("adapters", True),
-    "adapters beside": ("adapters", False),
+    "adapters kept separate": ("adapters", False),
 }
 """``weights.content`` and ``policy.vllm.merge_adapters``"""
 VOCABULARY = 49152
@@ -64,16 +66,16 @@ def configuration(model: Path, content: str, merge: bool | None, rank: int) -> C
 
 
 class Side:
-    """A trainer's engine, and a vLLM engine that takes its versions."""
+    """A trainer's engine, and a vLLM engine that loads its versions."""
 
     def __init__(self, model: Path, root: Path, way: str, rank: int) -> None:
-        from rft.policy.opening import open_policy
+        from rft.policy import open_policy
 
         config = configuration(model, *WAYS[way], rank)
         self.root = root / way
         self.companions = companion_files(model)
         self.engine = TorchEngine(model, config)
-        # As if it had been trained.
+        # Random values, as if the adapters had been trained.
         for name, parameter in self.engine.model.named_parameters():
             if ".lora_B." in name:
                 torch.nn.init.normal_(parameter, std=0.02)
@@ -86,12 +88,10 @@ class Side:
         weights = self.engine.serialized()
         snapshot = time.perf_counter() - began
         companions = self.companions
-        if adapter := Adapter.of_metadata(weights.metadata):
-            companions = adapter.beside(companions)
-        event = publish(
-            weights.data, companions, self.root, model="m", version=self.version, step=0, final=False, keep=2,
-            digest=weights.sha256,
-        )  # fmt: skip
+        if adapter := Adapter.from_metadata(weights.metadata):
+            companions = adapter.companions(companions)
+        new = NewVersion("m", self.version, 0, weights)
+        event = write_version(new, companions, self.root, keep_versions=2)
         before = dict(self.policy.stats)
         self.policy.update_weights(self.root / event.uri, self.version)
         after = self.policy.stats

@@ -1,9 +1,10 @@
-"""Each algorithm trains the quickstart's policy for a short run: does it learn, and does it stay finite?
+"""Trains the quickstart's policy by each algorithm for a short run: does it learn, and does it stay finite?
 
-One process over the real engine. Samples come from where the algorithm is meant to learn from: the policy itself,
-weights some steps old, what the initial weights wrote (offline), an expert's answers, preferences, a better model.
-Prints the mean reward of held-out words before and after, drawn as the policy draws them in training (temperature 1)
-and greedily, and that of the samples of the first and of the last tenth of the steps; nothing is asserted.
+Everything runs in one process over the real engine. Each algorithm gets the samples that it is meant to learn from:
+those of the policy itself, of weights some steps old, of the initial weights (offline), an expert's answers,
+preferences, or those of a better model. The script prints the mean reward of held-out words before and after, sampled
+as in training (temperature 1) and greedily, and the mean reward of the samples in the first and the last tenth of the
+steps. It asserts nothing.
 
     python benchmarks/algorithms.py --steps 60
     python benchmarks/algorithms.py --only grpo,dpo
@@ -32,15 +33,15 @@ from rft.tasks.splits import open_sources
 HELD_OUT = 500
 TEACHER_STEPS = 150
 GENTLE = {"learning_rate": 1e-4}
-"""A quarter of the quickstart's: for four updates a step, and for losses without a clip near the initial weights."""
+"""A quarter of the quickstart's, for four updates a step and for losses without a clip around the initial weights."""
 SEVERAL = {"minibatches": 4, **GENTLE}
 REPLAYED = replayed(80)
-"""2,560 words, 4 answers each: with 640 words, of whose answers one in nine is right, much is learned by heart."""
+"""2,560 words with 4 answers each. One answer in nine is right; with 640 words much is learned by heart."""
 WEAK = {"loss_options": {"tau": 0.02}}
-"""At 0.1 most of what is gained is given back to the policy that sampled."""
+"""At 0.1 the pull towards the policy that sampled undoes most of the gain."""
 
 Run = tuple[str, Source, str, dict[str, Any], dict[str, Any]]
-"""Algorithm, source and its name, further fields of [algorithm] and of [trainer]."""
+"""Algorithm, source, the source's name, further fields of [algorithm] and of [trainer]."""
 
 RUNS: list[Run] = [
     ("grpo", online, "online", {}, {}),
@@ -64,7 +65,7 @@ RUNS: list[Run] = [
     ("rec", REPLAYED, "replayed", {}, {}),
     ("opmd", REPLAYED, "replayed", WEAK, {}),
     ("asymre", REPLAYED, "replayed", {}, {}),
-    # One sample in nine is good: the paper wants the two kinds' weights in proportion.
+    # One sample in nine is good. The paper asks for weights in proportion to how rare each kind is.
     ("kto", REPLAYED, "replayed", {"loss_options": {"beta": 0.5, "undesirable": 0.1}}, {}),
     ("sft", demonstrated, "demonstrations", {}, {}),
     ("dpo", preferred, "preferences", {"loss_options": {"beta": 0.5}}, GENTLE),
@@ -76,7 +77,7 @@ RUNS: list[Run] = [
 
 
 def quickstart(model: Path) -> Lab:
-    """The quickstart's policy, words and settings."""
+    """Return the lab with the quickstart's policy, words and settings."""
     config = reinforcement(model)
     tokenizer = load_tokenizer(model)
     sources = open_sources(config)
@@ -102,8 +103,8 @@ def quickstart(model: Path) -> Lab:
     )
 
 
-def teacher_of(lab: Lab, folder: Path, steps: int) -> Outcome:
-    """Imitate until a better model is there, and write it to ``folder``."""
+def train_teacher(lab: Lab, folder: Path, steps: int) -> Outcome:
+    """Train a better model by imitation and write it to ``folder``."""
     shutil.copytree(lab.model, folder)
     bigger = replace(lab, groups=64)
     return train(bigger, demonstrated, {"name": "sft"}, steps, save=folder / "model.safetensors")
@@ -114,7 +115,7 @@ def main(
     only: Annotated[str, typer.Option(help="Algorithms to run, comma-separated; all by default.")] = "",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
-    """Print what each algorithm comes to."""
+    """Print the result of each algorithm."""
     torch.set_num_threads(threads)
     chosen = [run for run in RUNS if not only or run[0] in only.split(",")]
     table = Table(title=f"quickstart's policy, {steps} steps each, {HELD_OUT} held-out words")
@@ -135,24 +136,24 @@ def main(
         model, teacher = Path(scratch) / "model", Path(scratch) / "teacher"
         lab = quickstart(quickstart_model(model))
         if any(name == "distill" for name, *_ in chosen):
-            made = teacher_of(lab, teacher, TEACHER_STEPS)
-            console.print(f"teacher: {TEACHER_STEPS} supervised steps, {made.greedy:.1%} of held-out words right")
+            outcome = train_teacher(lab, teacher, TEACHER_STEPS)
+            console.print(f"teacher: {TEACHER_STEPS} supervised steps, {outcome.greedy:.1%} of held-out words right")
         with Progress(console=console, transient=True) as progress:
             bar = progress.add_task("", total=len(chosen) * steps)
-            for name, source, said, algorithm, trainer in chosen:
+            for name, source, source_name, algorithm, trainer in chosen:
                 fields = {"name": name, **algorithm} | ({"teacher": str(teacher)} if name == "distill" else {})
                 label = name + "".join(f" {value}" for key, value in algorithm.items() if key == "correction")
-                progress.update(bar, description=f"{label}, {said}")
-                outcome = train(lab, source, fields, steps, trainer=trainer, told=lambda _: progress.advance(bar))
+                progress.update(bar, description=f"{label}, {source_name}")
+                outcome = train(lab, source, fields, steps, trainer=trainer, on_step=lambda _: progress.advance(bar))
                 cells = _cells(outcome)
-                table.add_row(label, said, *cells)
+                table.add_row(label, source_name, *cells)
                 if not console.is_terminal:
-                    console.print(label, said, *cells)
+                    console.print(label, source_name, *cells)
     console.print(table)
 
 
 def _cells(outcome: Outcome) -> list[str]:
-    # Twice the standard error of the difference of two means over the same words, at most.
+    # Upper bound: twice the standard error of the difference of two means over the same words.
     noise = 2 * (0.5 / HELD_OUT) ** 0.5
     gain = outcome.after - outcome.before
     learned = "yes" if gain > noise else "no" if gain < -noise else "within noise"

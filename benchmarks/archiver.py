@@ -1,4 +1,4 @@
-"""What the archiver costs while events come: its share of a core, CPU an event, memory, bytes on disk.
+"""Measures what the archiver costs while events arrive: CPU, memory, and bytes on disk.
 
 python benchmarks/archiver.py [--rate 1000] [--seconds 20] [--tokens 24] [--codec null]
 """
@@ -18,10 +18,10 @@ import psutil
 
 from infra.broker import open_broker
 from rft.config import Config
-from rft.config_sources import masked, to_toml
+from rft.config_toml import masked, to_toml
 from rft.log.archive import ArchiveStore
-from rft.log.events import EventWriter
 from rft.log.topics import ensure_topics, topic_name
+from rft.log.writer import EventWriter
 from schemas.events import Experience
 
 
@@ -68,12 +68,12 @@ def main() -> None:
         config = Config.model_validate(sections)
         try:
             ensure_topics(config)
-            following(config, folder, options, rng)
+            measure(config, folder, options, rng)
         finally:
             broker.stop()
 
 
-def following(config: Config, folder: Path, options: argparse.Namespace, rng: np.random.Generator) -> None:
+def measure(config: Config, folder: Path, options: argparse.Namespace, rng: np.random.Generator) -> None:
     events = [experience(number, options.tokens, rng) for number in range(options.rate)]
     archiver = start(config, folder)
     time.sleep(5)
@@ -99,7 +99,7 @@ def following(config: Config, folder: Path, options: argparse.Namespace, rng: np
     archived = sum(file.end - file.first for file in files)
     print(f"{options.tokens} tokens, codec {options.codec}, {sent / seconds:,.0f} events/s for {seconds:.0f} s")
     print(f"  idle       {idle:7.1%} of a core")
-    print(f"  following  {used / seconds:7.1%} of a core, {used / sent * 1e6:.0f} µs an event")
+    print(f"  archiving  {used / seconds:7.1%} of a core, {used / sent * 1e6:.0f} µs an event")
     print(f"  memory     {memory:7.0f} MiB")
     print(f"  archived   {archived:,} of {sent:,} events, {size / sent:,.0f} bytes each")
 

@@ -1,4 +1,4 @@
-"""CPU time to encode and decode a 1,024-token experience: the typed codec beside bare fastavro."""
+"""Measures the CPU time to encode and decode a 1,024-token experience, by the typed codec and by fastavro alone."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Tokens a second through the explorer with vLLM, beside vLLM's own offline `generate`; and how full its batch is.
+"""Compares the explorer with vLLM to vLLM's own offline `generate`: tokens per second, and how full the batch is.
 
 python benchmarks/explorers.py [--groups 32] [--tokens 64] [--rounds 9]      (needs `make vllm`)
 
-The explorer's rollout pool, policy and publishing are the real ones, on an embedded broker. Both sides generate the
-same number of tokens for the same prompts, on engines with the same settings, in turns; the model is random and never
-ends a sequence. The long tail: lengths are drawn from a log-normal distribution, one a group, and cut at 16 times the
-median.
+The explorer's rollout pool, policy and publishing are the real ones, on an embedded broker. Both sides take turns. They
+generate the same number of tokens for the same prompts, on engines with the same settings. The model is random and
+never ends a sequence. For the long tail, one length per group is drawn from a log-normal distribution and cut at 16
+times the median.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from infra.broker import open_broker
 from producers.explorer.backlog import Delivery
 from producers.explorer.pool import RolloutPool
 from rft.config import Config
-from rft.log.events import EventWriter
 from rft.log.topics import ensure_topics
-from rft.policy.vllm_policy import VllmPolicy
-from rft.workflows.base import resolve
+from rft.log.writer import EventWriter
+from rft.policy.vllm.policy import VllmPolicy
+from rft.workflows.base import find_workflow
 from schemas.events import Experience, Task
 
 ENGINE = {
@@ -41,10 +41,11 @@ ENGINE = {
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
-"""Of both engines; the policy leaves what is set as it is."""
+"""Environment of both engines. The policy keeps variables that are set."""
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz>"
 SAMPLES = 8
-WATCH_S = 0.02
+POLL_S = 0.02
+"""Seconds between two looks at how full the batch is."""
 
 
 def make_model(folder: Path, width: int, layers: int) -> None:
@@ -73,7 +74,7 @@ def tasks_of(lengths: list[int], rng: np.random.Generator) -> list[Task]:
 
 
 class Explorer:
-    """An explorer without a group of explorers: tasks are handed to it."""
+    """An explorer outside a consumer group. It is given its tasks directly."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -88,18 +89,18 @@ class Explorer:
         pool = RolloutPool(
             self.config.rollout,
             self.policy,
-            resolve("single_turn"),
+            find_workflow("single_turn"),
             source="benchmark",
             model="policy",
             publish=publish,
         )
-        pool.holds(0)
+        pool.set_version(0)
         pool.add(Delivery(0, task.number, task) for task in tasks)
         while pool.rollouts < len(tasks) * SAMPLES:
             if pool.error or pool.failed:
                 raise SystemExit(f"{pool.failed} rollouts failed: {pool.error}")
             self.full.append(self.policy.stats["running"] >= self.config.policy.max_batch)
-            await asyncio.sleep(WATCH_S)
+            await asyncio.sleep(POLL_S)
         self.writer.flush(30)
 
     def seconds(self, tasks: list[Task]) -> float:
@@ -114,7 +115,7 @@ class Explorer:
 
 
 class Offline:
-    """vLLM as its documentation uses it."""
+    """vLLM used as in its documentation."""
 
     def __init__(self, config: Config) -> None:
         from vllm import LLM
@@ -144,9 +145,9 @@ class Offline:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, default=32, help=f"prompts, each {SAMPLES} times (default: %(default)s)")
-    parser.add_argument("--tokens", type=int, default=64, help="of each rollout; median of the long tail")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens of each rollout; median of the long tail")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--batch", type=int, default=64, help="most sequences at once")
+    parser.add_argument("--batch", type=int, default=64, help="sequences generated at once")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Trains algorithms in one process over the real engine: no log, no roles, the samples handed over in memory."""
+"""Trains algorithms in one process over the real engine, without log and roles. Samples stay in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 
 from rft.config import Config
 from rft.policy.base import Generation, Sampling
-from rft.policy.generation import Request, RunningBatch
+from rft.policy.transformers.running_batch import Request, RunningBatch
 from rft.training.batch import StepBatch
 from rft.training.engines.torch_engine import TorchEngine
 from rft.training.sample import Payload
@@ -23,7 +23,7 @@ from rft.training.sample import Payload
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A prompt, and the answer that an expert would write, as token ids."""
+    """A prompt and an expert's answer, as token ids."""
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
@@ -31,7 +31,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A task and what was written after its prompt."""
+    """A task and an answer to it."""
 
     task: Task
     group: int
@@ -43,7 +43,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Lab:
-    """A model, its tasks, and what an answer is worth."""
+    """A model, its tasks, and the reward of an answer."""
 
     model: Path
     train: Sequence[Task]
@@ -61,7 +61,7 @@ class Lab:
     """Answers to each held-out task."""
 
     def engine(self, algorithm: dict[str, Any], trainer: dict[str, Any] | None = None) -> TorchEngine:
-        """A fresh engine with the initial weights."""
+        """Return a new engine with the initial weights."""
         config = Config(
             policy={"model": str(self.model)},
             rollout={"max_tokens": self.max_tokens, "samples": self.samples},
@@ -74,18 +74,18 @@ class Lab:
         return engine
 
     def tasks(self, step: int) -> list[Task]:
-        """The tasks of one step."""
+        """Return the tasks of one step."""
         start = step * self.groups
         return [self.train[(start + i) % len(self.train)] for i in range(self.groups)]
 
     @torch.inference_mode()
     def write(self, model: Any, tasks: Sequence[Task], samples: int, temperature: float, seed: int) -> list[Written]:
-        """``samples`` answers of ``model`` to each task, at ``temperature``."""
+        """Return ``samples`` answers of ``model`` to each task, sampled at ``temperature``."""
         sampling = Sampling(self.max_tokens, temperature)
         owners = [(task, group) for group, task in enumerate(tasks) for _ in range(samples)]
         requests = [
-            Request(task.prompt, sampling, np.random.default_rng([seed, place]))
-            for place, (task, _) in enumerate(owners)
+            Request(task.prompt, sampling, np.random.default_rng([seed, index]))
+            for index, (task, _) in enumerate(owners)
         ]
         batch = RunningBatch(model, self.end_tokens)
         batch.prefill(requests, 0)
@@ -97,24 +97,24 @@ class Lab:
         ]
 
     def measure(self, model: Any, temperature: float = 1.0) -> float:
-        """Mean reward of held-out tasks, by default drawn as in training; 0 is greedy."""
+        """Return the mean reward of held-out tasks, by default sampled as in training; temperature 0 is greedy."""
         draws = self.draws if temperature else 1
         written = self.write(model, self.held_out, draws, temperature, seed=1_000_003)
         return float(np.mean([one.reward for one in written]))
 
 
 Source = Callable[[Lab, Any], Iterator[list[Written]]]
-"""The samples of each step for a model in training."""
+"""Yields the samples of each step for a model in training."""
 
 
 def online(lab: Lab, model: Any) -> Iterator[list[Written]]:
-    """The policy's own, of the very weights."""
+    """Yield samples of the policy's current weights."""
     for step in count():
         yield lab.write(model, lab.tasks(step), lab.samples, 1.0, seed=step)
 
 
 def lagging(every: int) -> Source:
-    """Of weights up to ``every - 1`` steps old."""
+    """Return a source of samples from weights that are up to ``every - 1`` steps old."""
 
     def source(lab: Lab, model: Any) -> Iterator[list[Written]]:
         ahead: list[list[Written]] = []
@@ -127,7 +127,7 @@ def lagging(every: int) -> Source:
 
 
 def replayed(batches: int) -> Source:
-    """What the initial weights wrote, over and over: offline."""
+    """Return a source that repeats ``batches`` batches of the initial weights: offline data."""
 
     def source(lab: Lab, model: Any) -> Iterator[list[Written]]:
         initial = lab.engine({}).model
@@ -139,40 +139,44 @@ def replayed(batches: int) -> Source:
 
 
 def demonstrated(lab: Lab, model: Any) -> Iterator[list[Written]]:
-    """An expert's answers."""
+    """Yield an expert's answers."""
     for step in count():
-        yield [_shown(task, group) for group, task in enumerate(lab.tasks(step))]
+        yield [_demonstration(task, group) for group, task in enumerate(lab.tasks(step))]
 
 
 def preferred(lab: Lab, model: Any) -> Iterator[list[Written]]:
-    """An expert's answer before one of the initial weights', where that is worse."""
+    """Yield pairs of an expert's answer and a worse one of the initial weights."""
     initial = lab.engine({}).model
     for step in count():
         worse = lab.write(initial, lab.tasks(step), 1, 1.0, seed=step)
-        yield [one for w in worse if w.reward < 1 for one in (_preference(_shown(w.task, w.group)), _preference(w))]
+        yield [
+            one for w in worse if w.reward < 1 for one in (_preference(_demonstration(w.task, w.group)), _preference(w))
+        ]
 
 
 def mixed(lab: Lab, model: Any) -> Iterator[list[Written]]:
-    """The policy's own, and a quarter as many tasks with an expert's answer."""
+    """Yield the policy's own samples, and an expert's answers to a quarter as many tasks."""
     for step, own in enumerate(online(lab, model)):
         extra = lab.tasks(step + 7)[: max(lab.groups // 4, 1)]
-        yield own + [_shown(task, lab.groups + place) for place, task in enumerate(extra)]
+        yield own + [_demonstration(task, lab.groups + index) for index, task in enumerate(extra)]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a short run came to."""
+    """The result of a short run."""
 
     before: float
+    """Held-out reward at temperature 1, before training."""
     after: float
-    """Held-out reward at temperature 1."""
+    """Held-out reward at temperature 1, after training."""
     greedy: float
-    """Held-out reward after, greedily."""
+    """Held-out reward with greedy sampling, after training."""
     first: float
+    """Mean reward of the samples in the first tenth of the steps."""
     last: float
-    """Mean reward of the samples of the first and the last tenth of the steps."""
+    """Mean reward of the samples in the last tenth of the steps."""
     finite: bool
-    """No loss or gradient was other than a finite number."""
+    """All losses and gradients were finite."""
     step_ms: float
 
 
@@ -183,10 +187,15 @@ def train(
     steps: int,
     *,
     trainer: dict[str, Any] | None = None,
-    told: Callable[[int], None] = lambda step: None,
+    on_step: Callable[[int], None] = lambda step: None,
     save: Path | None = None,
 ) -> Outcome:
-    """Take ``steps`` steps of an algorithm and measure before and after. ``save`` keeps the weights as a file."""
+    """Take ``steps`` steps of an algorithm and measure before and after.
+
+    Args:
+        on_step: called with the number of each step that was taken.
+        save: file to write the trained weights to.
+    """
     engine = lab.engine(algorithm, trainer)
     before = lab.measure(engine.model)
     rewards, finite, seconds = [], True, 0.0
@@ -196,7 +205,7 @@ def train(
         seconds += time.perf_counter() - started
         finite = finite and metrics["skipped"] == 0 and math.isfinite(metrics.get("loss", math.nan))
         rewards.append(metrics["reward_mean"])
-        told(number)
+        on_step(number)
     if save is not None:
         save.write_bytes(engine.serialized().data)
     tenth = max(steps // 10, 1)
@@ -207,7 +216,7 @@ def train(
 
 
 def batch_of(written: Sequence[Written]) -> StepBatch:
-    """One step's batch."""
+    """Return the batch of one step."""
     groups = np.unique([one.group for one in written], return_inverse=True)[1].astype(np.int64)
     ones = np.ones(len(written))
     return StepBatch(
@@ -232,7 +241,7 @@ def _payload(one: Written) -> Payload:
     )
 
 
-def _shown(task: Task, group: int) -> Written:
+def _demonstration(task: Task, group: int) -> Written:
     return Written(task, group, task.answer, [0.0] * len(task.answer), 1.0, "demonstration")
 
 

@@ -1,4 +1,4 @@
-"""The quickstart's reinforcement as a run of its own, from the model that examples/quickstart/make_model.py makes."""
+"""Builds a run of the quickstart's last stage alone, from the model that examples/quickstart/make_model.py makes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import sys
 from pathlib import Path
 
 from rft.config import Config
-from rft.config_sources import load_config, masked, to_toml
+from rft.config_sources import load_config
+from rft.config_toml import masked, to_toml
 
 QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart"
 
 
 def quickstart_model(folder: Path) -> Path:
-    """Make it in ``folder``."""
+    """Make the quickstart's model in ``folder``."""
     subprocess.run([sys.executable, str(QUICKSTART / "make_model.py"), str(folder)], check=True)
     return folder
 
 
 def reinforcement(model: Path) -> Config:
-    """The quickstart's last stage, from ``model``."""
+    """Return the configuration of the quickstart's last stage, starting from ``model``."""
     config = load_config(QUICKSTART / "quickstart.toml")
     stage = config.of_stage(len(config.stages) - 1, str(model))
     return stage.model_copy(
@@ -28,7 +29,7 @@ def reinforcement(model: Path) -> Config:
 
 
 def write_reinforcement(folder: Path) -> Path:
-    """The same as a file in ``folder``, with its model beside it."""
+    """Write that configuration and its model into ``folder``."""
     file = folder / "quickstart.toml"
     file.write_text(to_toml(masked(reinforcement(quickstart_model(folder / "quickstart-model")))), encoding="utf-8")
     return file

@@ -1,7 +1,7 @@
-"""Memory of every role over a long run: is it flat?
+"""Measures the memory of every role over a long run: is it flat?
 
-Starts ``rft run``, samples the resident set of each role's process, ends the run after the time given and prints
-the figures minute by minute, with the growth from the first full minute to the last.
+Starts ``rft run``, samples the resident set of each role's process, and ends the run after the given time. Prints the
+values minute by minute, and the growth from the first full minute to the last.
 
     python benchmarks/memory.py --minutes 10
 """
@@ -29,15 +29,15 @@ ROLES = ("conductor", "explorer", "processor", "trainer", "archiver")
 
 
 def resident_mb(launcher: int) -> dict[str, float]:
-    """MiB of the launcher and of each process below it, by role."""
+    """Return the MiB of the launcher and of each of its child processes, by role."""
     sizes: dict[str, float] = defaultdict(float)
     parent = psutil.Process(launcher)
     for process in (parent, *parent.children(recursive=True)):
         try:
-            words, size = process.cmdline(), process.memory_info().rss / 2**20
+            arguments, size = process.cmdline(), process.memory_info().rss / 2**20
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
-        role = next((name for name in ROLES if name in words), None)
+        role = next((name for name in ROLES if name in arguments), None)
         sizes["launcher" if process == parent else role or "broker"] += size
     return sizes
 
@@ -61,7 +61,7 @@ def main(
                     raise SystemExit(f"the run ended early with exit code {run.returncode}")
                 samples.append(resident_mb(run.pid))
         finally:
-            # The second interrupt ends it at once: nobody reads this run's report.
+            # The second signal ends it at once. The report of this run is not needed.
             run.send_signal(signal.SIGTERM)
             time.sleep(5)
             run.send_signal(signal.SIGTERM)

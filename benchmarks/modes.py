@@ -1,7 +1,7 @@
-"""Synchronous, one-step-off and asynchronous training side by side: one number, ``trainer.max_staleness``.
+"""Compares synchronous, one-step-off and asynchronous training, which differ in ``trainer.max_staleness`` alone.
 
-Runs the same configuration to the same number of steps with bounds of 0, 1 and 4 and prints wall time,
-trainer idle share and staleness from each run's report. Nothing is asserted about time.
+Runs the same configuration for the same number of steps with bounds of 0, 1 and 4. Prints wall time, the trainer's idle
+share and staleness from each run's report. It asserts nothing.
 
     python benchmarks/modes.py --steps 100
 """
@@ -24,7 +24,7 @@ RFT = str(Path(sys.executable).with_name("rft"))
 
 
 def measure(config: Path, steps: int, max_staleness: int, folder: Path) -> dict[str, Any]:
-    """Run once without evaluation; returns the run's report."""
+    """Run once without evaluation and return the run's report."""
     name = f"staleness-{max_staleness}"
     command = [RFT, "run", str(config), "--plain", "--run.folder", str(folder), "--run.name", name]
     command += ["--trainer.steps", str(steps), "--trainer.max_staleness", str(max_staleness), "--eval.tasks", "0"]

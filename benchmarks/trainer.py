@@ -1,10 +1,10 @@
-"""A step of the torch engine beside a bare loop that does the same mathematics on ready batches; packed beside padded.
+"""Compares a step of the torch engine with a bare loop of the same mathematics, and packed with padded micro-batches.
 
     python benchmarks/trainer.py
 
-The bare loop has its micro-batch, advantages and weights ready and keeps no account; the two take turns, so that what
-else the machine does meets both. Memory is the peak of a process that takes two steps on lengths of a long tail, less
-what it held before the first.
+The bare loop has its micro-batches, advantages and weights ready and collects no metrics. Both take turns, so that
+other load on the machine affects them alike. Memory is the peak of a process that takes two steps on long-tailed
+lengths, minus what it held before the first.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from rft.config import Config
-from rft.training.batch import MicroBatch, StepBatch, micro_batches
+from rft.training.batch import MicroBatch, StepBatch
 from rft.training.engines.torch_engine import TorchEngine
-from rft.training.memory import estimate, shape_of
+from rft.training.memory import estimate_memory, model_shape
+from rft.training.micro_batches import make_micro_batches
 from rft.training.sample import Payload
 
 VOCABULARY, GROUPS, SIZE = 64, 32, 4
 
 
 def make_model(folder: Path, vocabulary: int) -> Path:
-    """Random weights in the quickstart's shape."""
+    """Write a model of the quickstart's shape with random weights."""
     torch.manual_seed(0)
     config = Qwen3Config(
         vocab_size=vocabulary,
@@ -52,7 +53,7 @@ def make_model(folder: Path, vocabulary: int) -> Path:
 
 
 def make_batch(lengths: np.ndarray, vocabulary: int) -> StepBatch:
-    """Sequences of these lengths, half of each written by the policy, rewards at random."""
+    """Make sequences of these lengths with random rewards. The policy wrote the second half of each."""
     numbers = np.random.default_rng(0)
     payloads = []
     for length in lengths.tolist():
@@ -73,7 +74,7 @@ def make_batch(lengths: np.ndarray, vocabulary: int) -> StepBatch:
 
 
 class BareLoop:
-    """GRPO's loss on one ready padded micro-batch."""
+    """GRPO's loss on ready padded micro-batches."""
 
     def __init__(self, folder: Path, batch: StepBatch) -> None:
         self.model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -82,23 +83,23 @@ class BareLoop:
         spread = rewards.std(axis=1, ddof=1, keepdims=True) + 1e-6
         advantages = ((rewards - rewards.mean(axis=1, keepdims=True)) / spread).ravel()
         learns = [[i] for i in range(len(batch)) if advantages[i] != 0]
-        self.pieces = micro_batches(batch, 16384, learns)
+        self.micro_batches = make_micro_batches(batch, 16384, learns)
         per_token = torch.from_numpy(np.repeat(advantages, batch.counts)).float()
-        self.advantages = [per_token[piece.tokens] for piece in self.pieces]
+        self.advantages = [per_token[one.token_indices] for one in self.micro_batches]
         self.tokens = int(batch.counts.sum())
 
     def step(self) -> None:
-        for piece, advantages in zip(self.pieces, self.advantages, strict=True):
-            self.loss(piece, advantages).backward()
+        for micro_batch, advantages in zip(self.micro_batches, self.advantages, strict=True):
+            self.loss(micro_batch, advantages).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def loss(self, piece: MicroBatch, advantages: torch.Tensor) -> torch.Tensor:
-        logits = self.model(input_ids=piece.inputs, use_cache=False, logits_to_keep=piece.columns).logits
-        picked = torch.log_softmax(logits.flatten(0, 1).index_select(0, piece.picks), dim=-1)
-        logprobs = picked.gather(-1, piece.targets[:, None]).squeeze(-1)
-        ratio = torch.exp(logprobs - piece.behaviour)
+    def loss(self, batch: MicroBatch, advantages: torch.Tensor) -> torch.Tensor:
+        logits = self.model(input_ids=batch.inputs, use_cache=False, logits_to_keep=batch.columns).logits
+        picked = torch.log_softmax(logits.flatten(0, 1).index_select(0, batch.logit_indices), dim=-1)
+        logprobs = picked.gather(-1, batch.targets[:, None]).squeeze(-1)
+        ratio = torch.exp(logprobs - batch.sampler_logprobs)
         gain = torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
         return -gain.sum() / self.tokens
 
@@ -133,7 +134,17 @@ def compare(folder: Path, steps: int) -> None:
     profile.disable()
     print("where an engine's step goes (20 steps, cumulative):")
     stats = pstats.Stats(profile)
-    chosen = ("begin", "updates", "micro_batches", "likelihood", "add", "metrics", "_update", "backward", "_run")
+    chosen = (
+        "begin",
+        "updates",
+        "make_micro_batches",
+        "token_logprobs",
+        "add",
+        "metrics",
+        "_update",
+        "backward",
+        "_run",
+    )
     total = stats.total_tt
     rows = [
         (v[3], k[2], Path(k[0]).name)
@@ -145,7 +156,7 @@ def compare(folder: Path, steps: int) -> None:
 
 
 def peak(folder: Path, packing: str, vocabulary: int) -> None:
-    """In a process of its own: MiB that two steps took."""
+    """Print the MiB that two steps take in this process."""
     lengths = np.clip(np.random.default_rng(2).lognormal(4.3, 1.0, GROUPS * 2), 8, 2048).astype(int)
     batch = make_batch(lengths, vocabulary)
     settings = {"policy": {"model": str(folder)}, "trainer": {"packing": packing, "micro_batch_tokens": 4096}}
@@ -156,7 +167,7 @@ def peak(folder: Path, packing: str, vocabulary: int) -> None:
         engine.step(number, batch, version=0)
     seconds = (time.process_time() - started) / 2
     used = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    needed = estimate(shape_of(engine.model, engine.config), engine.config, reference=False)
+    needed = estimate_memory(model_shape(engine.model, engine.config), engine.config, reference=False)
     guess = (needed.gradients + needed.optimizer + needed.activations) / 2**20
     print(f"  {packing:4} {used:8.0f} MiB  {seconds:6.2f} s of processor  (estimate {guess:.0f} MiB)", flush=True)
 

@@ -1,10 +1,10 @@
-"""Experiences that wait for external rewards: memory each, time to survive a restart, and that all of them join.
+"""Measures experiences that wait for external rewards: memory of each, time to restart, and whether all are joined.
 
 python benchmarks/waiting.py [--experiences 100000] [--group 8] [--tokens 64] [--embedded]
 
-Runs a processor as people run it, on Apache Kafka (KAFKA_HOME) or on the embedded broker. Its payload cache is turned
-down to 1 MiB, so that what grows while experiences wait is what they cost. Then it is killed with SIGKILL and started
-again; then rewards come in random order, one in 20 twice and one in 20 revised.
+Runs a real processor on Apache Kafka (KAFKA_HOME) or on the embedded broker. Its payload cache is limited to 1 MiB, so
+the memory that grows while experiences wait is what they cost. The processor is killed with SIGKILL and started again.
+Then rewards arrive in random order, one in 20 twice and one in 20 revised.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from kafka import TopicPartition
 from infra.broker import open_broker
 from producers.rewards import RewardProducer
 from rft.config import Config
-from rft.config_sources import masked, to_toml
+from rft.config_toml import masked, to_toml
 from rft.log.clients import make_consumer
-from rft.log.events import EventReader, EventWriter
+from rft.log.reader import EventReader
 from rft.log.topics import ensure_topics, topic_name
+from rft.log.writer import EventWriter
 from schemas.events import Experience
 
 
@@ -106,46 +107,46 @@ def main() -> None:
 def measure(config: Config, folder: Path, options: argparse.Namespace) -> None:
     rng, dice = np.random.default_rng(0), random.Random(0)
     groups = options.experiences // options.group
-    places = [(number, sample) for number in range(groups) for sample in range(options.group)]
+    samples = [(number, sample) for number in range(groups) for sample in range(options.group)]
     ensure_topics(config)
     processor = Processor(config, folder)
     try:
         processor.wait(processor.ready, "start")
-        # What a processor needs once it has read anything at all is not what waiting costs.
-        warm = len(places) // 5
-        publish(config, places[:warm], options, rng)
+        # Memory that a processor needs as soon as it has read anything is not counted.
+        warm = len(samples) // 5
+        publish(config, samples[:warm], options, rng)
         processor.wait(lambda: committed(config) >= warm, "warm up")
         before = processor.memory()
-        publish(config, places[warm:], options, rng)
-        waited = processor.wait(lambda: committed(config) >= len(places), "reading")
+        publish(config, samples[warm:], options, rng)
+        waited = processor.wait(lambda: committed(config) >= len(samples), "reading")
         time.sleep(3)
         grown = processor.memory() - before
-        print(f"{len(places):,} experiences of {options.tokens} tokens in groups of {options.group} wait")
-        print(f"  memory     {grown / (len(places) - warm):7.0f} B each (payload cache of 1 MiB included)")
+        print(f"{len(samples):,} experiences of {options.tokens} tokens in groups of {options.group} wait")
+        print(f"  memory     {grown / (len(samples) - warm):7.0f} B each (payload cache of 1 MiB included)")
         print(f"  read in    {waited:7.0f} s, all positions committed")
         processor.process.kill()
         processor.process.wait()
         processor = Processor(config, folder)
         print(f"  restarted  {processor.wait(processor.ready, 'restart'):7.1f} s after SIGKILL")
         print("            ", next(line for line in processor.log.read_text().splitlines() if "restored" in line))
-        join(config, processor, places, dice)
+        join(config, processor, samples, dice)
     finally:
         processor.process.kill()
         processor.process.wait()
 
 
 def publish(
-    config: Config, places: list[tuple[int, int]], options: argparse.Namespace, rng: np.random.Generator
+    config: Config, samples: list[tuple[int, int]], options: argparse.Namespace, rng: np.random.Generator
 ) -> None:
     with EventWriter(config, "benchmark") as writer:
-        for number, sample in places:
+        for number, sample in samples:
             writer.send("experiences", experience(number, sample, options.group, options.tokens, rng))
 
 
-def join(config: Config, processor: Processor, places: list[tuple[int, int]], dice: random.Random) -> None:
-    sends = [(place, 0) for place in places]
-    sends += [(place, 0) for place in dice.sample(places, len(places) // 20)]
-    sends += [(place, 1) for place in dice.sample(places, len(places) // 20)]
+def join(config: Config, processor: Processor, samples: list[tuple[int, int]], dice: random.Random) -> None:
+    sends = [(sample, 0) for sample in samples]
+    sends += [(sample, 0) for sample in dice.sample(samples, len(samples) // 20)]
+    sends += [(sample, 1) for sample in dice.sample(samples, len(samples) // 20)]
     dice.shuffle(sends)
     found: set[str] = set()
     twice, began = 0, time.monotonic()
@@ -166,11 +167,11 @@ def join(config: Config, processor: Processor, places: list[tuple[int, int]], di
                     right = record.experience.number + record.experience.sample / 8
                     assert record.verdict == "train", record.cause
                     assert record.reward in (right, right + 1), (record.reward, right)
-            return len(found) == len(places)
+            return len(found) == len(samples)
 
         processor.wait(collect, "joining")
     seconds = time.monotonic() - began
-    print(f"  joined     {len(found):,} of {len(places):,} in {seconds:.0f} s, {twice} twice")
+    print(f"  joined     {len(found):,} of {len(samples):,} in {seconds:.0f} s, {twice} twice")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
-"""How fast weights travel: each way beside a bare broadcast of the same bytes and a file copy.
+"""Measures how fast weights are transferred, compared with a bare broadcast of the same bytes and a file copy.
 
 python benchmarks/weights.py [--parameters 1e6 135e6 500e6] [--rounds 5] [--receivers 1] [--dtype float32]
 
-For each size, a sender (this process) and receivers (processes) do in turn, round after round: a bare
-``torch.distributed`` broadcast of one tensor, the collective transport over gloo with CRC-32C, the same with sha256,
-the same through shared memory (``ipc``), a file copy, and the checkpoint transport (write a folder, check it, read its
-tensors). Medians over the rounds; ratios are
-medians of each round's ratio to that round's bare broadcast. The first transfer builds the communicator and is not
-counted.
+For each size and in each round, the sender (this process) and the receivers (processes of their own) take turns at: a
+bare ``torch.distributed`` broadcast of one tensor, the collective transport over gloo with CRC-32C, the same with
+sha256, the same through shared memory (``ipc``), a file copy, and the checkpoint transport (write a folder, verify it,
+read its tensors). Results are medians over the rounds. Ratios are medians of each round's ratio to its bare broadcast.
+The first transfer builds the communicator and is not counted.
 
-The pause of generation is the copy into the model's parameters; training pauses for the snapshot (the safetensors file
-in host memory, with its sha256, which the redo log needs anyhow) and the checksums. Memory: two copies of the weights
-a process.
+Generation pauses for the copy into the model's parameters. Training pauses for the snapshot (the safetensors file in
+host memory with its sha256, which the redo log needs anyway) and the checksums. Each process needs memory for two
+copies of the weights.
 """
 
 from __future__ import annotations
@@ -36,15 +35,16 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save
 
-from rft.policy.tensors import read_weights
-from rft.weights import checkpoint
+from rft.model_files.tensors import read_weights
+from rft.model_files.weights_file import build_weights_file
 from rft.weights.communicator import connect
-from rft.weights.file import weights_file
 from rft.weights.manifest import Manifest, pack_checksums, pack_layout
-from rft.weights.receiving import Receiver
-from rft.weights.reception import Reception, receiver_name
+from rft.weights.receiver import Receiver
 from rft.weights.rendezvous import Rendezvous, reach
-from rft.weights.sending import Sender
+from rft.weights.sender import Sender
+from rft.weights.transfer_spec import TransferSpec, receiver_name
+from rft.weights.transport import NewVersion
+from rft.weights.version_folders import fetch, write_version
 
 BUCKET_MB = 16
 LIMIT_S = 300.0
@@ -56,7 +56,7 @@ BARE: dict[str, Any] = {"backend": "gloo", "bucket_bytes": BUCKET_MB * 2**20, "t
 
 
 def tensors_of(parameters: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """As a decoder's: layers of equal matrices, none larger than 64 Mi elements."""
+    """Return tensors like those of a decoder: layers of equal matrices, none larger than 64 Mi elements."""
     width = min(2048, max(64, int((parameters / 12) ** 0.5)))
     count = max(1, parameters // (width * width))
     return {f"layers.{n}.weight": torch.full((width, width), 0.01 * n, dtype=dtype) for n in range(count)}
@@ -78,7 +78,7 @@ class Measured:
 
 
 def receive(pipe: Connection, index: int) -> None:
-    """One receiver: does what it is told and says how long it took."""
+    """Run one receiver: it carries out each request and answers with the seconds that it took."""
     torch.set_num_threads(1)
     receivers, group, model = {backend: Receiver() for backend in BACKENDS}, None, {}
     while True:
@@ -97,20 +97,20 @@ def receive(pipe: Connection, index: int) -> None:
             bare_broadcast(group, data)
             del data
         if what == "collective":
-            reception = Reception.from_json(argument)
-            tensors = dict(receivers[reception.backend].receive(reception))
+            spec = TransferSpec.from_json(argument)
+            tensors = dict(receivers[spec.backend].receive(spec))
             model, answer = load(model, tensors)
             del tensors
         if what == "checkpoint":
             announced, path = argument
-            tensors = read_weights(checkpoint.fetch(announced, path))
+            tensors = read_weights(fetch(announced, path))
             model, answer = load(model, tensors)
             del tensors
         pipe.send((time.perf_counter() - began, answer))
 
 
 def load(model: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], float]:
-    """Copy into the parameters of a model that generates; how long that takes."""
+    """Copy ``tensors`` into the parameters of a generating model. Returns the model and the seconds of the copy."""
     if not model:
         model = {name: tensor.clone() for name, tensor in tensors.items()}
     began = time.perf_counter()
@@ -123,11 +123,11 @@ def bare_broadcast(group: Any, data: torch.Tensor) -> None:
     options = dist.BroadcastOptions()
     options.rootRank = options.rootTensor = 0
     options.timeout = timedelta(seconds=LIMIT_S)
-    group.group.broadcast([data], options).wait()
+    group.process_group.broadcast([data], options).wait()
 
 
 class Receivers:
-    """The other processes."""
+    """The processes of the receivers."""
 
     def __init__(self, count: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -139,10 +139,13 @@ class Receivers:
         for process in self.processes:
             process.start()
 
-    def together(
+    def request_all(
         self, what: str, arguments: list[Any], meanwhile: Callable[[], Any] = lambda: None
     ) -> tuple[float, float]:
-        """Seconds until all were done, and the longest of what they measured themselves."""
+        """Send a request to all receivers.
+
+        Returns the seconds until all were done, and the most seconds that one of them measured itself.
+        """
         began = time.perf_counter()
         for pipe, argument in zip(self.pipes, arguments, strict=True):
             pipe.send((what, argument))
@@ -163,19 +166,19 @@ def measure(parameters: int, rounds: int, receivers: Receivers, dtype: torch.dty
     digest = hashlib.sha256(save(tensors, {"format": "pt"})).hexdigest()
     saved = time.perf_counter() - began
     began = time.perf_counter()
-    made = weights_file(tensors)
+    made = build_weights_file(tensors)
     snapshot = time.perf_counter() - began
     assert made.sha256 == digest
     weights = made.data
-    del tensors, made
+    del tensors
     began = time.perf_counter()
     manifest = Manifest.describe(weights, digest, BUCKET_MB * 2**20)
     describe = time.perf_counter() - began
     size, count = len(weights), len(receivers.pipes)
-    receivers.together("hello", [None] * count)
+    receivers.request_all("hello", [None] * count)
     rendezvous = Rendezvous("127.0.0.1", 0)
     joining: list[Any] = []
-    receivers.together(
+    receivers.request_all(
         "join",
         [("127.0.0.1", rendezvous.port, 1 + count)] * count,
         lambda: joining.append(connect("bare", rendezvous.store, rank=0, size=1 + count, bind="127.0.0.1", **BARE)),
@@ -192,8 +195,8 @@ def measure(parameters: int, rounds: int, receivers: Receivers, dtype: torch.dty
         epoch += 1
         sender = senders[backend]
         names = [receiver_name(f"r{n}", 0) for n in range(count)]
-        orders = [
-            Reception(sender.address, epoch, name, backend, "127.0.0.1", pack_layout(manifest.header),
+        specs = [
+            TransferSpec(sender.address, epoch, name, backend, "127.0.0.1", pack_layout(manifest.header),
                       pack_checksums(manifest.checksums), manifest.bucket_bytes, digest, verify, LIMIT_S, 60.0)
             for name in names
         ]  # fmt: skip
@@ -204,7 +207,7 @@ def measure(parameters: int, rounds: int, receivers: Receivers, dtype: torch.dty
                 sender.send(weights, manifest, epoch=epoch, receivers=names, deadline_s=LIMIT_S, stall_s=60.0)
             )
 
-        _, pause = receivers.together("collective", [order.to_json() for order in orders], send)
+        _, pause = receivers.request_all("collective", [spec.to_json() for spec in specs], send)
         (outcome,) = outcomes
         assert len(outcome.reached) == count, outcome
         return outcome.send_s, pause
@@ -213,7 +216,7 @@ def measure(parameters: int, rounds: int, receivers: Receivers, dtype: torch.dty
         collective(backend, "crc32c")
     for number in range(1, rounds + 1):
         times: dict[str, float] = {}
-        times["bare broadcast"], _ = receivers.together("bare", [size] * count, lambda: bare_broadcast(group, data))
+        times["bare broadcast"], _ = receivers.request_all("bare", [size] * count, lambda: bare_broadcast(group, data))
         times["collective, crc32c"], pause = collective("gloo", "crc32c")
         times["collective, sha256"], _ = collective("gloo", "sha256")
         times["ipc, crc32c"], _ = collective("ipc", "crc32c")
@@ -223,8 +226,8 @@ def measure(parameters: int, rounds: int, receivers: Receivers, dtype: torch.dty
         shutil.copyfile(path, folder / "copied")
         times["file write and copy"] = time.perf_counter() - began
         began = time.perf_counter()
-        event = checkpoint.publish(weights, {}, folder, model="m", version=number, step=number, final=False, keep=2)
-        receivers.together("checkpoint", [(event, folder)] * count)
+        event = write_version(NewVersion("m", number, number, made), {}, folder, keep_versions=2)
+        receivers.request_all("checkpoint", [(event, folder)] * count)
         times["checkpoint"] = time.perf_counter() - began
         times |= {"pause of generation": pause, "snapshot": snapshot, "saved": saved, "describe": describe}
         for name, value in times.items():

@@ -1,4 +1,4 @@
-"""The ``rft`` command. Nothing heavy is imported before the sub-command that needs it runs."""
+"""The ``rft`` command. Heavy modules are imported by the sub-command that needs them, when it runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rft.config import Config
 
 _ANY_SETTING = {"allow_extra_args": True, "ignore_unknown_options": True}
-_OVERRIDES = "Any setting can be overruled: [bold]--section.field value[/bold] after CONFIG."
+_OVERRIDES = "Override any setting with [bold]--section.field value[/bold] after CONFIG."
 
 app = typer.Typer(
     name="rft",
@@ -42,8 +42,8 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point: an error that an operator may see is one message without a traceback."""
-    # Task sources and reward functions of one's own are found in the working directory, after all libraries.
+    """Run the command. An :class:`RftError` is printed as one message without a traceback."""
+    # The user's task sources and reward functions are found in the working directory, after all libraries.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     from rft.errors import RftError
@@ -85,20 +85,20 @@ def run(
         bool, typer.Option("--dry-run", help="Print the resolved configuration as TOML, secrets masked, and exit.")
     ] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start anew: an earlier run of this name is moved aside, not resumed.")
+        bool, typer.Option("--fresh", help="Start over: an earlier run of this name is moved aside, not resumed.")
     ] = False,
 ) -> None:
     """Run everything on this machine: broker, roles, live view, report.
 
     The broker and all roles are started and supervised; a role that dies is restarted. Ctrl-C stops cleanly,
-    a second one kills. With a durable broker (kafka, external) the same command resumes an unfinished run. Of a run in
-    stages ([[stages]]) those that are finished are not done again, whatever the broker.
+    a second one kills. With a durable broker (kafka, external) the same command resumes an unfinished run. In a run
+    with stages ([[stages]]), finished stages are not repeated, with any broker.
 
     Example: rft run examples/quickstart/quickstart.toml --trainer.steps 100 --plain
     """
     loaded = load_whole(config, context)
     if dry_run:
-        from rft.config_sources import masked, to_toml
+        from rft.config_toml import masked, to_toml
 
         print(to_toml(masked(loaded)))
         return
@@ -113,7 +113,7 @@ def run(
 
 @app.command(context_settings=_ANY_SETTING)
 def conductor(context: typer.Context, config: ConfigPath) -> None:
-    """Issue tasks, paced by what the trainer has retired; order evaluations. One for each run.
+    """Issue tasks at the trainer's pace, and tasks of evaluations. One for each run.
 
     Example: rft conductor run.toml --broker.bootstrap_servers kafka:9092
     """
@@ -122,7 +122,7 @@ def conductor(context: typer.Context, config: ConfigPath) -> None:
 
 @app.command(context_settings=_ANY_SETTING)
 def explorer(context: typer.Context, config: ConfigPath) -> None:
-    """Roll tasks out with the newest weights and publish the experiences. As many as there are partitions.
+    """Roll tasks out with the newest weights and publish the experiences. At most one for each partition.
 
     Example: rft explorer run.toml --broker.bootstrap_servers kafka:9092 --policy.device cuda
     """
@@ -131,7 +131,7 @@ def explorer(context: typer.Context, config: ConfigPath) -> None:
 
 @app.command(context_settings=_ANY_SETTING)
 def processor(context: typer.Context, config: ConfigPath) -> None:
-    """Clean, score and group experiences (a Faust worker). As many as there are partitions.
+    """Clean, score and group experiences (a Faust worker). At most one for each partition.
 
     Example: rft processor run.toml --broker.bootstrap_servers kafka:9092
     """
@@ -143,10 +143,11 @@ def trainer(
     context: typer.Context,
     config: ConfigPath,
     identity: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Be this one of [trainers.<key>] and not the main trainer.")
+        str | None,
+        typer.Option(metavar="KEY", help="Run this one of [trainers.<key>] instead of the main trainer."),
     ] = None,
 ) -> None:
-    """Learn from ready groups and announce new weights. One for each identity; resumes from its checkpoint.
+    """Learn from ready groups and announce new weights. One for each identity. It resumes from its checkpoint.
 
     Example: rft trainer run.toml --broker.bootstrap_servers kafka:9092 --trainer.threads 4
     """
@@ -176,7 +177,7 @@ def doctor(context: typer.Context, config: ConfigPath) -> None:
     """
     loaded = _load_running(config, context)
     from infra.console import show_findings
-    from infra.doctor import diagnose
+    from infra.doctor.diagnose import diagnose
 
     raise typer.Exit(show_findings(diagnose(loaded)))
 
@@ -185,20 +186,20 @@ def doctor(context: typer.Context, config: ConfigPath) -> None:
 def topics(context: typer.Context, config: ConfigPath) -> None:
     """List the topics with their sizes and the lag of their readers.
 
-    Finds the broker that a run in progress has started.
+    The broker that a run in progress has started is found by itself.
 
     Example: rft topics examples/quickstart/quickstart.toml
     """
     loaded = _load_running(config, context)
     from infra.console import show_topics
-    from rft.log.inspect import topic_table
+    from rft.log.topic_table import topic_table
 
     show_topics(topic_table(loaded))
 
 
 @app.command(context_settings=_ANY_SETTING)
 def report(context: typer.Context, config: ConfigPath) -> None:
-    """Write report.json and report.html anew from the log, also while a run goes on.
+    """Write report.json and report.html from the log, also while a run goes on.
 
     Example: rft report examples/quickstart/quickstart.toml
     """

@@ -1,4 +1,4 @@
-"""How ``rft doctor`` and ``rft topics`` print what they found."""
+"""Prints the results of ``rft doctor`` and ``rft topics``."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infra.doctor import Finding
-from rft.log.inspect import TopicRow
+from infra.doctor.diagnose import Finding
+from rft.log.topic_table import TopicRow
 
 _STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 _WIDE = 160
-"""Columns where there is no terminal to fit: lines are for programs then."""
+"""Columns where there is no terminal: the lines are read by programs then."""
 
 
 def show_findings(findings: Iterable[Finding], console: Console | None = None) -> int:
-    """Print each finding as it comes, with its advice; returns the exit code, 1 if anything failed."""
+    """Print each finding as it comes, with its advice. Return the exit code, which is 1 if anything failed."""
     console = console or Console()
     failed = 0
     for finding in findings:
@@ -27,7 +27,7 @@ def show_findings(findings: Iterable[Finding], console: Console | None = None) -
             line.append(f": {finding.advice}", style="dim" if finding.level == "ok" else "")
         console.print(line, soft_wrap=True)
     if failed:
-        console.print(f"{failed} to mend before a run can work", style="red")
+        console.print(f"Fix the {failed} failed checks before you start a run.", style="red")
     return 1 if failed else 0
 
 

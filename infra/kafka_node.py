@@ -1,4 +1,4 @@
-"""One durable Apache Kafka node (KRaft) on loopback, from any folder with Kafka's ``libs/``."""
+"""Prepares one durable Apache Kafka node (KRaft) on loopback, from any folder with Kafka's ``libs/``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from infra.ports import HOST, free_port
+from infra.processes import HOST, free_port
 from rft.config import BrokerConfig, Config
 from rft.errors import BrokerError
-from rft.log.limits import message_limit
+from rft.log.clients import message_limit
 
+KAFKA_DATA = "kafka"
+"""Folder of the node's data within a run's folder."""
 _CLUSTER_ID = "c3RyZWFtLXJmdC1sb2NhbA"
-"""Any 16 bytes in URL-safe base64; one node needs no other."""
+"""Any 16 bytes in URL-safe base64. A single node needs no unique one."""
 
 
 class KafkaNode:
@@ -25,18 +27,18 @@ class KafkaNode:
     def __init__(
         self, config: Config, data: Path, settings: Mapping[str, str] | None = None, format_args: Sequence[str] = ()
     ) -> None:
-        """``settings`` override ours in server.properties; ``format_args`` go to StorageTool (SCRAM users)."""
+        """``settings`` override ours in server.properties; ``format_args`` are passed to StorageTool (SCRAM users)."""
         self._extra = dict(settings or {})
         self._format_args = list(format_args)
         self._home = kafka_home(config.broker)
         self._java = shutil.which("java", path=_java_path())
         if self._java is None:
-            raise BrokerError("Apache Kafka needs Java 17 or later: put java on the PATH or set JAVA_HOME")
+            raise BrokerError("Apache Kafka needs Java 17 or later. Put java on the PATH or set JAVA_HOME")
         self._data = data.absolute()
         self._log_limit = message_limit(config.log)
 
     def prepare(self, port: int) -> tuple[list[str], Mapping[str, str]]:
-        """Command and environment for a node on ``port``; formats its data folder if it is new."""
+        """Format the data folder if it is new, and return command and environment for a node on ``port``."""
         properties = self._data / "server.properties"
         logging = self._data / "log4j2.properties"
         try:
@@ -45,10 +47,10 @@ class KafkaNode:
             logging.write_text(_LOG4J)
         except OSError as error:
             raise BrokerError(f"cannot prepare {self._data} for Apache Kafka: {error.strerror}") from error
-        if not (self._data / "log" / "meta.properties").exists():
+        if not holds_log(self._data):
             self._format(properties)
-        # Modest, but what is set for Kafka elsewhere holds here too. The first compiler tier alone halves the CPU time
-        # of a start, which is what a node on a laptop or in a test mostly does.
+        # Modest defaults; Kafka's own variables override them. Using only the first compiler tier halves the CPU time
+        # of a start, which dominates on a laptop or in a test.
         heap = os.environ.get("KAFKA_HEAP_OPTS", "-Xms128m -Xmx512m").split()
         tuning = os.environ.get("KAFKA_JVM_PERFORMANCE_OPTS", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1").split()
         options = [*heap, *tuning, f"-Dlog4j2.configurationFile=file:{logging}"]
@@ -79,14 +81,14 @@ class KafkaNode:
             "share.coordinator.state.topic.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
             "auto.create.topics.enable": "false",
-            # After a kill the node waits for its own former session to end; by default that takes 9 s.
+            # After a kill the node waits until its former session ends, which takes 9 s by default.
             "broker.session.timeout.ms": "4000",
             "broker.heartbeat.interval.ms": "1000",
             **self._extra,
         }
 
     def _format(self, properties: Path) -> None:
-        """Make the data folder a node's. Half done (killed in between), it is done again."""
+        """Format the data folder. A format that was killed halfway is repeated."""
         shutil.rmtree(self._data / "log", ignore_errors=True)
         command = [*self._command("-Xmx128m", "-XX:TieredStopAtLevel=1"), "kafka.tools.StorageTool", "format"]
         done = subprocess.run(
@@ -108,8 +110,13 @@ appender.stdout.layout.pattern = %d %p %c{1}: %m%n
 """
 
 
+def holds_log(data: Path) -> bool:
+    """Return whether a node has been started on this data folder before."""
+    return (data / "log" / "meta.properties").exists()
+
+
 def kafka_home(broker: BrokerConfig) -> Path:
-    """The folder with Apache Kafka's ``libs/``. BrokerError if none is named or it holds no Kafka."""
+    """Return the folder with Apache Kafka's ``libs/``. Raises BrokerError if none is named or it holds no Kafka."""
     home = broker.kafka_home or (Path(os.environ["KAFKA_HOME"]) if os.environ.get("KAFKA_HOME") else None)
     if home is None:
         raise BrokerError(

@@ -1,7 +1,7 @@
-"""Child processes that cannot outlive us: started in a session of their own, killed by the kernel when we die.
+"""Starts child processes that cannot outlive us, and finds loopback ports for them.
 
-Linux only gives that promise (PR_SET_PDEATHSIG); elsewhere children are still in their own session and end
-with :func:`terminate`, but survive a ``kill -9`` of their parent.
+Each child has a session of its own, and the kernel kills it when we die. Only Linux gives that promise
+(PR_SET_PDEATHSIG). Elsewhere children end with :func:`terminate`, but survive a ``kill -9`` of their parent.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+HOST = "127.0.0.1"
+"""The only address on which our own servers listen."""
 
 # The signal comes when the *thread* that forked ends, not when its process does, so one thread that lives as
 # long as the process does all forking. The child arms itself after exec, in a fresh interpreter: code between
@@ -44,7 +48,7 @@ def spawn(
     cwd: Path | None = None,
     death_signal: signal.Signals = signal.SIGKILL,
 ) -> subprocess.Popen[bytes]:
-    """Start ``args`` in a new session, its output appended to ``log_path``, no stdin.
+    """Start ``args`` in a new session, without stdin, and append its output to ``log_path``.
 
     ``env`` is the whole environment (``os.environ`` if None). When this process ends, however it ends, the
     child gets ``death_signal``. A program that cannot be executed ends with 127 and its reason in the log.
@@ -68,7 +72,7 @@ def spawn(
 
 
 def terminate(proc: subprocess.Popen[bytes], timeout: float) -> int:
-    """End the child's whole session: SIGTERM, then SIGKILL after ``timeout`` seconds. Returns its exit code."""
+    """End the child's whole session and return its exit code: SIGTERM, then SIGKILL after ``timeout`` seconds."""
     _signal_group(proc, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         proc.wait(timeout)
@@ -77,7 +81,7 @@ def terminate(proc: subprocess.Popen[bytes], timeout: float) -> int:
 
 
 def _signal_group(proc: subprocess.Popen[bytes], sig: signal.Signals, *, even_if_dead: bool = False) -> None:
-    """A dead child's group may still hold its own children, so the last signal goes out all the same."""
+    """Signal the child's process group. The group of a dead child may still hold its own children: ``even_if_dead``."""
     if proc.poll() is not None and not even_if_dead:
         return
     try:
@@ -87,10 +91,27 @@ def _signal_group(proc: subprocess.Popen[bytes], sig: signal.Signals, *, even_if
 
 
 def last_lines(path: Path, count: int = 20) -> list[str]:
-    """The last lines of a log, read from its last 64 KiB; empty if there is none."""
+    """Return the last lines of a log, read from its last 64 KiB; empty if there is none."""
     if not path.exists():
         return []
     with path.open("rb") as log:
         size = log.seek(0, os.SEEK_END)
         log.seek(max(0, size - 65536))
         return log.read().decode("utf-8", "replace").splitlines()[-count:]
+
+
+def free_port() -> int:
+    """Return a loopback port on which nothing listens now."""
+    with socket.create_server((HOST, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Return whether a server can listen on this loopback port. Lingering connections of an earlier one are fine."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((HOST, port))
+        except OSError:
+            return False
+    return True

@@ -1,22 +1,25 @@
-"""What all roles share as processes: logging, stopping on a signal, and one clear line when they fail."""
+"""Runs a role as a process: logging, stopping on a signal, and one clear line when it fails."""
 
 from __future__ import annotations
 
 import importlib
 import logging
 import os
-import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType
 
+from infra.exit_report import EXIT_FILE_VARIABLE, ExitReport, write_exit_report
 from infra.log_rate_limit import RateLimitFilter
+from infra.process_end import END_S, end_within
 from rft.config import Config
-from rft.errors import BrokerError, RegistryUnreachableError, RftError
+from rft.errors import RftError
 from rft.log.clients import bootstrap_servers
 from rft.log.probe import probe
 
@@ -25,7 +28,7 @@ RunFunction = Callable[[Config, threading.Event], None]
 
 @dataclass(frozen=True, slots=True)
 class RoleEntry:
-    """Where a role lives; imported only when it runs, for some import torch or Faust."""
+    """A role's module and purpose. The module is imported only when the role runs: some import torch or Faust."""
 
     module: str
     purpose: str
@@ -41,36 +44,56 @@ ROLES = {
     "archiver": RoleEntry("consumers.archiver", "copies the topics into Avro files while they are written"),
 }
 
-# Their notices of every reconnection bury our own lines.
-_QUIET = ("kafka", "aiokafka", "faust", "mode", "transformers", "urllib3", "asyncio", "filelock", "DeepSpeed")
-_STARTS = "starts as process"
-_PASSING = (BrokerError.__name__, RegistryUnreachableError.__name__)
-_ERROR_LINE = re.compile(r" ERROR \S+: ([A-Za-z]+Error: .*)$")
+_NOISY = ("kafka", "aiokafka", "faust", "mode", "transformers", "urllib3", "asyncio", "filelock", "DeepSpeed")
+"""Libraries that may log warnings only: their notices of every reconnection would hide our own lines."""
+_BUG_EXIT_CODE = 1
+"""Python's own for an exception that nothing catches."""
 
 
 def run_role(role: str, config: Config, run: RunFunction | None = None) -> int:
-    """Run one role until it is done or told to stop; returns the process's exit code.
+    """Run one role until it is done or asked to stop, and return the process's exit code.
 
     SIGTERM and SIGINT set the role's stop event. An :class:`RftError` becomes one line
-    ``<time> ERROR <name>: <class>: <message>`` on stderr and its own exit code; anything else is a bug and
-    shows its traceback.
+    ``<time> ERROR <name>: <class>: <message>`` on stderr and its own exit code. Anything else is a bug and
+    shows its traceback. Both are reported in the file that ``RFT_EXIT_FILE`` names, if it names one.
+
+    The caller must end the process with the exit code. Threads that libraries have left cannot keep it alive for longer
+    than ``END_S``.
     """
+    exit_code = _BUG_EXIT_CODE
+    try:
+        exit_code = _run(role, config, run)
+    finally:
+        end_within(END_S, exit_code)
+    return exit_code
+
+
+def _run(role: str, config: Config, run: RunFunction | None) -> int:
     name = os.environ.get("RFT_ROLE_NAME", role)
+    # Taken out: a child of the role must not report its own end there.
+    exit_file = os.environ.pop(EXIT_FILE_VARIABLE, None)
     configure_logging(name)
     log = logging.getLogger("rft")
     stop = threading.Event()
     asked_by: list[int] = []
+    signals: SimpleQueue[int] = SimpleQueue()
+
+    def set_stop() -> None:
+        signals.get()
+        stop.set()
 
     def ask_to_stop(number: int, _frame: FrameType | None) -> None:
         asked_by.append(number)
-        stop.set()
+        # The handler must not set the event itself: that takes a lock, which the wait that it interrupts may hold.
+        signals.put(number)
         if number == signal.SIGINT and asked_by.count(signal.SIGINT) > 1:
             raise KeyboardInterrupt
 
+    threading.Thread(target=set_stop, name="stop", daemon=True).start()
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, ask_to_stop)
     try:
-        log.info("%s %d", _STARTS, os.getpid())
+        log.info("starts as process %d", os.getpid())
         if run is None:
             # Before the imports, which take longer than finding out that there is no broker.
             probe(config.broker, bootstrap_servers(config))
@@ -78,15 +101,30 @@ def run_role(role: str, config: Config, run: RunFunction | None = None) -> int:
         function(config, stop)
     except RftError as error:
         log.error("%s: %s", type(error).__name__, " ".join(str(error).split()))
+        _report_exit(exit_file, error, error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        _report_exit(exit_file, error, _BUG_EXIT_CODE)
+        raise
     log.info("stopped" if asked_by else "done")
     return 130 if signal.SIGINT in asked_by else 0
 
 
+def _report_exit(exit_file: str | None, error: Exception, exit_code: int) -> None:
+    """Write the exit report. A full disk must not hide the error and the exit code, so it is only logged."""
+    if exit_file is None:
+        return
+    report = ExitReport.from_error(error, exit_code=exit_code, pid=os.getpid(), now=time.time())
+    try:
+        write_exit_report(Path(exit_file), report)
+    except OSError as unwritable:
+        logging.getLogger("rft").warning("the exit report %s cannot be written: %s", exit_file, unwritable.strerror)
+
+
 def configure_logging(name: str) -> None:
-    """Lines ``time level name: message`` on stderr, UTC with milliseconds."""
+    """Log lines ``time level name: message`` to stderr, UTC with milliseconds."""
     handler = logging.StreamHandler(sys.stderr)
     formatter = logging.Formatter(f"%(asctime)s.%(msecs)03dZ %(levelname)s {name}: %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
@@ -95,21 +133,7 @@ def configure_logging(name: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(os.environ.get("RFT_LOG_LEVEL", "INFO"))
-    for noisy in _QUIET:
+    for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Warns of every 0.1 s that its thread did not get the processor.
+    # It warns of every 0.1 s in which its thread did not get the processor.
     logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
-
-
-def lasting_error(lines: Sequence[str]) -> str | None:
-    """The fault that a role named since its last start, if trying again is unlikely to cure it.
-
-    A broker or registry that cannot be reached may come back, so that is none.
-    """
-    for line in reversed(lines):
-        found = _ERROR_LINE.search(line)
-        if found:
-            return None if found[1].partition(":")[0] in _PASSING else found[1]
-        if _STARTS in line:
-            return None
-    return None

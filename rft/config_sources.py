@@ -1,23 +1,30 @@
 """Where configuration comes from: TOML, then ``RFT_<SECTION>__<FIELD>``, then ``--section.field value``.
 
-Every value remembers its origin, so that an error can name the key, where it was written,
-what was found and what is allowed.
+Every value remembers its origin, so that an error can name the key, where it was written, what was found and what is
+allowed. pydantic-settings is not used: it forgets the origin of a value, and an error then cannot name it.
+
+Variables and command-line arguments are texts, and the type of their field decides how they are read. A field that
+holds text takes them as they are (``--run.name 2024`` is the name "2024"; quotes around a TOML string are removed), any
+other is read as a TOML value. The text ``none`` is None in a field that allows None, in TOML files too: see
+:func:`rft.config.section.nullable_fields`.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from rft.config import Config
+from rft.config.section import alternatives
 from rft.errors import ConfigError
+from rft.plugins import nearest
 
 ENVIRONMENT_PREFIX = "RFT_"
 Key = tuple[str, ...]
@@ -30,11 +37,11 @@ def load_config(path: Path, overrides: Sequence[str] = (), environ: Mapping[str,
 
     Args:
         path: TOML file.
-        overrides: Command-line words: ``--section.field value`` or ``--section.field=value``.
+        overrides: Command-line arguments: ``--section.field value`` or ``--section.field=value``.
         environ: Environment variables; those not named ``RFT_<SECTION>__<FIELD>`` are left alone.
 
     Raises:
-        ConfigError: The file is missing or no TOML, or a key or value is wrong. All faults are listed at once.
+        ConfigError: The file is missing or not TOML, or a key or value is wrong. All faults are listed at once.
     """
     layers = [
         (str(path), read_toml(path)),
@@ -45,7 +52,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), environ: Mapping[str,
 
 
 def resolve(layers: Sequence[Layer]) -> Config:
-    """Merge layers, later ones stronger, and validate the result (pure)."""
+    """Merge layers, of which a later one wins, and validate the result (pure). Raises ConfigError."""
     merged: dict[str, Any] = {}
     origins: dict[Key, str] = {}
     for origin, values in layers:
@@ -53,18 +60,21 @@ def resolve(layers: Sequence[Layer]) -> Config:
     try:
         config = Config.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(fault, fault["loc"], origins) for fault in error.errors())) from None
+        raise ConfigError("\n".join(_explain(fault, _key(fault), origins) for fault in error.errors())) from None
     for index, stage in enumerate(config.stages):
         try:
             config.of_stage(index)
         except ValidationError as error:
-            faults = [_explain(fault, fault["loc"], origins) for fault in error.errors()]
+            faults = [
+                _explain(fault, _key(fault), origins, _key_in_stage(stage.name, stage.overrides, _key(fault)))
+                for fault in error.errors()
+            ]
             raise ConfigError("\n".join(f"[[stages]] {stage.name}: {fault}" for fault in faults)) from None
     for identity in config.trainers:
         try:
             config.of_trainer(identity)
         except ValidationError as error:
-            faults = [_explain(fault, ("trainers", identity, *fault["loc"]), origins) for fault in error.errors()]
+            faults = [_explain(fault, ("trainers", identity, *_key(fault)), origins) for fault in error.errors()]
             raise ConfigError("\n".join(faults)) from None
     return config
 
@@ -82,7 +92,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def environment_layer(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Nested values from ``RFT_SECTION__FIELD`` variables."""
+    """Return nested values from ``RFT_SECTION__FIELD`` variables."""
     values: dict[str, Any] = {}
     for name in sorted(environ):
         if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
@@ -91,32 +101,26 @@ def environment_layer(environ: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-def override_layer(words: Sequence[str]) -> dict[str, Any]:
-    """Nested values from ``--section.field value`` words."""
+def override_layer(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return nested values from ``--section.field value`` arguments."""
     values: dict[str, Any] = {}
-    remaining = iter(words)
-    for word in remaining:
-        if not word.startswith("--") or "." not in word:
-            raise ConfigError(f"'{word}' is not understood: settings are given as --section.field value")
-        name, separator, text = word[2:].partition("=")
+    remaining = iter(arguments)
+    for argument in remaining:
+        if not argument.startswith("--") or "." not in argument:
+            raise ConfigError(f"'{argument}' is not understood: write settings as --section.field value")
+        name, separator, text = argument[2:].partition("=")
         if not separator:
-            following = next(remaining, None)
-            if following is None:
+            value = next(remaining, None)
+            if value is None:
                 raise ConfigError(f"--{name} has no value: write --{name} VALUE")
-            text = following
+            text = value
         key = tuple(name.replace("-", "_").split("."))
         _put(values, key, _parse(text, key), f"--{name}")
     return values
 
 
-def masked(config: Config) -> dict[str, Any]:
-    """The whole tree as plain values, secrets as ``**********``; what is not set is left out."""
-    dumped: dict[str, Any] = json.loads(config.model_dump_json(exclude_none=True))
-    return dumped
-
-
 def unmasked_environment(config: Config) -> dict[str, str]:
-    """The secrets as environment variables, for handing a configuration to a child process."""
+    """Return the secrets as environment variables, for handing a configuration to a child process."""
     return {
         ENVIRONMENT_PREFIX + "__".join(key).upper(): value.get_secret_value()
         for key, value in _leaves(config, ())
@@ -124,59 +128,28 @@ def unmasked_environment(config: Config) -> dict[str, str]:
     }
 
 
-def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
-    """Plain nested values as TOML text."""
-    own = [f"{_toml_key(name)} = {_toml_value(value)}" for name, value in values.items() if not _is_table(value)]
-    parts = [f"[{prefix}]", *own] if own and prefix else own
-    for name, value in values.items():
-        if _is_table(value):
-            full = f"{prefix}.{_toml_key(name)}" if prefix else _toml_key(name)
-            text = to_toml(value, full)
-            parts += ["", text] if parts and text else [text] if text else []
-    return "\n".join(parts)
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value)
-
-
-def _toml_key(name: str) -> str:
-    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else json.dumps(name)
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, Mapping):
-        inner = ", ".join(f"{_toml_key(k)} = {_toml_value(v)}" for k, v in value.items())
-        return f"{{ {inner} }}" if inner else "{}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    # JSON's strings, numbers and booleans are TOML's, but for DEL, which TOML wants escaped.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
 def _merge(target: dict[str, Any], source: Mapping[str, Any], origin: str, origins: dict[Key, str], at: Key) -> None:
     for name, value in source.items():
-        key = (*at, name)
+        key, there = (*at, name), target.get(name)
+        if isinstance(value, Mapping) and isinstance(there, list):
+            _merge_named(there, value, origin, origins, key)
+            continue
         origins[key] = origin
-        if isinstance(value, Mapping) and isinstance(target.get(name), dict):
-            _merge(target[name], value, origin, origins, key)
-        elif isinstance(value, Mapping) and isinstance(target.get(name), list):
-            _merge_named(target[name], value, origin, key)
-        elif isinstance(value, Mapping):
-            target[name] = {}
+        if isinstance(value, Mapping):
+            target[name] = there if isinstance(there, dict) else {}
             _merge(target[name], value, origin, origins, key)
         else:
             target[name] = value
 
 
-def _merge_named(tables: list[Any], source: Mapping[str, Any], origin: str, at: Key) -> None:
-    """``--stages.imitate.trainer.steps 5``: of an array of tables, the one with that name."""
+def _merge_named(tables: list[Any], source: Mapping[str, Any], origin: str, origins: dict[Key, str], at: Key) -> None:
+    """Merge into the tables of an array that ``source`` names: ``--stages.imitate.trainer.steps 5``."""
     for name, value in source.items():
         found = next((table for table in tables if isinstance(table, dict) and table.get("name") == name), None)
         if found is None or not isinstance(value, Mapping):
             known = ", ".join(str(table.get("name")) for table in tables if isinstance(table, dict))
             raise ConfigError(f"{origin}: [[{'.'.join(at)}]] has none with name = '{name}'; it has {known}")
-        _merge(found, value, origin, {}, ())
+        _merge(found, value, origin, origins, (*at, name))
 
 
 def _put(values: dict[str, Any], key: Key, value: Any, written: str) -> None:
@@ -188,31 +161,50 @@ def _put(values: dict[str, Any], key: Key, value: Any, written: str) -> None:
 
 
 def _parse(text: str, key: Key) -> Any:
-    """A value as TOML would read it; what is no TOML value is a plain string. Secrets are never parsed."""
-    if _is_secret(key):
+    """Return the value that ``text`` stands for in the field ``key``.
+
+    A field that holds text gets ``text`` itself, or the content of a TOML string. Any other field, and a key of no
+    section, gets the TOML value; what is not TOML is left to pydantic as text. Secrets are never parsed.
+    """
+    types = alternatives(_annotation(key))
+    if SecretStr in types:
         return text
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, KeyError):
         return text
+    is_text = any(_holds_text(type_) for type_ in types)
+    return text if is_text and not isinstance(value, str) and not _fits(value, types) else value
+
+
+def _holds_text(type_: Any) -> bool:
+    if get_origin(type_) is Literal:
+        return any(isinstance(choice, str) for choice in get_args(type_))
+    return type_ in (str, Path)
+
+
+def _fits(value: Any, types: Sequence[Any]) -> bool:
+    """Return whether ``value`` is of one of the types that are no text, such as the list of ``lora.target_modules``."""
+    plain = [get_origin(type_) or type_ for type_ in types if not _holds_text(type_)]
+    return any(isinstance(type_, type) and isinstance(value, type_) for type_ in plain)
 
 
 def _is_secret(key: Key) -> bool:
-    field = _field_annotation(key)
-    return field is not None and "SecretStr" in str(field)
+    return SecretStr in alternatives(_annotation(key))
 
 
-def _field_annotation(key: Key) -> Any:
-    section: Any = Config
-    if key[:1] == ("trainers",) and len(key) > 2:  # what they may have otherwise is documented where it is by default
+def _annotation(key: Key) -> Any:
+    """Return the annotation of the field ``key``, ``Any`` if there is no such field."""
+    if key[:1] in (("trainers",), ("stages",)) and len(key) > 2:  # their fields are those of the tree itself
         key = key[2:]
+    section: Any = Config
     for name in key:
-        if get_origin(section) is dict:  # tables by a name of the user's, as eval.sets.<name>
-            section = get_args(section)[1]
-        elif isinstance(section, type) and issubclass(section, BaseModel) and name in section.model_fields:
+        if isinstance(section, type) and issubclass(section, BaseModel) and name in section.model_fields:
             section = section.model_fields[name].annotation
+        elif get_origin(section) in (dict, list):  # tables that the user names, as eval.sets.<name>, imports.<name>
+            section = get_args(section)[-1]
         else:
-            return None
+            return Any
     return section
 
 
@@ -225,10 +217,25 @@ def _leaves(section: BaseModel, at: Key) -> Iterator[tuple[Key, Any]]:
             yield (*at, name), value
 
 
-def _explain(fault: ErrorDetails, place: Sequence[int | str], origins: Mapping[Key, str]) -> str:
-    key = tuple(str(part) for part in place)
+def _key(fault: ErrorDetails) -> Key:
+    return tuple(str(part) for part in fault["loc"])
+
+
+def _key_in_stage(stage: str, overrides: Mapping[str, Any], key: Key) -> Key:
+    """Return where ``key`` was written: in the stage, if it overrides it, otherwise at the top."""
+    values: Any = overrides
+    for name in key:
+        if not isinstance(values, Mapping) or name not in values:
+            return key
+        values = values[name]
+    return ("stages", stage, *key)
+
+
+def _explain(fault: ErrorDetails, key: Key, origins: Mapping[Key, str], written: Key | None = None) -> str:
+    """Return what is wrong with ``key``; its origin is looked up as ``written``, by default as ``key``."""
     dotted = ".".join(key) or "configuration"
-    origin = next((origins[key[:n]] for n in range(len(key), 0, -1) if key[:n] in origins), "the defaults")
+    written = written or key
+    origin = next((origins[written[:n]] for n in range(len(written), 0, -1) if written[:n] in origins), "the defaults")
     if fault["type"] == "extra_forbidden":
         return f"{origin}: unknown key '{dotted}'. {_suggest(key)}"
     message = fault["msg"].removeprefix("Value error, ")
@@ -236,30 +243,30 @@ def _explain(fault: ErrorDetails, place: Sequence[int | str], origins: Mapping[K
         return f"{origin}: {dotted}: {message}"
     description = _description(key)
     found = json.dumps(fault["input"], default=str)
-    return f"{origin}: {dotted}: found {found}; {message[:1].lower()}{message[1:]}." + (
-        f" ({dotted}: {description})" if description else ""
-    )
+    # pydantic lists the choices as "'a', 'b' or 'c'".
+    near = nearest(str(fault["input"]), re.findall("'([^']*)'", fault.get("ctx", {}).get("expected", "")))
+    hint = f" Did you mean '{near}'?" if near else ""
+    meaning = f" ({dotted}: {description})" if description else ""
+    return f"{origin}: {dotted}: found {found}; {message[:1].lower()}{message[1:]}.{hint}{meaning}"
 
 
 def _suggest(key: Key) -> str:
     known = _known_names(key[:-1])
     if not known:
         return ""
-    near = difflib.get_close_matches(key[-1], known, n=1)
-    hint = f"Did you mean '{near[0]}'? " if near else ""
+    near = nearest(key[-1], known)
+    hint = f"Did you mean '{near}'? " if near else ""
     where = f"[{'.'.join(key[:-1])}]" if len(key) > 1 else "the top level"
     return f"{hint}Allowed in {where}: {', '.join(known)}."
 
 
 def _known_names(section_key: Key) -> list[str]:
-    section = _field_annotation(section_key) if section_key else Config
-    if isinstance(section, type) and issubclass(section, BaseModel):
-        return list(section.model_fields)
-    return []
+    section = _annotation(section_key)
+    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
 
 
 def _description(key: Key) -> str:
-    section = _field_annotation(key[:-1]) if len(key) > 1 else Config
-    if isinstance(section, type) and issubclass(section, BaseModel) and key[-1] in section.model_fields:
+    section = _annotation(key[:-1])
+    if isinstance(section, type) and issubclass(section, BaseModel) and key[-1:] and key[-1] in section.model_fields:
         return " ".join((section.model_fields[key[-1]].description or "").split())
     return ""

@@ -1,26 +1,30 @@
-"""The errors of Stream-RFT. Each message tells the operator what to do.
+"""Defines the errors of Stream-RFT. Each message tells the operator what to do.
 
-RftError                 exit code 1
+RftError                 exit code 1; 3 means that a restart cannot help
 ├── ConfigError          exit code 2: the configuration is wrong; nothing was started
-├── BrokerError          the broker cannot be reached or refuses us
+├── BrokerError          the broker cannot be reached or refuses a request
+│   ├── OutageError      the broker does not answer now; it may later
+│   ├── OutageLimitError exit code 3: a role has waited for the broker for broker.outage_s
 │   └── TopicError       a topic is missing or contradicts the design
 ├── DecodeError          an event is malformed (goes to the dead letter queue)
 ├── EncodeError          a record cannot be written as an event
-├── RegistryError        the schema registry refuses us
-│   ├── RegistryUnreachableError   it does not answer; trying again may help
+├── RegistryError        the schema registry refuses a request
+│   ├── RegistryUnreachableError   it does not answer; retrying may help
 │   └── IncompatibleSchemaError    a schema would break readers or writers of another version
 ├── RolloutError         a rollout failed after its retries
 ├── RewardError          a reward function failed
-├── StarvationError       groups come and go, and none of them can be trained
-├── SamplerGapError      the trainer's log-probabilities are not the sampler's, and the run is to stop then
+├── StarvationError      exit code 3: groups are retired, and none of them could be trained
+├── SamplerGapError      exit code 3: the trainer's log-probabilities differ from the sampler's, and
+│                        trainer.on_logprob_gap is "stop"
 ├── PolicyError          a model cannot be loaded or cannot generate
-│   └── EngineDiedError  the engine beneath a policy is gone; its explorer must be started anew
+│   └── EngineDiedError  the engine of a policy has ended; its explorer must be restarted
 ├── WeightsError         a weight version cannot be published or fetched
 ├── CheckpointError      a checkpoint cannot be written or read
-├── EngineError          what computes the steps cannot be started, or a rank of it has died
-├── FencedError          exit code 3, not to be started again: another trainer with this identity has taken over
+├── EngineError          a trainer's engine cannot be started, or one of its ranks has died
+├── FencedError          exit code 3: another trainer with this identity has taken over
 ├── ArchiveError         an archive cannot be written or read
 ├── DataError            a file of tasks, demonstrations or preferences cannot be imported
+│   └── RowError         a row of it cannot be used; the others can
 └── MissingRangeError    events that are needed are not on the log, or not in the archive
 """
 
@@ -50,12 +54,15 @@ __all__ = [
     "FencedError",
     "IncompatibleSchemaError",
     "MissingRangeError",
+    "OutageError",
+    "OutageLimitError",
     "PolicyError",
     "RegistryError",
     "RegistryUnreachableError",
     "RewardError",
     "RftError",
     "RolloutError",
+    "RowError",
     "SamplerGapError",
     "StarvationError",
     "TopicError",
@@ -70,11 +77,26 @@ class ConfigError(RftError):
 
 
 class BrokerError(RftError):
-    """The broker cannot be reached or refuses us; the message holds the real cause."""
+    """The broker cannot be reached or refuses a request; the message holds the cause."""
+
+    transient = True
+
+
+class OutageError(BrokerError):
+    """The broker does not answer now. It may later, so waiting helps, and a restart of the role does not."""
+
+
+class OutageLimitError(BrokerError):
+    """The broker has been away for longer than ``broker.outage_s``."""
+
+    exit_code = 3
+    transient = False
 
 
 class TopicError(BrokerError):
     """A topic is missing or was created with settings that contradict the design."""
+
+    transient = False
 
 
 class RolloutError(RftError):
@@ -86,11 +108,21 @@ class RewardError(RftError):
 
 
 class StarvationError(RftError):
-    """Many groups in a row were retired without one gradient step; the message says what became of them."""
+    """Many groups in a row were retired without a gradient step; the message says why they were dropped.
+
+    The log stays as it is, so a restart leads to the same error.
+    """
+
+    exit_code = 3
 
 
 class SamplerGapError(RftError):
-    """Trainer and sampler disagree on the log-probabilities of tokens that the same weights wrote."""
+    """Trainer and sampler compute different log-probabilities for tokens that the same weights wrote.
+
+    The operator has asked that the run stops then.
+    """
+
+    exit_code = 3
 
 
 class PolicyError(RftError):
@@ -98,11 +130,11 @@ class PolicyError(RftError):
 
 
 class EngineDiedError(PolicyError):
-    """The engine beneath a policy is gone, and all rollouts with it; none of them has failed of itself."""
+    """The engine of a policy has ended, and all its rollouts with it. None of them has failed by itself."""
 
 
 class WeightsError(RftError):
-    """A weight version cannot be published, fetched or does not match its digest."""
+    """A weight version cannot be published or fetched, or does not match its digest."""
 
 
 class CheckpointError(RftError):
@@ -110,11 +142,11 @@ class CheckpointError(RftError):
 
 
 class EngineError(RftError):
-    """What computes a trainer's steps cannot be started, or a rank of it has died."""
+    """A trainer's engine cannot be started, or one of its ranks has died."""
 
 
 class FencedError(RftError):
-    """A newer trainer with the same identity holds the redo log; this one must not be started again."""
+    """A newer trainer with the same identity holds the redo log. This one must not be restarted."""
 
     exit_code = 3
 
@@ -123,14 +155,18 @@ class DataError(RftError):
     """A file of tasks, demonstrations or preferences cannot be read, or nothing in it can be used."""
 
 
+class RowError(DataError):
+    """A row of a file cannot be used; the others can. The message is the cause, without the row's number."""
+
+
 class ArchiveError(RftError):
     """An archive of the log cannot be written or read."""
 
 
 class MissingRangeError(RftError):
-    """Events that are needed are not there: deleted by retention, never archived, or never written.
+    """Events that are needed are missing: deleted by retention, never archived, or never written.
 
-    The message names the range, since when it is gone where that is known, and the choices.
+    The message names the range, the oldest event that is left if that is known, and what to do.
     """
 
     def __init__(
@@ -145,7 +181,7 @@ class MissingRangeError(RftError):
         since_ms: int | None = None,
     ) -> None:
         """``start`` to ``end`` (exclusive) are the missing offsets of ``entity``'s ``partition`` in ``source``;
-        ``since_ms`` is the Unix time of the oldest event that is still there.
+        ``since_ms`` is the Unix time of the oldest event that is left.
         """
         self.entity = entity
         self.partition = partition
@@ -153,12 +189,14 @@ class MissingRangeError(RftError):
         self.end = end
         self.since_ms = since_ms
         which = f"offset {start}" if end == start + 1 else f"offsets {start} to {end - 1}"
-        kept = ""
+        next_event = ""
         if since_ms is not None:
-            kept = f"; the next event there is of {datetime.fromtimestamp(since_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
-        super().__init__(f"{source}: {entity}, partition {partition}: {which} are missing{kept}. {advice}")
+            next_event = (
+                f"; the next event is from {datetime.fromtimestamp(since_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+            )
+        super().__init__(f"{source}: {entity}, partition {partition}: {which} are missing{next_event}. {advice}")
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first; libraries add pages."""
+    """Return the first line of an error's text: libraries add pages."""
     return str(error).strip().split("\n", 1)[0] or type(error).__name__

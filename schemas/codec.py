@@ -1,6 +1,6 @@
-"""Records to the bytes of a Kafka value and back.
+"""Encodes records as the bytes of a Kafka value, and decodes them.
 
-How a value says which schema it was written with is :mod:`schemas.framing`'s business.
+:mod:`schemas.framing` defines how a value names the schema that it was written with.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from schemas.wire import from_wire, to_wire
 R = TypeVar("R", bound=Record)
 
 DEFAULT_MAX_BYTES = 4 * 1024 * 1024
-"""Same as the default of ``log.max_message_bytes``."""
+"""The default of ``log.max_message_bytes``."""
 
 _KINDS = {kind.__name__: kind for kind in RECORDS}
 
 
 def encode(record: Record, schema_id: int | None = None) -> bytes:
-    """The record in single-object encoding, or in Confluent's if a registry knows its schema by ``schema_id``.
+    """Return the record in single-object encoding, or in Confluent's if a registry knows its schema by ``schema_id``.
 
-    Raises EncodeError naming the field that cannot be written.
+    Raises EncodeError that names the field that cannot be written.
     """
     schema = current(type(record).__name__)
     wire = to_wire(record)
@@ -69,10 +69,12 @@ def decode(
     writer_schemas: SchemaLookup | None = None,
     headers: Headers = (),
 ) -> Record:
-    """The record in ``data``, written with any schema that we know, ``headers`` hold or ``writer_schemas`` finds.
+    """Return the record in ``data``. Its schema must be known to us, be in ``headers`` or be found by
+    ``writer_schemas``.
 
-    Raises DecodeError, naming the field where one is at fault: too long, unknown frame or schema, a record other
-    than ``expect``, truncated or trailing bytes, NaN or infinity, packed arrays that don't fit together.
+    Raises DecodeError if the data is too long, has an unknown frame or schema, holds a record other than ``expect``,
+    has missing or trailing bytes, NaN or infinity, or packed arrays that don't fit together. If a field is invalid, the
+    error names it.
     """
     if not data:
         raise DecodeError("the event has no value")
@@ -90,7 +92,7 @@ def _read_own(data: bytes, start: int, writer: Schema, reader: Schema) -> dict[s
     buffer = BytesIO(data)
     buffer.seek(start)
     try:
-        wire = fastavro.schemaless_reader(buffer, writer.parsed, None)
+        wire: dict[str, Any] = fastavro.schemaless_reader(buffer, writer.parsed, None)
     except Exception as error:
         verify(writer.parsed, writer.named, data, start)
         raise DecodeError(f"cannot be read: {error}") from error
@@ -104,7 +106,7 @@ def _read_foreign(data: bytes, start: int, writer: Schema, reader: Schema) -> di
     buffer = BytesIO(data)
     buffer.seek(start)
     try:
-        wire = fastavro.schemaless_reader(buffer, writer.parsed, reader.parsed)
+        wire: dict[str, Any] = fastavro.schemaless_reader(buffer, writer.parsed, reader.parsed)
     except Exception as error:
         raise DecodeError(f"the writer's schema does not resolve to ours: {error}") from error
     found = find_invalid_field(reader.parsed, reader.named, wire)

@@ -1,7 +1,7 @@
-"""Whether a schema may follow others: FULL_TRANSITIVE, judged by the Avro project's own checker.
+"""Checks whether a schema is FULL_TRANSITIVE compatible with others, with the Avro project's own checker. Pure.
 
-Full: what one version wrote the other reads, in both directions. Transitive: against every version, not only the last.
-Pure.
+Full: each of two versions can read what the other wrote. Transitive: this holds for every earlier version, not only the
+last.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibi
 
 from schemas.load import Schema
 
-_WHAT_TO_DO = {
+_ADVICE = {
     "reader_field_missing_default_value": (
         'give the new field a "default" (a removed one must have had a default in every version that has it)'
     ),
@@ -31,15 +31,15 @@ _WHAT_TO_DO = {
 
 @dataclass(frozen=True, slots=True)
 class Incompatibility:
-    """One place at which two versions do not fit."""
+    """One point at which two versions are incompatible."""
 
     rule: str
-    """As ``avro.compatibility`` calls it, e.g. ``type_mismatch``."""
+    """Its name in ``avro.compatibility``, e.g. ``type_mismatch``."""
     message: str
     path: str
     """JSON path in the reader's schema, e.g. ``/fields/3/type``."""
     field: str
-    """Name of the field there, dotted; empty where it is the record itself."""
+    """Dotted name of the field; empty for the record itself."""
     reader: str
     """Name of the version that cannot read."""
     writer: str
@@ -48,18 +48,18 @@ class Incompatibility:
     @property
     def advice(self) -> str:
         """What to do about it."""
-        return _WHAT_TO_DO.get(self.rule, "leave it as it was")
+        return _ADVICE.get(self.rule, "leave it as it was")
 
     def __str__(self) -> str:
         where = f"{self.path} (field {self.field})" if self.field else self.path
-        return f"{where}: {self.rule}: {self.message}; {self.reader} could not read what {self.writer} wrote"
+        return f"{where}: {self.rule}: {self.message}; {self.reader} cannot read what {self.writer} wrote"
 
 
 def full_transitive(candidate: Schema, name: str, versions: Mapping[str, Schema]) -> list[Incompatibility]:
-    """All that keeps ``candidate`` from standing beside ``versions`` (schemas by name); empty when it may.
+    """Return all incompatibilities of ``candidate`` with ``versions`` (schemas by name).
 
     Args:
-        name: What to call the candidate.
+        name: The candidate's name in the result.
     """
     found: list[Incompatibility] = []
     for other, version in versions.items():
@@ -69,7 +69,7 @@ def full_transitive(candidate: Schema, name: str, versions: Mapping[str, Schema]
 
 
 def unreadable(reader: Schema, writer: Schema, *, reader_name: str, writer_name: str) -> list[Incompatibility]:
-    """What ``reader`` cannot make of what ``writer`` wrote.
+    """Return the incompatibilities that keep ``reader`` from reading what ``writer`` wrote.
 
     Raises:
         avro.errors.AvroException: A schema is invalid, e.g. a default is not of its field's type.
@@ -83,8 +83,8 @@ def unreadable(reader: Schema, writer: Schema, *, reader_name: str, writer_name:
     ]
 
 
-class _Checker(ReaderWriterCompatibilityChecker):
-    """Keeps rule, message and place together: the checker's own result has a set of each."""
+class _Checker(ReaderWriterCompatibilityChecker):  # type: ignore[misc]  # avro has no types
+    """Keeps rule, message and path together: the checker's own result has a separate set of each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class _Checker(ReaderWriterCompatibilityChecker):
         before = len(self.found)
         result = super().calculate_compatibility(reader, writer, location)
         if result.compatibility is not SchemaCompatibilityType.incompatible:
-            del self.found[before:]  # branches of a union that were tried in vain
+            del self.found[before:]  # from branches of a union that do not fit, while another does
         elif "union" in (reader.type, writer.type) or len(self.found) == before:
             rules = dict.fromkeys(rule.value for rule in result.incompatibilities)
             self.found[before:] = [(", ".join(rules), "; ".join(sorted(result.messages)), _path(location))]
@@ -115,7 +115,7 @@ def _path(location: list[str]) -> str:
 
 
 def _field_at(node: Any, path: str) -> str:
-    """The names of the fields along a JSON path."""
+    """Return the names of the fields along a JSON path."""
     names = []
     for part in filter(None, path.split("/")):
         node = node[int(part)] if isinstance(node, list) else node.get(part) if isinstance(node, dict) else None

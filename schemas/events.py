@@ -1,7 +1,7 @@
-"""The typed records that travel on the topics, one class for each ``.avsc`` file.
+"""Defines the typed records of the topics, one class for each ``.avsc`` file.
 
-Token-level fields are NumPy arrays here and packed little-endian bytes on the wire
-(see :mod:`schemas.codec`). Records are immutable and compare by value.
+Token-level fields are NumPy arrays here, and packed little-endian bytes on the wire (see :mod:`schemas.packing`).
+Records are immutable and compare by value.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NOT_WRITTEN = -1
 
 
 class Record:
-    """Base of all records: equality by value, with arrays compared element by element."""
+    """Base of all records. Records are equal if their values are; arrays are compared element by element."""
 
     __slots__ = ()
 
@@ -57,12 +57,12 @@ def _empty_logprobs() -> LogprobArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task(Record):
-    """One prompt to be rolled out ``samples`` times: the order for one group."""
+    """One prompt to roll out ``samples`` times, which gives one group."""
 
     group_id: str
     """Key of the group; ``train-00000012`` or ``eval-00000003-00000012``."""
     number: int
-    """Position in its split's sequence, from 0. Retirement is counted in these numbers."""
+    """Index in the sequence of its split, from 0. A retired task is named by this number."""
     split: str
     """``train`` or ``eval``."""
     source: str
@@ -70,16 +70,16 @@ class Task(Record):
     prompt: str
     answer: str | None
     samples: int
-    """Group size: rollouts to make."""
+    """Group size: number of rollouts."""
     max_tokens: int
-    """Most tokens that one rollout may write."""
+    """Token limit of one rollout."""
     temperature: float
     """Sampling temperature; 0 is greedy."""
     top_p: float
     seed: int
     """Seeds the sampling of this group."""
     min_version: int
-    """Weight version that an explorer must hold, at least, before it starts."""
+    """Oldest weight version that an explorer may start with."""
     issued_at: int
     """Unix time in ms."""
     metadata: str = "{}"
@@ -88,20 +88,18 @@ class Task(Record):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Experience(Record):
-    """What the policy did once: one trajectory with all that learning needs.
-
-    Arrays have one element a token, prompt included (length T).
-    """
+    """One trajectory with everything that learning needs. Arrays have one element a token, prompt included."""
 
     experience_id: str
-    """``group_id/sample`` or ``group_id/sample/turn``; deterministic, so a rollout done twice is seen twice."""
+    """``group_id/sample`` or ``group_id/sample/turn``. A rollout that is repeated gets the same id, so it is removed as
+    a duplicate."""
     group_id: str
     number: int
-    """The task's number; -1 when no conductor issued it."""
+    """The task's number; -1 if no conductor issued it."""
     sample: int
     split: str
     group_size: int
-    """Members that the group is to have."""
+    """Number of experiences of the complete group."""
     prompt: str
     response: str
     answer: str | None
@@ -126,7 +124,7 @@ class Experience(Record):
     finish_reason: str = "stop"
     """``stop``, ``length`` or ``error``."""
     error: str | None = None
-    """Why the rollout failed, when ``finish_reason`` is ``error``; its arrays are then empty."""
+    """Why the rollout failed, if ``finish_reason`` is ``error``. Its arrays are then empty."""
     reward: float | None = None
     """A reward that the producer or environment already knows."""
     duration_ms: int = 0
@@ -136,19 +134,19 @@ class Experience(Record):
 
     @property
     def oldest_version(self) -> int:
-        """Lowest weight version among the tokens the policy wrote; -1 when it wrote none."""
+        """Lowest weight version of the tokens that the policy wrote; -1 if it wrote none."""
         written = self.versions[self.action_mask == 1]
         return int(written.min()) if written.size else NOT_WRITTEN
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reward(Record):
-    """A reward for one experience, from any producer, at any time."""
+    """A reward for one experience. Any producer may send it at any time."""
 
     experience_id: str
     group_id: str
     source: str
-    """Name of the reward's maker, e.g. ``human`` or ``unit_tests``."""
+    """Who gives the reward, e.g. ``human`` or ``unit_tests``."""
     value: float
     created_at: int
     """Unix time in ms."""
@@ -163,69 +161,70 @@ class ScoredExperience(Record):
 
     experience: Experience
     origin_partition: int
-    """Where the experience stands in the ``experiences`` topic."""
+    """Partition of the experience in the topic ``experiences``."""
     origin_offset: int
+    """Offset of the experience in that partition."""
     verdict: str
     """``train`` or ``filtered``."""
     cause: str | None
     """Why it was filtered."""
     reward: float
-    """Combined reward; 0 when filtered before scoring."""
+    """Combined reward; 0 if the experience was filtered before scoring."""
     rewards: Mapping[str, float]
     """Reward by function."""
     priority: float
     release_id: str
-    """Digest of the member ids of this release; the same members give the same id."""
+    """Digest of the experience ids of this release. The same experiences give the same id."""
     release_size: int
-    """Members of this release, filtered ones included. The group is whole when all have come."""
+    """Number of experiences of this release, filtered ones included. The group is complete when all are read."""
     scored_at: int
     """Unix time in ms."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightVersion(Record):
-    """New weights of a model and where to get them."""
+    """New weights of a model, and where to get them."""
 
     model: str
     version: int
-    """Counts up by 1 from 0, the weights that training started from."""
+    """Counts up by 1. Version 0 is the weights that training started from."""
     step: int
-    """Optimiser steps taken so far."""
+    """Number of optimizer steps so far."""
     transport: str
-    """``checkpoint``: read ``uri``."""
+    """``checkpoint``: the weights are in ``uri``."""
     uri: str
     """Folder (Hugging Face layout) relative to the run's folder, or absolute."""
     sha256: str
-    """Of the safetensors file."""
+    """sha256 of the safetensors file."""
     size_bytes: int
     final: bool
     """True for the last version of a run."""
     created_at: int
     """Unix time in ms."""
     epoch: int = -1
-    """Newest transfer that was opened for this model; -1 before the first."""
+    """Number of the newest transfer of this model; -1 before the first."""
     members: tuple[str, ...] = ()
-    """Receivers that are to take part in the transfer ``epoch``; none when this event opens none."""
+    """Receivers that take part in the transfer ``epoch``; empty if this event opens none."""
     backend: str = ""
-    """Of the transfer: ``gloo`` or ``nccl``."""
+    """Backend of the transfer: ``gloo``, ``nccl`` or ``ipc``."""
     rendezvous: str = ""
-    """Where its members meet: ``host:port/nonce``."""
+    """Where the members of the transfer meet: ``host:port/nonce``."""
     deadline_ms: int = 0
-    """What the transfer may take, from this event on."""
+    """Time limit of the transfer in ms, measured from this event."""
     layout: bytes = b""
     """The safetensors file's header, zlib."""
     bucket_bytes: int = 0
     checksums: bytes = b""
     """CRC-32C of each bucket, little-endian u4."""
     stored_version: int = -1
-    """Newest version that is in a folder; -1 for none."""
+    """Newest version that is in a folder; -1 if none is."""
     stored_uri: str = ""
     stored_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Member(Record):
-    """An explorer announces itself, its version and how its time went."""
+    """An explorer's announcement of itself, of its weight version and of its counters."""
 
     member_id: str
     role: str
@@ -233,57 +232,57 @@ class Member(Record):
     state: str
     """``here`` or ``left``."""
     version: int
-    """Weight version it now holds; -1 before the first."""
+    """Weight version that it holds; -1 before the first."""
     sha256: str
-    """Digest of the weights it holds; empty before the first."""
+    """Digest of the weights that it holds; empty before the first."""
     address: str
-    """host:pid, or where its transport can be reached."""
+    """host:pid, or the address of its transport."""
     heartbeat_at: int
     """Unix time in ms."""
     stats: Mapping[str, float] = field(default_factory=dict)
-    """Counters since start: ``rollouts``, ``failed``, ``tokens``, ``generating_s``, ``waiting_s``, ``resync_s``,
+    """Counters since its start: ``rollouts``, ``failed``, ``tokens``, ``generating_s``, ``waiting_s``, ``resync_s``,
     ``pause_s``, ``received``, ``missed``, ``received_bytes``."""
     transport: str = "checkpoint"
-    """``checkpoint``, or ``collective`` (and then by checkpoint, too)."""
+    """``checkpoint``, or ``collective`` (which includes ``checkpoint``)."""
     backend: str = ""
-    """Of its collective."""
+    """Backend of its collective."""
     receivers: int = 1
-    """Ranks that it needs in a collective."""
+    """Number of ranks that it needs in a collective."""
     epoch: int = -1
-    """Newest transfer that it knows of; -1 for none."""
+    """Newest transfer that it knows; -1 if none."""
     host: str = ""
     """Name of its machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventRef:
-    """The exact place of one ``ready`` event, and what became of it."""
+    """The position of one ``ready`` event, and whether it was trained or why it was dropped."""
 
     partition: int
     offset: int
     experience_id: str
     number: int
     staleness: int
-    """Trainer's version minus the event's oldest token version; -1 when the policy wrote no token."""
+    """Trainer's version minus the oldest version of the event's tokens; -1 if the policy wrote no token."""
     cause: str = ""
-    """Empty for a trained event, otherwise why it was dropped: ``stale``, ``filtered``, ``duplicate`` …"""
+    """Empty for a trained event, otherwise why it was dropped: ``stale``, ``filtered``, ``duplicate``, …"""
     use: int = 1
-    """Of a trained event: which time it is that this trainer trains it, from 1."""
+    """For a trained event: how often this trainer has trained it, this time included."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingStep(Record):
     """One entry of the trainer's redo log.
 
-    ``kind`` is ``step`` for a gradient step and ``retire`` when groups were only dropped (the conductor
-    must learn of them even if no step follows). With a ``claim`` a trainer takes the log over: entries of other
-    incarnations of the model do not count from there on.
+    ``kind`` is ``step`` for a gradient step, and ``retire`` if groups were only dropped: the conductor must learn of
+    them even if no step follows. With a ``claim`` a trainer takes over the log: from there on, entries of the model's
+    other incarnations do not count.
     """
 
     model: str
     kind: str
     step: int
-    """Number of this step, from 1; for ``retire`` the last step taken."""
+    """Number of this step, from 1; for ``retire`` the number of the last step."""
     version: int
     """Weight version that the step started from."""
     next_version: int
@@ -291,7 +290,7 @@ class TrainingStep(Record):
     trained: tuple[EventRef, ...]
     dropped: tuple[EventRef, ...]
     retired: tuple[int, ...]
-    """Task numbers that need no more waiting for: trained or dropped."""
+    """Numbers of the tasks that are now trained or dropped."""
     digest: str
     """sha256 of the weights after the step; empty for ``retire``."""
     metrics: Mapping[str, float]
@@ -299,12 +298,12 @@ class TrainingStep(Record):
     created_at: int
     """Unix time in ms."""
     incarnation: str = ""
-    """Which start of the trainer wrote this: ``host/process/time/random``."""
+    """Identifies the start of the trainer that wrote this: ``host/process/time/random``."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalReward:
-    """The newest revision of what one source has given to a waiting experience."""
+    """The newest revision of the reward that one source has given to a waiting experience."""
 
     source: str
     value: float
@@ -313,20 +312,20 @@ class ExternalReward:
 
 @dataclass(frozen=True, slots=True)
 class WaitingMember:
-    """One experience that waits, as a pointer into the log."""
+    """One waiting experience, as a pointer into the log."""
 
     suffix: str
     """The experience_id without ``group_id/``."""
     offset: int
-    """Its place in the same partition of ``experiences``; -1 while only rewards for it have come."""
+    """Its offset in the same partition of ``experiences``; -1 while there are only rewards for it."""
     size_bytes: int
-    """Size of that event's value."""
+    """Size of the value of that event."""
     cause: str | None
-    """Why it is filtered; None when it is usable."""
+    """Why it is filtered; None if it is usable."""
     exempt: bool
-    """True when it needs no external rewards (a demonstration)."""
+    """True if it needs no external rewards (a demonstration)."""
     reward: float
-    """Combined reward of the functions, or the one that came with the experience."""
+    """Combined reward of the functions, or the reward that came with the experience."""
     rewards: Mapping[str, float]
     """Reward by function."""
     external: tuple[ExternalReward, ...]
@@ -335,17 +334,16 @@ class WaitingMember:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Waiting(Record):
-    """A group whose experiences wait for external rewards: the processors' own notes, in a compacted topic."""
+    """A group whose experiences wait for external rewards. Only processors write and read it, in a compacted topic."""
 
     group_id: str
     group_size: int
-    """Members that the group is to have; 0 while none has come."""
+    """Number of experiences of the complete group; 0 while none has come."""
     since: int
-    """Unix time in ms of the event that deadlines count from: the first experience's, or the first reward's while
-    none has come."""
+    """Unix time in ms of the event that starts the deadline: the first experience, or before it the first reward."""
     members: tuple[WaitingMember, ...]
     released: bool = False
-    """True when the group has been released, but its experiences are not all committed as read yet."""
+    """True if the group is released, but the offsets of its experiences are not all committed yet."""
 
 
 RECORDS: tuple[type[Record], ...] = (

@@ -1,14 +1,14 @@
-"""Which schema an event was written with: said by the first bytes of its value, or by a header.
+"""Finds the schema that an event was written with, from the first bytes of its value or from a header.
 
 =========================  ====================================================================================
 value starts with C3 01    Avro single-object encoding: 8-byte CRC-64-AVRO of the schema (little-endian), body
 value starts with 00       Confluent: 4-byte schema id (big-endian), body
 header __value_schema_id   Confluent, newer: 01 and a 16-byte GUID, or 00 and a 4-byte id; the value is the body alone
-header rft.schema          beside the first: the writer's schema itself (parsing canonical form, zlib)
+header rft.schema          with single-object encoding: the writer's schema (parsing canonical form, zlib)
 =========================  ====================================================================================
 
-Releases know the schemas before them, not those after. Events of a schema later than a record's first version carry it
-in ``rft.schema``, so that earlier releases can read them without a registry.
+A release knows earlier schemas, but not later ones. If a record's schema is not its first version, its events carry the
+schema in ``rft.schema``, so that earlier releases can read them without a registry.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from schemas.load import Schema, by_fingerprint, current, foreign, history
 
 Headers = Sequence[tuple[str, bytes | None]]
 SchemaId = int | str
-"""A registry's id of a schema: Confluent's number, or its GUID in text form."""
+"""A registry's id of a schema: Confluent's number, or the GUID in text form."""
 SchemaLookup = Callable[[SchemaId], str | None]
-"""The JSON of the schema with that id, None when there is none. What it raises is passed on as it is."""
+"""Returns the JSON of the schema with that id, None if there is none. Its exceptions are not caught."""
 
 SINGLE_OBJECT = b"\xc3\x01"
 CONFLUENT = b"\x00"
 REGISTRY_HEADER = "__value_schema_id"
 SCHEMA_HEADER = "rft.schema"
 _MAX_SCHEMA_BYTES = 256 * 1024
-"""Of an inflated ``rft.schema``; ours have 2 KB."""
+"""Limit on an inflated ``rft.schema``; ours have 2 KB."""
 
 
 def frame(record_name: str, schema_id: int | None) -> bytes:
-    """What stands before the body: Confluent's frame for a ``schema_id``, else ours."""
+    """Return the bytes before the body: Confluent's frame for a ``schema_id``, otherwise single-object encoding."""
     if schema_id is not None:
         return CONFLUENT + schema_id.to_bytes(4, "big")
     return SINGLE_OBJECT + current(record_name).fingerprint
@@ -44,7 +44,7 @@ def frame(record_name: str, schema_id: int | None) -> bytes:
 
 @cache
 def schema_headers(record_name: str) -> tuple[tuple[str, bytes], ...]:
-    """The header by which earlier releases can read what we write; none while a record has its first schema."""
+    """Return the header that lets earlier releases read what we write; empty while a record has its first schema."""
     schema, first = current(record_name), history(record_name).get(1)
     if first is None or schema.fingerprint == first.fingerprint:
         return ()
@@ -52,9 +52,9 @@ def schema_headers(record_name: str) -> tuple[tuple[str, bytes], ...]:
 
 
 def registry_id(data: bytes, headers: Headers = ()) -> SchemaId | None:
-    """The id that a registry must be asked for before ``data`` can be read; None when it needs none.
+    """Return the schema id to ask a registry for, None if ``data`` can be read without a registry.
 
-    Raises DecodeError when the frame is cut short or its header makes no sense.
+    Raises DecodeError if the frame is cut short or its header is invalid.
     """
     for name, value in headers:
         if name == REGISTRY_HEADER and value is not None:
@@ -67,7 +67,7 @@ def registry_id(data: bytes, headers: Headers = ()) -> SchemaId | None:
 
 
 def writer_of(data: bytes, headers: Headers, lookup: SchemaLookup | None) -> tuple[Schema, int]:
-    """The writer's schema and where the body starts. Raises DecodeError, and what ``lookup`` raises."""
+    """Return the writer's schema and the start of the body. Raises DecodeError, and what ``lookup`` raises."""
     number = registry_id(data, headers)
     if number is not None:
         in_header = any(name == REGISTRY_HEADER and value is not None for name, value in headers)
@@ -82,7 +82,7 @@ def writer_of(data: bytes, headers: Headers, lookup: SchemaLookup | None) -> tup
 
 def _registered(number: SchemaId, lookup: SchemaLookup | None) -> Schema:
     if lookup is None:
-        raise DecodeError(f"names schema id {number} of a registry, and no registry is configured")
+        raise DecodeError(f"names schema id {number} of a registry, but no registry is configured: set registry.url")
     text = lookup(number)
     if text is None:
         raise DecodeError(f"schema id {number} is unknown to the registry")

@@ -1,4 +1,4 @@
-"""The files of ``avsc/history/``: what may be added to them, and holding schemas against them."""
+"""Checks schemas against the versions in ``avsc/history/``, and adds new versions to them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from schemas.errors import IncompatibleSchemaError
 from schemas.load import HISTORY, NAMES, NAMESPACE, STORED, Schema, build, current, history
 
 FROZEN = (*NAMES, STORED)
-"""Records whose versions are kept: those that are written by themselves, with what they nest."""
+"""Records whose versions are kept: those that are written on their own. Nested records are part of them."""
 
 
 def check_current() -> dict[str, list[Incompatibility]]:
-    """Holds every current schema against all its versions; what is wrong, by file name."""
-    return {f"{name}.avsc": _hold(current(name), f"{name}.avsc") for name in FROZEN}
+    """Check every current schema against all its versions; return the incompatibilities by file name."""
+    return {f"{name}.avsc": _check(current(name), f"{name}.avsc") for name in FROZEN}
 
 
 def check_file(path: Path) -> list[Incompatibility]:
-    """Holds the schema in a file against all versions of its record.
+    """Check the schema in a file against all versions of its record.
 
-    Raises IncompatibleSchemaError when the file is no schema of a record of ours.
+    Raises IncompatibleSchemaError if the file is not a schema of one of our records.
     """
     try:
         schema = build(json.loads(path.read_text(encoding="utf-8")))
         if not schema.name or schema.name not in FROZEN:
             raise IncompatibleSchemaError(
-                f"{path}: holds {schema.name!r}; there are versions of {', '.join(FROZEN)} in namespace {NAMESPACE} "
-                "only. To change a record nested in one of them, check the one that nests it"
+                f"{path}: holds {schema.name!r}, but only {', '.join(FROZEN)} in namespace {NAMESPACE} have versions. "
+                "To change a record nested in one of them, check the record that contains it"
             )
-        return _hold(schema, path.name)
+        return _check(schema, path.name)
     except OSError as error:
         raise IncompatibleSchemaError(f"{path}: cannot be read: {error.strerror}") from None
     except json.JSONDecodeError as error:
@@ -45,17 +45,17 @@ def check_file(path: Path) -> list[Incompatibility]:
 
 
 def unfrozen() -> list[str]:
-    """Records whose current schema differs from their newest version in more than docs."""
+    """Return the records whose current schema differs from their newest version in more than docs."""
     return [name for name in FROZEN if not _is_newest(name)]
 
 
 def freeze() -> list[Path]:
-    """Adds the schemas that have changed as new versions; returns the files written.
+    """Add the schemas that have changed as new versions, and return the files written.
 
-    Raises IncompatibleSchemaError when one may not follow the others; nothing is written then.
+    Raises IncompatibleSchemaError if one is incompatible with earlier versions; then nothing is written.
     """
     names = unfrozen()
-    problems = [problem for name in names for problem in _hold(current(name), f"{name}.avsc")]
+    problems = [problem for name in names for problem in _check(current(name), f"{name}.avsc")]
     if problems:
         raise IncompatibleSchemaError("\n".join(explain(problems)))
     written = []
@@ -68,11 +68,11 @@ def freeze() -> list[Path]:
 
 
 def explain(problems: Iterable[Incompatibility]) -> list[str]:
-    """For each problem a line on what is wrong where, and one on what to do."""
+    """Return two lines for each problem: what is wrong where, and what to do."""
     return [line for problem in problems for line in (f"{problem.reader}: {problem}", f"    {problem.advice}")]
 
 
-def _hold(schema: Schema, name: str) -> list[Incompatibility]:
+def _check(schema: Schema, name: str) -> list[Incompatibility]:
     versions = {f"{schema.name}.v{number}.avsc": version for number, version in history(schema.name).items()}
     return full_transitive(schema, name, versions)
 
@@ -84,7 +84,7 @@ def _is_newest(name: str) -> bool:
 
 
 def _bare(node: Any) -> Any:
-    """Without docs, which may change freely."""
+    """Return the schema without docs, which may change freely."""
     if isinstance(node, list):
         return [_bare(child) for child in node]
     if isinstance(node, dict):

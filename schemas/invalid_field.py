@@ -1,4 +1,4 @@
-"""Finds the field at fault among plain values that Avro cannot write; for error messages only."""
+"""Finds the invalid field in plain values that Avro cannot write, for error messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import fastavro
 
 
 def find_invalid_field(node: Any, named: Mapping[str, Any], value: Any, path: str = "") -> tuple[str, str] | None:
-    """Path and fault of the first part of ``value`` that schema ``node`` cannot hold; None if it can hold all of it."""
+    """Return path and fault of the first part of ``value`` that does not fit schema ``node``; None if all of it
+    fits."""
     if isinstance(node, str) and node in named:
         node = named[node]
     kind = node["type"] if isinstance(node, dict) else node

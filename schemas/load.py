@@ -1,4 +1,4 @@
-"""The schemas of ``avsc/``, parsed once, with their fingerprints; ``avsc/history/`` has every version ever written."""
+"""Loads the schemas of ``avsc/`` with their fingerprints. ``avsc/history/`` has every version ever written."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from schemas.errors import DecodeError
 
 NAMESPACE = "stream_rft"
 NAMES = ("Task", "Experience", "Reward", "ScoredExperience", "WeightVersion", "Member", "TrainingStep", "Waiting")
-"""Unqualified names of the records that travel on topics."""
+"""Unqualified names of the records of the topics."""
 STORED = "ArchivedEvent"
 """The record of archive files."""
 FOLDER = Path(__file__).with_name("avsc")
 HISTORY = FOLDER / "history"
-"""``<Record>.v<number>.avsc``, nested records written out. Written once (`rft schemas freeze`), never changed."""
+"""Holds ``<Record>.v<number>.avsc``, with nested records written out. `rft schemas freeze` writes them; they never
+change."""
 
 
 @dataclass(frozen=True)
@@ -33,24 +34,25 @@ class Schema:
     text: str
     """Self-contained JSON: nested records are written out where they are first used."""
     parsed: Any
-    """The same as fastavro wants it, with full names."""
+    """The schema in fastavro's form, with full names."""
     named: Mapping[str, Any]
-    """Definitions of all named types in it, by full name."""
+    """Definitions of all its named types, by full name."""
     canonical: str
-    """Its parsing canonical form: all that a reader needs to know of a writer's schema, in little space."""
+    """Its parsing canonical form, a short text with everything that a reader needs from a writer's schema."""
     fingerprint: bytes
     """CRC-64-AVRO of ``canonical``, 8 bytes little-endian. Docs and defaults don't change it."""
 
 
 @cache
 def current(name: str) -> Schema:
-    """The schema that this release writes for record ``name``, one of :data:`NAMES` or a record nested in them."""
+    """Return the schema that this release writes for record ``name``: one of :data:`NAMES`, or a record nested in
+    it."""
     return build(_read(name))
 
 
 @cache
 def history(name: str) -> Mapping[int, Schema]:
-    """Every version of record ``name`` that was ever written, by number from 1, the oldest first."""
+    """Return every version of record ``name`` that was ever written, by number from 1, oldest first."""
     prefix = f"{name}.v"
     paths = {int(path.stem.removeprefix(prefix)): path for path in HISTORY.glob(f"{prefix}*.avsc")}
     return {number: build(json.loads(paths[number].read_text(encoding="utf-8"))) for number in sorted(paths)}
@@ -58,25 +60,25 @@ def history(name: str) -> Mapping[int, Schema]:
 
 @cache
 def by_fingerprint() -> dict[bytes, Schema]:
-    """All schemas that can be read without being told, by fingerprint: those of the history and the current ones."""
+    """Return all schemas that this release knows, by fingerprint: those of the history and the current ones."""
     known = [schema for name in NAMES for schema in (*history(name).values(), current(name))]
     return {schema.fingerprint: schema for schema in known}
 
 
 def build(raw: Any) -> Schema:
-    """A schema from its JSON; records of ours that it names without defining them are the current ones.
+    """Return a schema from its JSON. If it names a record of ours without defining it, the current one is used.
 
-    Raises fastavro's SchemaParseException, KeyError or TypeError when it is none.
+    Raises fastavro's SchemaParseException, KeyError or TypeError if it is not a schema.
     """
     return _build(_expand(raw, set()))
 
 
 @lru_cache(maxsize=256)
 def foreign(text: str) -> Schema:
-    """Parse someone else's schema for one of our records, e.g. an earlier or later version from a registry.
+    """Parse another writer's schema for one of our records, e.g. an earlier or later version from a registry.
 
-    Logical types are dropped: our records hold plain numbers. Raises DecodeError when it is not a schema
-    or not one of our records.
+    Logical types are dropped, because our records hold plain numbers. Raises DecodeError if the text is not a schema,
+    or not of one of our records.
     """
     try:
         schema = _build(_plain(json.loads(text)))
@@ -108,7 +110,7 @@ def _read(name: str) -> Any:
 
 
 def _expand(node: Any, seen: set[str]) -> Any:
-    """Replace the first mention of each nested record by its definition."""
+    """Replace the first mention of each nested record with its definition."""
     if isinstance(node, str):
         prefix, _, short = node.rpartition(".")
         if prefix != NAMESPACE or short in seen or not (FOLDER / f"{short}.avsc").is_file():

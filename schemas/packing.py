@@ -1,6 +1,6 @@
-"""Token-level arrays to packed little-endian bytes and back, checked in both directions.
+"""Packs token-level arrays into little-endian bytes, unpacks them, and checks them in both directions.
 
-The layout is in the docs of ``avsc/Experience.avsc``. Arrays that were unpacked are read-only.
+The docs of ``avsc/Experience.avsc`` describe the layout. Unpacked arrays are read-only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _U1 = np.dtype("u1")
 
 
 def pack(tokens: TokenArray, action_mask: MaskArray, logprobs: LogprobArray, versions: TokenArray) -> tuple[bytes, ...]:
-    """The four arrays, each of shape [T], as bytes in the order of :data:`PACKED`. Raises EncodeError."""
+    """Return the four arrays, each of shape [T], as bytes in the order of :data:`PACKED`. Raises EncodeError."""
     tokens = _exact(tokens, _I4, "tokens")
     action_mask = _exact(action_mask, _U1, "action_mask")
     logprobs = _exact(logprobs, _F4, "logprobs")
@@ -39,7 +39,7 @@ def pack(tokens: TokenArray, action_mask: MaskArray, logprobs: LogprobArray, ver
 def unpack(
     tokens: bytes, action_mask: bytes, logprobs: bytes, versions: bytes, at: str = ""
 ) -> tuple[TokenArray, MaskArray, LogprobArray, TokenArray]:
-    """Undo :func:`pack`; ``at`` is put before field names in errors. Raises DecodeError."""
+    """Undo :func:`pack`. Errors put ``at`` before field names. Raises DecodeError."""
     token_array = _view(tokens, _I4, at + "tokens")
     mask_array = _view(action_mask, _U1, at + "action_mask")
     logprob_array = _view(logprobs, _F4, at + "logprobs")
@@ -83,12 +83,12 @@ def _exact(array: Any, dtype: np.dtype[Any], name: str) -> npt.NDArray[Any]:
 
 def _view(data: bytes, dtype: np.dtype[Any], name: str) -> npt.NDArray[Any]:
     if len(data) % dtype.itemsize:
-        raise DecodeError(f"{len(data)} bytes are no whole number of {dtype.itemsize}-byte elements", name)
+        raise DecodeError(f"{len(data)} bytes are not a whole number of {dtype.itemsize}-byte elements", name)
     return np.frombuffer(data, dtype)
 
 
 def _runs(versions: TokenArray) -> npt.NDArray[np.int32]:
-    """Shape [runs, 2]: version and count."""
+    """Return the run lengths, of shape [runs, 2]: version and count."""
     if not versions.size:
         return np.zeros((0, 2), _I4)
     changes = (versions[1:] != versions[:-1]).nonzero()[0]
@@ -103,7 +103,7 @@ def _runs(versions: TokenArray) -> npt.NDArray[np.int32]:
 
 def _expand(data: bytes, size: int, name: str) -> TokenArray:
     if len(data) % 8:
-        raise DecodeError(f"{len(data)} bytes are no whole number of (version, count) pairs", name)
+        raise DecodeError(f"{len(data)} bytes are not a whole number of (version, count) pairs", name)
     runs = np.frombuffer(data, _I4)
     numbers = runs.tolist()
     counts = numbers[1::2]

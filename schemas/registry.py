@@ -1,6 +1,6 @@
-"""Talks to a schema registry in Confluent's language (Confluent, Karapace, Apicurio's ccompat, Redpanda).
+"""Talks to a schema registry with Confluent's API (Confluent, Karapace, Apicurio's ccompat, Redpanda).
 
-urllib does it: four kinds of small requests, made a few times in a process's life, are no reason for a dependency.
+It uses urllib: a few small requests in a process's life are no reason for a dependency.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from schemas.framing import SchemaId
 COMPATIBILITY = "FULL_TRANSITIVE"
 _MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 _BUSY = (408, 425, 429)
-"""Besides the 5xx, answers that say: not now."""
+"""Statuses besides the 5xx that mean: retry later."""
 _MAX_ANSWER_BYTES = 8 * 1024 * 1024
 
 
 class RegistryClient:
-    """One request a call, without memory. Thread-safe.
+    """Makes one request a call and keeps no state. Thread-safe.
 
-    All methods raise RegistryUnreachableError when there is no answer or one that says "not now", and RegistryError
-    when the registry refuses us.
+    All methods raise RegistryUnreachableError if there is no answer, or one that means "retry later", and RegistryError
+    if the registry refuses the request.
     """
 
     def __init__(
@@ -49,36 +49,36 @@ class RegistryClient:
         self._opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=tls), _NoRedirects())
 
     def schema(self, number: SchemaId) -> str | None:
-        """The schema with that id (GUIDs are known to newer registries only); None when there is none."""
+        """Return the schema with that id, None if there is none. Only newer registries know GUIDs."""
         answer = self._ask("GET", f"/schemas/{'guids' if isinstance(number, str) else 'ids'}/{number}")
         return None if answer is None else str(answer["schema"])
 
     def find(self, subject: str, schema: str) -> int | None:
-        """The id of ``schema`` if it is a version of ``subject``."""
+        """Return the id of ``schema`` if it is a version of ``subject``, otherwise None."""
         answer = self._ask("POST", f"/subjects/{_quoted(subject)}", {"schema": schema})
         return None if answer is None else int(answer["id"])
 
     def register(self, subject: str, schema: str) -> int:
-        """The id of ``schema``, which becomes a version of ``subject`` if it is none yet.
+        """Register ``schema`` as a version of ``subject`` if it is not one already, and return its id.
 
-        Raises IncompatibleSchemaError with the registry's reasons when it may not.
+        Raises IncompatibleSchemaError with the registry's reasons if the registry refuses it.
         """
         answer = self._ask("POST", f"/subjects/{_quoted(subject)}/versions", {"schema": schema})
         if answer is None:
-            raise RegistryError(f"schema registry {self.url}: takes no versions of subject {subject} (404)")
+            raise RegistryError(f"schema registry {self.url}: does not accept versions of subject {subject} (404)")
         return int(answer["id"])
 
     def compatibility(self, subject: str) -> str | None:
-        """The level set for ``subject`` itself; None when there is none."""
+        """Return the compatibility level that is set for ``subject`` itself, None if there is none."""
         answer = self._ask("GET", f"/config/{_quoted(subject)}")
         return None if answer is None else str(answer["compatibilityLevel"])
 
     def set_compatibility(self, subject: str, level: str = COMPATIBILITY) -> None:
-        """What further versions of ``subject`` must keep to."""
+        """Set the compatibility level for further versions of ``subject``."""
         self._ask("PUT", f"/config/{_quoted(subject)}", {"compatibility": level})
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
-        """The answer's JSON; None for a 404."""
+        """Return the answer's JSON, None for a 404."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, self._headers, method=method)
         try:
@@ -98,18 +98,19 @@ class RegistryClient:
             found = None
         if not isinstance(found, dict):
             raise RegistryError(
-                f"schema registry {self.url}: answers {path} with no JSON object; is registry.url the API's base?"
+                f"schema registry {self.url}: the answer to {path} is not a JSON object. Set registry.url to the "
+                "API's base URL"
             )
         return found
 
     def _refusal(self, status: int, path: str, reason: str) -> RegistryError:
         where = f"schema registry {self.url}"
         if status in (401, 403):
-            return RegistryError(f"{where}: refuses us ({status}): check registry.username and registry.password")
+            return RegistryError(f"{where}: refuses access ({status}): check registry.username and registry.password")
         if status == 409:
             subject = urllib.parse.unquote(path.split("/")[2])
             return IncompatibleSchemaError(
-                f"{where}: our schema may not be a version of subject {subject}: {reason}. Give new fields defaults "
+                f"{where}: our schema cannot become a version of subject {subject}: {reason}. Give new fields defaults "
                 "and keep the types of others (`rft schemas check`), or use another log.namespace"
             )
         if status >= 500 or status in _BUSY:
@@ -119,7 +120,7 @@ class RegistryClient:
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any, **__: Any) -> None:
-        """None makes it an error: a redirected request would carry the password elsewhere."""
+        """Return None, which makes a redirect an error: the next host would get the password."""
         return
 
 

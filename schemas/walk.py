@@ -1,8 +1,8 @@
-"""Reads Avro binary by the letter of the specification, without building values.
+"""Checks Avro binary data against the specification, without building values.
 
-fastavro is fast, but its errors don't name a field, and a schema that is not ours may make it recurse or count
-without end. This walk tells where fastavro failed, and goes first when the schema is someone else's: it always
-ends, in time linear in the data, and names the field at fault.
+fastavro is fast, but its errors don't name a field, and a foreign schema may make it recurse or count without end. This
+walk always ends, in time linear in the data, and names the invalid field. It finds where fastavro failed, and it checks
+data of a foreign schema before fastavro reads them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from schemas.errors import DecodeError
 
 MAX_DEPTH = 32
-"""Nesting that no record of ours comes near; recursive schemas of others end here."""
+"""Far deeper than any record of ours; it ends recursive foreign schemas."""
 
 _WIDTHS = {"float": 4, "double": 8}
 
@@ -85,7 +85,7 @@ class _Walk:
             if count < 0:
                 count = -count
                 self.long(path)
-            # Items of no width could be claimed by the billion.
+            # Otherwise the data could claim billions of items without width.
             if count > len(self.data) - self.at:
                 raise DecodeError(f"claims {count} items in {len(self.data) - self.at} bytes", path)
             for _ in range(count):

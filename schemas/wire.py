@@ -1,6 +1,6 @@
-"""Typed records to the plain dicts that Avro libraries write, and back.
+"""Converts typed records to the plain dicts of Avro libraries, and back.
 
-Here is checked what Avro cannot say: floats are finite and packed arrays fit together.
+It also checks what Avro cannot express: floats are finite, and packed arrays fit together.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _FLOAT_MAPS = {kind: _typed(kind, lambda type_: type_ == {"type": "map", "values
 
 
 def to_wire(record: Record) -> Wire:
-    """The record as Avro's plain values. Raises EncodeError."""
+    """Return the record as Avro's plain values. Raises EncodeError."""
     kind = type(record)
     wire = {name: getattr(record, name) for name in _FIELDS[kind]}
     _check_floats(kind, wire, "", EncodeError)
@@ -54,7 +54,7 @@ def to_wire(record: Record) -> Wire:
 
 
 def from_wire(kind: type[Record], wire: Wire, at: str = "") -> Record:
-    """The record from Avro's plain values, which it may keep; ``at`` is put before field names in errors.
+    """Return the record from Avro's plain values, and take them over. Errors put ``at`` before field names.
 
     Raises DecodeError.
     """

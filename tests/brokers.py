@@ -1,4 +1,4 @@
-"""What tests share that need a real broker, or another part that not every machine has."""
+"""Skips tests that need a broker, or another part that not every machine has."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ConfigMaker = Callable[..., Config]
 
 
 def required(name: str) -> bool:
-    """Whether RFT_REQUIRE turns a skip for lack of ``name`` into a failure."""
+    """Return whether RFT_REQUIRE turns a skip for lack of ``name`` into a failure."""
     return name in os.environ.get("RFT_REQUIRE", "").split(",")
 
 
@@ -53,5 +53,5 @@ def _lacking(name: str, reason: str) -> NoReturn:
 
 
 def with_broker(config: Config, **changes: Any) -> Config:
-    """The configuration with some of its ``broker`` section changed."""
+    """Return the configuration with some of its ``broker`` section changed."""
     return config.model_copy(update={"broker": BrokerConfig(**(config.broker.model_dump() | changes))})

@@ -1,4 +1,4 @@
-"""Retention, by hand: what it would delete some day is deleted at once. Apache Kafka only."""
+"""Deletes the beginning of a topic at once, as retention would later. Apache Kafka only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rft.log.topics import topic_name
 
 
 def delete_before(config: Config, entity: str, offset: int, partition: int = 0) -> None:
-    """The log of this partition begins at ``offset`` from now on."""
+    """Let the log of this partition begin at ``offset``."""
     admin = make_admin(config, "test")
     try:
         admin.delete_records({TopicPartition(topic_name(config, entity), partition): offset})
@@ -19,5 +19,5 @@ def delete_before(config: Config, entity: str, offset: int, partition: int = 0) 
 
 
 def skipping(config: Config) -> Config:
-    """The same, with ``log.skip_deleted``."""
+    """Return the configuration with ``log.skip_deleted``."""
     return config.model_copy(update={"log": config.log.model_copy(update={"skip_deleted": True})})

@@ -1,4 +1,4 @@
-"""A made-up log, event by event, for the tests of the report."""
+"""Builds a made-up log, event by event, for the tests of the report."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rft.log.cloud_events import cloud_event_headers
 from rft.log.events import Event
-from rft.log.headers import cloud_event_headers
 from schemas.codec import encode
 from schemas.events import EventRef, Experience, Member, Record, ScoredExperience, TrainingStep, WeightVersion
 
@@ -34,7 +34,7 @@ class MadeUpLog:
         return event
 
     def of(self, *entities: str) -> list[Event]:
-        """Events of some topics, topic by topic."""
+        """Return the events of some topics, topic by topic."""
         return [event for entity in entities for event in self.events if event.entity == entity]
 
 

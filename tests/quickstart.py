@@ -1,4 +1,4 @@
-"""The quickstart's model, which is small and learns."""
+"""Makes the quickstart's model, which is small and learns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def make_quickstart_model(folder: Path) -> Path:
-    """Make it in ``folder``, by the example's own program."""
+    """Make the model in ``folder`` with the example's own program."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "quickstart"))
     try:
         from make_model import make_model

@@ -1,4 +1,4 @@
-"""A schema registry as a process: Apicurio from REGISTRY_HOME, speaking Confluent's API."""
+"""Runs a schema registry as a process: Apicurio from REGISTRY_HOME, with Confluent's API."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from pathlib import Path
 
 import psutil
 
-from infra.ports import free_port
-from infra.processes import spawn
+from infra.processes import free_port, spawn
 
 START_S = 60.0
 
 
 class RegistryProcess:
-    """Starts empty each time: it keeps its schemas in memory, and their ids begin at 1 again."""
+    """A registry that keeps its schemas in memory: each start is empty, and ids begin at 1 again."""
 
     def __init__(self, home: str, folder: Path) -> None:
         self._command = str(Path(home) / "bin" / "schema-registry")
@@ -43,7 +42,7 @@ class RegistryProcess:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """It takes connections and says nothing, as when its machine is lost; then it goes on."""
+        """Accept connections but answer nothing, as if the machine were lost; then continue."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         # Until all of its threads have stopped it may answer once more.

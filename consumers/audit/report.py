@@ -1,4 +1,4 @@
-"""What an audit says: two balances, what is wrong, and by name what is merely worth knowing."""
+"""Defines an audit's report: two balances, the problems, and the names of duplicate and waiting events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that must not be. ``kind`` is one of the keys of :data:`KINDS`."""
+    """One contradiction in the log. ``kind`` is one of the keys of :data:`KINDS`."""
 
     kind: str
     experience_id: str | None
@@ -24,9 +24,9 @@ class Problem:
 
 KINDS: Mapping[str, str] = {
     "lost": "published and read, but neither scored nor a dead letter",
-    "never_published": "scored, but not (any more) in `experiences` where it is said to come from",
+    "never_published": "scored, but not (any more) in `experiences` where `ready` says it came from",
     "letter_of_nothing": "a dead letter of an event that is not in `experiences`",
-    "foreign_event": "a step names an event that is not in `ready`, or another than the one that stands there",
+    "foreign_event": "a step names an event that is not in `ready`, or not the one that is at that offset",
     "not_for_training": "trained, although filtered or held out",
     "trained_twice": "trained more than once in the surviving lineage, and not as a further use",
     "step_missing": "the lineage of the weights has a gap",
@@ -36,8 +36,8 @@ KINDS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """An event of ``experiences`` by place and id."""
+class EventName:
+    """Names an event of ``experiences`` by id and position."""
 
     experience_id: str | None
     partition: int
@@ -51,21 +51,21 @@ class PublishedBalance:
     published: int = 0
     """Events of ``experiences``."""
     deleted: int = 0
-    """Ids that were scored, and whose events retention has deleted since."""
+    """Ids that were scored, and whose events retention has since deleted."""
     scored: int = 0
     """Distinct ids in ``ready`` that are for training or evaluation."""
     filtered: Counter[str] = field(default_factory=Counter)
-    """Distinct ids by cause; ``late``: came when their group had been released."""
+    """Distinct ids by cause; ``late``: they came after their group had been released."""
     dead_lettered: Counter[str] = field(default_factory=Counter)
     """Events by the error's class."""
-    waiting: list[Named] = field(default_factory=list)
-    """Their group is not released yet."""
-    duplicates: list[Named] = field(default_factory=list)
-    """Further events of an id."""
+    waiting: list[EventName] = field(default_factory=list)
+    """Events whose group is not released yet."""
+    duplicates: list[EventName] = field(default_factory=list)
+    """Further events of an id that is already counted."""
 
     @property
     def accounted(self) -> int:
-        """What published (+ deleted) must equal."""
+        """The sum that published (+ deleted) must equal."""
         resolved = self.scored + self.filtered.total() + self.dead_lettered.total()
         return resolved + len(self.waiting) + len(self.duplicates)
 
@@ -82,21 +82,21 @@ class TrainedBalance:
     steps: int = 0
     scored: int = 0
     deleted: int = 0
-    """Ids that steps name and whose events retention has deleted from ``ready`` since."""
+    """Ids that steps name, and whose events retention has since deleted from ``ready``."""
     trained: int = 0
-    """Events that the surviving lineage trained; one trained twice without its second use being said counts twice."""
+    """Events that the surviving lineage trained. One that was trained again without the step saying so counts twice."""
     reused: int = 0
-    """Further times that it trained them, as ``buffer.reuse`` and ``buffer.mix`` have it; no part of the balance."""
+    """Further times that it trained them, as ``buffer.reuse`` and ``buffer.mix`` allow. Not part of the balance."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Distinct ids that were never trained, by cause."""
     evaluated: int = 0
-    """Held-out ids: the trainer passes them over."""
+    """Held-out ids, which the trainer does not train."""
     buffered: int = 0
-    """Named by no step yet."""
+    """Ids that no step names yet."""
 
     @property
     def accounted(self) -> int:
-        """What scored (+ deleted) must equal."""
+        """The sum that scored (+ deleted) must equal."""
         return self.trained + self.dropped.total() + self.evaluated + self.buffered
 
     @property
@@ -106,7 +106,7 @@ class TrainedBalance:
 
 @dataclass(slots=True)
 class AuditReport:
-    """The outcome. ``ok`` decides the exit code."""
+    """The outcome of an audit. ``ok`` decides the exit code."""
 
     source: str
     """Where the events were read from."""
@@ -114,16 +114,16 @@ class AuditReport:
     trained: list[TrainedBalance]
     problems: list[Problem]
     unchecked: int = 0
-    """Events that steps and scores name and that retention has deleted, so that nothing can be said about them."""
+    """References by steps to events that retention has deleted: they could not be checked."""
     unreadable_ready: int = 0
-    """Events of ``ready`` that cannot be decoded: garbage that trainers bury."""
+    """Events of ``ready`` that cannot be decoded: trainers publish them as dead letters."""
 
     @property
     def ok(self) -> bool:
         return not self.problems and self.published.balanced and all(balance.balanced for balance in self.trained)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for ``--json``."""
+        """Return plain values for ``--json``."""
         published = self.published
         return {
             "ok": self.ok,

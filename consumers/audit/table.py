@@ -1,4 +1,4 @@
-"""An audit as text for people."""
+"""Prints an audit for people."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rich.text import Text
 from consumers.audit.report import KINDS, AuditReport, PublishedBalance, TrainedBalance
 
 _SHOWN = 20
-"""Names of a kind that are printed; ``--json`` has them all."""
+"""Names that are printed of each kind; ``--json`` has them all."""
 
 
 def show(report: AuditReport, console: Console) -> None:
-    """Print the balances, then what is wrong by name."""
+    """Print the balances, then the problems by name."""
     console.print(f"audit of {report.source}", highlight=False, soft_wrap=True)
     console.print(_published(report.published))
     for balance in report.trained:
@@ -66,11 +66,11 @@ def _table(title: str) -> Table:
     return table
 
 
-def _causes(table: Table, what: str, counts: Mapping[str, int]) -> None:
+def _causes(table: Table, row: str, counts: Mapping[str, int]) -> None:
     if not counts:
-        table.add_row(what, "0")
+        table.add_row(row, "0")
     for cause, count in sorted(counts.items()):
-        table.add_row(f"{what}: {cause}", f"{count:,}")
+        table.add_row(f"{row}: {cause}", f"{count:,}")
 
 
 def _sum(table: Table, accounted: int, wanted: int) -> None:
@@ -81,12 +81,12 @@ def _sum(table: Table, accounted: int, wanted: int) -> None:
 
 
 def _names(console: Console, report: AuditReport) -> None:
-    for what, named in (("duplicate", report.published.duplicates), ("waiting", report.published.waiting)):
+    for kind, named in (("duplicate", report.published.duplicates), ("waiting", report.published.waiting)):
         for one in named[:_SHOWN]:
             name = one.experience_id or "an event that cannot be decoded"
-            _line(console, f"{what}: {name} (partition {one.partition}, offset {one.offset} of experiences)")
+            _line(console, f"{kind}: {name} (partition {one.partition}, offset {one.offset} of experiences)")
         if len(named) > _SHOWN:
-            _line(console, f"{what}: {len(named) - _SHOWN:,} more, see --json")
+            _line(console, f"{kind}: {len(named) - _SHOWN:,} more, see --json")
 
 
 def _problems(console: Console, report: AuditReport) -> None:

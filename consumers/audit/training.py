@@ -1,4 +1,4 @@
-"""Second half of the accounting: what a trainer did with every scored experience. Pure."""
+"""Accounts for what a trainer did with every scored experience: the second half of the audit. Pure."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ from collections.abc import Iterator, Mapping
 
 from consumers.audit.facts import Facts, Step
 from consumers.audit.report import Problem, TrainedBalance
+from rft.log.coordinates import LogPosition
 from schemas.events import EventRef
 
 
 def models(facts: Facts, default: str) -> list[str]:
-    """The trainers that have recorded steps; ``default`` if none has."""
+    """Return the trainers that have recorded steps; ``default`` if there is none."""
     return sorted({step.model for step in facts.steps.values()}) or [default]
 
 
-def training(facts: Facts, model: str) -> tuple[TrainedBalance, list[Problem], int]:
-    """The balance of one trainer, what contradicts it, and how many references are older than the log."""
+def account_trained(facts: Facts, model: str) -> tuple[TrainedBalance, list[Problem], int]:
+    """Return one trainer's balance, what contradicts it, and the number of references that are older than the log."""
     lineage, retired, problems = _lineage(facts, model)
     steps = [*lineage, *retired]
-    unchecked = sum(not facts.kept("ready", (ref.partition, ref.offset)) for step in steps for ref in _refs(step))
-    problems += _gaps(facts, model, lineage) + _trained_twice(model, lineage)
+    unchecked = sum(not facts.holds("ready", _position(ref)) for step in steps for ref in step.refs)
+    problems += _missing_steps(facts, model, lineage) + _trained_twice(model, lineage)
     for step in steps:
         problems += _foreign(facts, step)
     return _balance(facts, model, lineage, steps), problems, unchecked
 
 
 def _lineage(facts: Facts, model: str) -> tuple[list[Step], list[Step], list[Problem]]:
-    """The gradient steps that the newest weights went through, in order, and the entries without a step."""
+    """Return the gradient steps that led to the newest weights, in order, and the entries without a step."""
     by_number: dict[int, Step] = {}
     retired, problems = [], []
-    for place in sorted(facts.steps):
-        step = facts.steps[place]
+    for position in sorted(facts.steps):
+        step = facts.steps[position]
         if step.model != model:
             continue
         if step.kind != "step":
@@ -39,12 +40,12 @@ def _lineage(facts: Facts, model: str) -> tuple[list[Step], list[Step], list[Pro
         earlier = by_number.get(step.number)
         if earlier is not None and (earlier.digest, earlier.trained) != (step.digest, step.trained):
             text = f"step {step.number} of {model} was recorded twice, with other events or other weights"
-            problems.append(Problem("step_contradicted", None, text, "steps", *place, model=model, step=step.number))
+            problems.append(Problem("step_contradicted", None, text, "steps", *position, model=model, step=step.number))
         by_number[step.number] = step
     return [by_number[number] for number in sorted(by_number)], retired, problems
 
 
-def _gaps(facts: Facts, model: str, lineage: list[Step]) -> list[Problem]:
+def _missing_steps(facts: Facts, model: str, lineage: list[Step]) -> list[Problem]:
     numbers = [step.number for step in lineage]
     if not numbers:
         return []
@@ -57,7 +58,7 @@ def _gaps(facts: Facts, model: str, lineage: list[Step]) -> list[Problem]:
 
 
 def _trained_twice(model: str, lineage: list[Step]) -> list[Problem]:
-    """Trained again without the step saying so: of each id the uses must be the first, second, third, …"""
+    """Find ids that were trained again without the step saying so: their uses must count 1, 2, 3, …"""
     steps: dict[str, list[int]] = {}
     uses: dict[str, list[int]] = {}
     for step in lineage:
@@ -66,21 +67,25 @@ def _trained_twice(model: str, lineage: list[Step]) -> list[Problem]:
             uses.setdefault(ref.experience_id, []).append(ref.use)
     return [
         Problem(
-            "trained_twice", name, f"{name} was trained by {model} in {_listed(numbers)}", model=model, step=numbers[-1]
+            "trained_twice",
+            name,
+            f"{name} was trained by {model} in {_step_list(numbers)}",
+            model=model,
+            step=numbers[-1],
         )
         for name, numbers in steps.items()
-        # Where the log's beginning is deleted, the first that is left may be a later use.
+        # If the log's beginning is deleted, the first step that is left may be a later use.
         if uses[name] != list(range(uses[name][0], uses[name][0] + len(numbers)))
     ]
 
 
 def _foreign(facts: Facts, step: Step) -> Iterator[Problem]:
-    """References to what does not stand there, and to what is not for training."""
-    for ref in _refs(step):
-        place = ref.partition, ref.offset
-        if not facts.kept("ready", place):
+    """Find references to events that are not there, and to events that are not for training."""
+    for ref in step.refs:
+        position = _position(ref)
+        if not facts.holds("ready", position):
             continue
-        found = facts.scored.get(place)
+        found = facts.scored.get(position)
         if found is None or (found.experience_id, found.number) != (ref.experience_id, ref.number):
             there = "nothing is" if found is None else f"{found.experience_id} (task {found.number}) is"
             kind = "foreign_event"
@@ -94,7 +99,7 @@ def _foreign(facts: Facts, step: Step) -> Iterator[Problem]:
             continue
         where = f"partition {ref.partition}, offset {ref.offset} of ready"
         text = f"step {step.number} of {step.model} names {where}: {why}"
-        yield Problem(kind, ref.experience_id, text, "ready", *place, model=step.model, step=step.number)
+        yield Problem(kind, ref.experience_id, text, "ready", *position, model=step.model, step=step.number)
 
 
 def _balance(facts: Facts, model: str, lineage: list[Step], steps: list[Step]) -> TrainedBalance:
@@ -108,15 +113,10 @@ def _balance(facts: Facts, model: str, lineage: list[Step], steps: list[Step]) -
     filtered = {scored.experience_id for scored in facts.scored.values()} - splits.keys()
     balance.scored = len(splits)
     for name, cause in dropped.items():
-        # What the processor filtered is in the first balance.
+        # The first balance counts what the processor filtered.
         if name not in trained and name not in filtered:
             balance.dropped[cause] += 1
-    old = {
-        ref.experience_id
-        for step in steps
-        for ref in _refs(step)
-        if not facts.kept("ready", (ref.partition, ref.offset))
-    }
+    old = {ref.experience_id for step in steps for ref in step.refs if not facts.holds("ready", _position(ref))}
     balance.deleted = len(old - splits.keys() - filtered)
     for name, split in splits.items():
         if split != "train":
@@ -127,7 +127,7 @@ def _balance(facts: Facts, model: str, lineage: list[Step], steps: list[Step]) -
 
 
 def _dropped(steps: list[Step]) -> dict[str, str]:
-    """Cause of each dropped id; that a copy was a duplicate says least."""
+    """Return the cause of each dropped id; any other cause comes before that a copy was a duplicate."""
     causes: dict[str, str] = {}
     for step in steps:
         for ref in step.dropped:
@@ -137,14 +137,13 @@ def _dropped(steps: list[Step]) -> dict[str, str]:
 
 
 def _for_training(facts: Facts) -> Mapping[str, str]:
-    """Split of each id that some release has for training or evaluation."""
+    """Return the split of each id that some release has for training or evaluation."""
     return {scored.experience_id: scored.split for scored in facts.scored.values() if scored.cause is None}
 
 
-def _refs(step: Step) -> Iterator[EventRef]:
-    yield from step.trained
-    yield from step.dropped
+def _position(ref: EventRef) -> LogPosition:
+    return LogPosition(ref.partition, ref.offset)
 
 
-def _listed(numbers: list[int]) -> str:
+def _step_list(numbers: list[int]) -> str:
     return f"step{'s' if len(set(numbers)) > 1 else ''} {', '.join(map(str, numbers))}"

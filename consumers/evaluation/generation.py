@@ -1,99 +1,95 @@
-"""The held-out sets of a configuration, asked of one model after another, in this process and without a log."""
+"""Generates and scores one model's answers to the held-out sets, in this process and without a log."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from consumers.evaluation import Progress
 from consumers.report.measures import correctness_function, is_correct
 from rft.config import Config, EvalSet
 from rft.evaluation.tally import Tally
+from rft.policy import open_policy
 from rft.policy.base import Policy, Sampling
-from rft.policy.opening import open_policy
 from rft.rewards.scorer import Scorer, make_scorer
 from rft.tasks.base import TaskItem
 from rft.tasks.finite import seed_of
 from rft.tasks.splits import open_sources
-from rft.workflows.base import Trajectory, resolve
-from rft.workflows.experiences import rolled_out
+from rft.workflows.base import Trajectory, find_workflow
+from rft.workflows.experiences import make_experience
 from schemas.events import ScoredExperience, Task
-
-Progress = Callable[[int, int], None]
-"""Told (done, total) after each answer."""
 
 logger = logging.getLogger(__name__)
 
 
-class HeldOut:
-    """Held-out sets and how they are judged."""
+class HeldOutEvaluator:
+    """Evaluates one model after another on the held-out sets of a configuration."""
 
     def __init__(self, config: Config, names: Sequence[str] | None = None) -> None:
-        """``names``: of the sets to ask, by default all. Raises ConfigError when tasks, workflow or rewards cannot be
-        used.
-        """
+        """Open the sets ``names``, by default all. Raises ConfigError if tasks, workflow or rewards cannot be used."""
         self._config = config
-        self.sets = {name: chosen for name, chosen in config.eval_sets.items() if names is None or name in names}
+        self.sets = {name: each for name, each in config.eval_sets.items() if names is None or name in names}
         splits = open_sources(config).sets if self.sets else {}
         self._items = {name: [splits[name][i] for i in range(len(splits[name]))] for name in self.sets}
-        self._workflow = resolve(config.rollout.workflow)
+        self._workflow = find_workflow(config.rollout.workflow)
         self._scorer = make_scorer(config.processor.rewards)
         self._function = correctness_function(config.processor.rewards)
 
     def accuracy(self, folder: Path, progress: Progress = lambda done, total: None) -> float | None:
-        """Share of right answers to the first set of the model in ``folder``, as the report counts.
+        """Return the share of correct answers of the model in ``folder`` to the first set, as the report counts.
 
-        None when there is no set. Raises PolicyError when the model cannot be used.
+        Returns None if there is no set. Raises PolicyError if the model cannot be used.
         """
         return next((tally.accuracy for tally in self.tallies(folder, progress, first_only=True).values()), None)
 
     def tallies(
         self, folder: Path, progress: Progress = lambda done, total: None, *, first_only: bool = False
     ) -> dict[str, Tally]:
-        """All answers of the model in ``folder``, by set. A rollout that fails is wrong.
+        """Return all answers of the model in ``folder``, by set. A failed rollout is a wrong answer.
 
-        The same model gives the same answers, up to the rounding of differently composed batches. Raises PolicyError
-        when the model cannot be used.
+        The same model gives the same answers, up to the rounding of differently composed batches. ``progress`` counts
+        answers. Raises PolicyError if the model cannot be used.
         """
-        chosen = list(self.sets.values())[: 1 if first_only else None]
-        if not chosen:
+        eval_sets = list(self.sets.values())[: 1 if first_only else None]
+        if not eval_sets:
             return {}
         settings = self._config.policy.model_copy(update={"model": str(folder)})
         if settings.engine == "openai":  # a server cannot be given a folder's weights
             settings = settings.model_copy(update={"engine": "transformers"})
         policy = open_policy(self._config.model_copy(update={"policy": settings}))
         try:
-            return asyncio.run(self._ask(policy, chosen, progress))
+            return asyncio.run(self._generate(policy, eval_sets, progress))
         finally:
             policy.close()
 
-    async def _ask(self, policy: Policy, chosen: Sequence[EvalSet], progress: Progress) -> dict[str, Tally]:
-        room = asyncio.Semaphore(self._config.rollout.max_in_flight)
-        total = sum(len(self._items[one.name]) * one.samples for one in chosen)
-        tallies = {one.name: Tally() for one in chosen}
+    async def _generate(self, policy: Policy, eval_sets: Sequence[EvalSet], progress: Progress) -> dict[str, Tally]:
+        in_flight = asyncio.Semaphore(self._config.rollout.max_in_flight)
+        total = sum(len(self._items[eval_set.name]) * eval_set.samples for eval_set in eval_sets)
+        tallies = {eval_set.name: Tally() for eval_set in eval_sets}
         done = 0
 
-        async def answer(one: EvalSet, number: int, item: TaskItem, sample: int) -> None:
+        async def answer(eval_set: EvalSet, number: int, item: TaskItem, sample: int) -> None:
             nonlocal done
-            task = self._task(one, number, item)
-            right, reward = False, 0.0
+            task = self._task(eval_set, number, item)
+            correct, reward = False, 0.0
             sampling = Sampling(task.max_tokens, task.temperature, task.top_p, seed_of("eval", task.seed, sample))
             try:
-                async with room, asyncio.timeout(self._config.rollout.deadline_s):
+                async with in_flight, asyncio.timeout(self._config.rollout.deadline_s):
                     trajectory = await self._workflow(task, policy, sampling)
                 scored = _scored(task, sample, trajectory, self._scorer)
-                right, reward = is_correct(scored, self._function), scored.reward
-            # A workflow is anyone's code: whatever it raises makes this answer wrong and nothing else.
+                correct, reward = is_correct(scored, self._function), scored.reward
+            # A workflow is foreign code: an error of it makes this answer wrong and nothing else.
             except Exception as error:
-                logger.warning("%s: task %d failed: %s: %s", one.title, number, type(error).__name__, error)
-            tallies[one.name].add(
+                logger.warning("%s: task %d failed: %s: %s", eval_set.title, number, type(error).__name__, error)
+            tallies[eval_set.name].add(
                 number,
                 f"{task.group_id}/{sample:04d}",
-                right=right,
+                right=correct,
                 reward=reward,
-                expected=one.samples,
+                expected=eval_set.samples,
                 metadata=task.metadata,
             )
             done += 1
@@ -101,27 +97,27 @@ class HeldOut:
 
         await asyncio.gather(
             *(
-                answer(one, number, item, sample)
-                for one in chosen
-                for number, item in enumerate(self._items[one.name])
-                for sample in range(one.samples)
+                answer(eval_set, number, item, sample)
+                for eval_set in eval_sets
+                for number, item in enumerate(self._items[eval_set.name])
+                for sample in range(eval_set.samples)
             )
         )
         return tallies
 
-    def _task(self, one: EvalSet, number: int, item: TaskItem) -> Task:
+    def _task(self, eval_set: EvalSet, number: int, item: TaskItem) -> Task:
         return Task(
-            group_id=f"bench-{one.name}-{number:08d}",
+            group_id=f"bench-{eval_set.name}-{number:08d}",
             number=number,
             split="eval",
-            source=one.source,
+            source=eval_set.source,
             prompt=item.prompt,
             answer=item.answer,
-            samples=one.samples,
-            max_tokens=one.max_tokens,
-            temperature=one.temperature,
-            top_p=one.top_p,
-            seed=seed_of("eval-task", self._config.run.seed, one.name, number),
+            samples=eval_set.samples,
+            max_tokens=eval_set.max_tokens,
+            temperature=eval_set.temperature,
+            top_p=eval_set.top_p,
+            seed=seed_of("eval-task", self._config.run.seed, eval_set.name, number),
             min_version=0,
             issued_at=0,
             metadata=json.dumps(item.metadata),
@@ -129,7 +125,7 @@ class HeldOut:
 
 
 def _scored(task: Task, sample: int, trajectory: Trajectory, scorer: Scorer) -> ScoredExperience:
-    experience = rolled_out(task, sample, trajectory, source="bench", model="", now_ms=0, duration_ms=0)
+    experience = make_experience(task, sample, trajectory, source="bench", model="", now_ms=0, duration_ms=0)
     reward, rewards = scorer(experience)
     return ScoredExperience(
         experience=experience,

@@ -1,4 +1,4 @@
-"""Which models ``rft eval`` is to bench: names for people to folders in Hugging Face layout."""
+"""Finds the models that ``rft eval`` evaluates: folders in Hugging Face layout, by names for people."""
 
 from __future__ import annotations
 
@@ -9,60 +9,60 @@ from pathlib import Path
 
 from rft.config import Config
 from rft.errors import ConfigError
-from rft.training.checkpoint import checkpoints_of
-from rft.weights.adapters import is_described
-from rft.weights.checkpoint import versions_of
+from rft.model_files.model_folder import is_model_folder
+from rft.training.checkpoint import checkpoints_root
+from rft.weights.version_folders import versions_root
 
 START, NEWEST, VERSIONS, CHECKPOINTS = "start", "newest", "versions", "checkpoints"
 _VERSION, _STEP = re.compile(r"v(\d+)"), re.compile(r"step-(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One model to bench."""
+class NamedModel:
+    """One model to evaluate."""
 
     name: str
     folder: Path
 
 
-def find_models(config: Config, asked: Sequence[str]) -> list[Candidate]:
-    """The models that ``asked`` names, in that order, none twice.
+def find_models(config: Config, names: Sequence[str]) -> list[NamedModel]:
+    """Return the models of these ``names``, in that order and each once.
 
     ``start`` is ``policy.model``; ``v12`` a weight version of this run and ``newest`` its newest; ``versions`` all that
     are on disk; ``step-50`` a checkpoint and ``checkpoints`` all; anything else a folder.
 
-    Raises ConfigError for what is not there, naming what is.
+    Raises ConfigError for a model that does not exist, and names those that do.
     """
-    found: dict[Path, Candidate] = {}
-    for word in asked:
-        for candidate in _named(config, word):
-            found.setdefault(candidate.folder.resolve(), candidate)
-    return list(found.values())
+    models: dict[Path, NamedModel] = {}
+    for name in names:
+        for model in _models_named(config, name):
+            models.setdefault(model.folder.resolve(), model)
+    return list(models.values())
 
 
-def _named(config: Config, word: str) -> list[Candidate]:
-    versions = _numbered(versions_of(config.run.path, config.trainer.model_key), _VERSION)
-    steps = _numbered(checkpoints_of(config.run.path, config.trainer.model_key), _STEP)
-    if word == START:
-        return [Candidate(START, _model_folder(Path(config.policy.model), word))]
-    if word in (VERSIONS, NEWEST, CHECKPOINTS):
-        chosen = steps if word == CHECKPOINTS else versions
-        if not chosen:
-            raise ConfigError(f"--weights {word}: {config.run.path} holds none; `rft run` writes them")
-        names = list(chosen)[-1:] if word == NEWEST else list(chosen)
-        return [Candidate(_short(name), chosen[name]) for name in names]
-    for pattern, chosen, kind in ((_VERSION, versions, "weight versions"), (_STEP, steps, "checkpoints")):
-        number = pattern.fullmatch(word)
-        if number and not Path(word).exists():
-            folder = next((path for name, path in chosen.items() if _number(name) == int(number[1])), None)
+def _models_named(config: Config, name: str) -> list[NamedModel]:
+    versions = _numbered(versions_root(config.run.path, config.trainer.model_key), _VERSION)
+    checkpoints = _numbered(checkpoints_root(config.run.path, config.trainer.model_key), _STEP)
+    if name == START:
+        return [NamedModel(START, _model_folder(Path(config.policy.model), name))]
+    if name in (VERSIONS, NEWEST, CHECKPOINTS):
+        folders = checkpoints if name == CHECKPOINTS else versions
+        if not folders:
+            raise ConfigError(f"--weights {name}: {config.run.path} holds none; `rft run` writes them")
+        selected = list(folders)[-1:] if name == NEWEST else list(folders)
+        return [NamedModel(_short(folder_name), folders[folder_name]) for folder_name in selected]
+    for pattern, folders, kind in ((_VERSION, versions, "weight versions"), (_STEP, checkpoints, "checkpoints")):
+        number = pattern.fullmatch(name)
+        if number and not Path(name).exists():
+            folder = next((path for path in folders.values() if _number(path.name) == int(number[1])), None)
             if folder is None:
-                kept = ", ".join(map(_short, chosen)) or "none"
+                available = ", ".join(map(_short, folders)) or "none"
                 raise ConfigError(
-                    f"--weights {word}: of {kind} {config.run.path} holds {kept}; older ones are deleted "
+                    f"--weights {name}: {config.run.path} holds these {kind}: {available}; older ones are deleted "
                     "(trainer.keep_versions, trainer.keep_checkpoints, trainer.keep_every)"
                 )
-            return [Candidate(_short(folder.name), folder)]
-    return [Candidate(word, _model_folder(Path(word), word))]
+            return [NamedModel(_short(folder.name), folder)]
+    return [NamedModel(name, _model_folder(Path(name), name))]
 
 
 def _numbered(root: Path, pattern: re.Pattern[str]) -> dict[str, Path]:
@@ -75,14 +75,14 @@ def _number(name: str) -> int:
 
 
 def _short(name: str) -> str:
-    """``v00000012`` as ``v12``."""
+    """Return ``v00000012`` as ``v12``."""
     return re.sub(r"0+(?=\d)", "", name, count=1)
 
 
-def _model_folder(folder: Path, word: str) -> Path:
-    if not is_described(folder):
+def _model_folder(folder: Path, name: str) -> Path:
+    if not is_model_folder(folder):
         raise ConfigError(
-            f"--weights {word}: {folder.absolute()} is no model folder (config.json, tokenizer, *.safetensors). "
+            f"--weights {name}: {folder.absolute()} is no model folder (config.json, tokenizer, *.safetensors). "
             f"Name one, or {START}, {NEWEST}, v<N>, {VERSIONS}, step-<N>, {CHECKPOINTS}"
         )
     return folder

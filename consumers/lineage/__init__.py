@@ -1,8 +1,8 @@
-"""Lineage: which events made these weights, which weights made this event, and what became of it."""
+"""Traces which events made some weights, which weights wrote an event, and what became of it."""
 
 from __future__ import annotations
 
 from consumers.lineage import table
-from consumers.lineage.queries import of_experience, of_step, of_task, of_weights
+from consumers.lineage.queries import trace_experience, trace_step, trace_task, trace_weights
 
-__all__ = ["of_experience", "of_step", "of_task", "of_weights", "table"]
+__all__ = ["table", "trace_experience", "trace_step", "trace_task", "trace_weights"]

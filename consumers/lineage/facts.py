@@ -1,4 +1,4 @@
-"""The answers of lineage, as plain records. Pure."""
+"""Defines the answers of lineage, as plain records. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.events import NOT_WRITTEN, Experience, ScoredExperience, TrainingSt
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Consecutive tokens that one weight version wrote: ``start`` to ``end`` (exclusive)."""
+    """Consecutive tokens that one weight version wrote, from ``start`` to ``end`` (exclusive)."""
 
     version: int
     start: int
@@ -22,7 +22,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One event of an experience: where it stands, and when it was written (Unix ms)."""
+    """One event of an experience: its position, and when it was written (Unix ms)."""
 
     partition: int
     offset: int
@@ -31,7 +31,7 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What one TrainingStep did with an experience."""
+    """Says what one TrainingStep did with an experience."""
 
     model: str
     kind: str
@@ -39,13 +39,13 @@ class Use:
     cause: str
     """Empty when it was trained, else why it was dropped."""
     partition: int
-    """Its place in ``ready``."""
     offset: int
+    """Its position in ``ready``."""
     staleness: int
     from_version: int
-    """Weights that the step started from."""
+    """Version of the weights that the step started from."""
     to_version: int
-    """Weights to use after the step."""
+    """Version of the weights after the step."""
 
     @property
     def trained(self) -> bool:
@@ -54,7 +54,7 @@ class Use:
 
 @dataclass(slots=True)
 class ExperienceLineage:
-    """One experience from its task to the weights it changed."""
+    """Follows one experience from its task to the weights that it changed."""
 
     experience_id: str
     group_id: str
@@ -66,7 +66,7 @@ class ExperienceLineage:
     response: str = ""
     tokens: int = 0
     spans: list[Span] = field(default_factory=list)
-    """Which versions wrote which tokens."""
+    """The tokens by the version that wrote them."""
     published: list[Copy] = field(default_factory=list)
     ready: list[Copy] = field(default_factory=list)
     dead_letters: list[str] = field(default_factory=list)
@@ -79,7 +79,7 @@ class ExperienceLineage:
 
     @property
     def outcome(self) -> str:
-        """In a word or two."""
+        """What became of it, in a few words."""
         trained = [use for use in self.uses if use.trained]
         if trained:
             return ", ".join(f"trained by {use.model} in step {use.step}" for use in trained)
@@ -96,26 +96,26 @@ class ExperienceLineage:
         return "waiting" if self.published else "unknown"
 
     def describe(self, experience: Experience) -> None:
-        """Take over what the event itself says."""
+        """Copy what the event itself says."""
         self.kind, self.source, self.model = experience.kind, experience.source, experience.model
         self.prompt, self.response = experience.prompt, experience.response
         self.tokens = int(experience.tokens.size)
         self.spans = spans(experience)
 
-    def judge(self, scored: ScoredExperience) -> None:
-        """Take over the processor's verdict; that of a release for training says most."""
+    def add_verdict(self, scored: ScoredExperience) -> None:
+        """Copy the processor's verdict, unless another release already has it for training."""
         if self.verdict != "train":
             self.verdict, self.cause, self.reward = scored.verdict, scored.cause, scored.reward
             self.rewards = dict(scored.rewards)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {**asdict(self), "outcome": self.outcome}
 
 
 @dataclass(slots=True)
 class StepLineage:
-    """One gradient step: from which weights, by which events, to which weights."""
+    """One gradient step: the weights before, the events, the weights after."""
 
     model: str
     step: int
@@ -125,43 +125,43 @@ class StepLineage:
     created_at: int
     metrics: dict[str, float]
     experiences: list[ExperienceLineage] = field(default_factory=list)
-    """What it trained, in batch order."""
+    """The experiences that it trained, in batch order."""
     dropped: dict[str, int] = field(default_factory=dict)
-    """Events that it dropped, by cause."""
+    """Number of events that it dropped, by cause."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {**asdict(self), "experiences": [experience.to_json() for experience in self.experiences]}
 
 
 @dataclass(slots=True)
 class WeightsLineage:
-    """One weight version: the steps since the version before, and all that they trained."""
+    """One weight version: the steps since the version before, and everything that they trained."""
 
     weights: WeightVersion
     previous: int | None
     """The version before; None for the weights that training started from."""
     steps: list[StepLineage]
-    steps_in_all: int
+    total_steps: int
     """Steps from the initial weights to these."""
-    experiences_in_all: int
+    total_experiences: int
     """Distinct experiences that those steps trained."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {
-            # The layout of a transfer, as bytes, says nothing of where weights come from.
+            # Without bytes: the layout of a transfer says nothing about where the weights come from.
             "weights": {name: value for name, value in asdict(self.weights).items() if not isinstance(value, bytes)},
             "previous": self.previous,
-            "steps_in_all": self.steps_in_all,
-            "experiences_in_all": self.experiences_in_all,
+            "steps_in_all": self.total_steps,
+            "experiences_in_all": self.total_experiences,
             "steps": [step.to_json() for step in self.steps],
         }
 
 
 @dataclass(slots=True)
 class TaskLineage:
-    """One task and all that was made of it."""
+    """One task and all experiences that were made of it."""
 
     group_id: str
     number: int | None
@@ -173,12 +173,12 @@ class TaskLineage:
     experiences: list[ExperienceLineage]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {**asdict(self), "experiences": [experience.to_json() for experience in self.experiences]}
 
 
 def spans(experience: Experience) -> list[Span]:
-    """Runs of tokens by the version that wrote them; tokens that no policy wrote are left out."""
+    """Return runs of tokens by the version that wrote them, without the tokens that no policy wrote."""
     versions = np.where(experience.action_mask == 1, experience.versions, NOT_WRITTEN)
     if not versions.size:
         return []
@@ -189,6 +189,6 @@ def spans(experience: Experience) -> list[Span]:
 
 
 def surviving(steps: Iterable[TrainingStep], model: str) -> list[TrainingStep]:
-    """The gradient steps that the model's newest weights went through, in order: the last word on each."""
+    """Return the gradient steps that led to the model's newest weights, in order; of each the last record."""
     by_number = {step.step: step for step in steps if step.model == model and step.kind == "step"}
     return [by_number[number] for number in sorted(by_number)]

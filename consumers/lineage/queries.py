@@ -1,9 +1,9 @@
-"""The four questions of lineage, asked of a log."""
+"""Traces weights, steps, experiences and tasks in a log."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from consumers.lineage.facts import (
     Copy,
@@ -16,19 +16,21 @@ from consumers.lineage.facts import (
 )
 from rft.config import Config
 from rft.errors import DecodeError, RftError
+from rft.log.coordinates import LogPosition
+from rft.log.dead_letter_index import read_dead_letter
 from rft.log.events import Event
 from rft.log.topics import topic_name
 from rft.log.views import LogView
-from rft.stream.fence import that_count
+from rft.stream.fence import unfenced_entries
 from schemas.events import Experience, ScoredExperience, Task, TrainingStep, WeightVersion
 
 
 class UnknownError(RftError):
-    """The log knows nothing of what was asked for."""
+    """The log holds nothing about what was asked for."""
 
 
-def of_weights(config: Config, view: LogView, version: int) -> WeightsLineage:
-    """How a weight version of ``trainer.model_key`` came to be. UnknownError if it was never announced."""
+def trace_weights(config: Config, view: LogView, version: int) -> WeightsLineage:
+    """Trace a weight version of ``trainer.model_key``. Raises UnknownError if it was never announced."""
     model = config.trainer.model_key
     announced = {record.version: record for record in _weights(view) if record.model == model}
     if version not in announced:
@@ -40,13 +42,13 @@ def of_weights(config: Config, view: LogView, version: int) -> WeightsLineage:
         weights=weights,
         previous=previous.version if previous else None,
         steps=_with_experiences(view, made),
-        steps_in_all=len(lineage),
-        experiences_in_all=len({ref.experience_id for step in lineage for ref in step.trained}),
+        total_steps=len(lineage),
+        total_experiences=len({ref.experience_id for step in lineage for ref in step.trained}),
     )
 
 
-def of_step(config: Config, view: LogView, number: int) -> StepLineage:
-    """What a step of ``trainer.model_key`` was made of. UnknownError if there is no such step."""
+def trace_step(config: Config, view: LogView, number: int) -> StepLineage:
+    """Trace a step of ``trainer.model_key``. Raises UnknownError if there is no such step."""
     lineage = {step.step: step for step in surviving(_steps(view), config.trainer.model_key)}
     if number not in lineage:
         where = f"{view.name} holds no step {number} of {config.trainer.model_key}"
@@ -54,8 +56,8 @@ def of_step(config: Config, view: LogView, number: int) -> StepLineage:
     return _with_experiences(view, [lineage[number]])[0]
 
 
-def of_experience(config: Config, view: LogView, experience_id: str) -> ExperienceLineage:
-    """Where an experience came from and what became of it. UnknownError if the log has never seen it."""
+def trace_experience(config: Config, view: LogView, experience_id: str) -> ExperienceLineage:
+    """Trace where an experience came from and what became of it. Raises UnknownError if it is not on the log."""
     group_id = experience_id.split("/", 1)[0]
     for experience in _group(config, view, group_id):
         if experience.experience_id == experience_id:
@@ -63,8 +65,8 @@ def of_experience(config: Config, view: LogView, experience_id: str) -> Experien
     raise UnknownError(f"{view.name} holds no experience {experience_id}")
 
 
-def of_task(config: Config, view: LogView, group_id: str) -> TaskLineage:
-    """A task and all experiences of its group. UnknownError if the log has never seen it."""
+def trace_task(config: Config, view: LogView, group_id: str) -> TaskLineage:
+    """Trace a task and all experiences of its group. Raises UnknownError if it is not on the log."""
     task = next(
         (event.record(Task) for event in view.read("tasks") if event.key == group_id.encode() and _decodes(event)), None
     )
@@ -84,9 +86,9 @@ def of_task(config: Config, view: LogView, group_id: str) -> TaskLineage:
 
 
 def _group(config: Config, view: LogView, group_id: str) -> list[ExperienceLineage]:
-    """All experiences of a group by id. Keys are group ids, so nothing else need be decoded."""
+    """Return all experiences of a group by id. Keys are group ids, so events with other keys are not decoded."""
     found: dict[str, ExperienceLineage] = {}
-    names: dict[tuple[int, int], str] = {}
+    names: dict[LogPosition, str] = {}
 
     def lineage(experience: Experience) -> ExperienceLineage:
         name = experience.experience_id
@@ -94,28 +96,28 @@ def _group(config: Config, view: LogView, group_id: str) -> list[ExperienceLinea
 
     for event in _keyed(view, "experiences", group_id):
         experience = event.record(Experience)
-        names[event.partition, event.offset] = experience.experience_id
+        names[event.position] = experience.experience_id
         lineage(experience).describe(experience)
         lineage(experience).published.append(_copy(event))
     for event in _keyed(view, "ready", group_id):
         scored = event.record(ScoredExperience)
         lineage(scored.experience).describe(scored.experience)
-        lineage(scored.experience).judge(scored)
+        lineage(scored.experience).add_verdict(scored)
         lineage(scored.experience).ready.append(_copy(event))
-    for name, error in _letters(config, view, names):
+    for name, error in _dead_letters(config, view, names):
         found[name].dead_letters.append(error)
     if found:
         for step in _entries(view):
-            for use_of, use in _uses(step):
-                if use_of in found:
-                    found[use_of].uses.append(use)
+            for name, use in _uses(step):
+                if name in found:
+                    found[name].uses.append(use)
     return [found[name] for name in sorted(found)]
 
 
 def _with_experiences(view: LogView, steps: list[TrainingStep]) -> list[StepLineage]:
-    """The steps with the events that they trained, which are read in one go over the stretch that holds them."""
-    wanted = {(ref.partition, ref.offset) for step in steps for ref in step.trained}
-    held = {} if not wanted else _scored_at(view, wanted)
+    """Return the steps with the events that they trained."""
+    wanted = {LogPosition(ref.partition, ref.offset) for step in steps for ref in step.trained}
+    events = _events_at(view, wanted) if wanted else {}
     answers = []
     for step in steps:
         answer = StepLineage(
@@ -130,7 +132,7 @@ def _with_experiences(view: LogView, steps: list[TrainingStep]) -> list[StepLine
         )
         uses = [(name, use) for name, use in _uses(step) if use.trained]
         for name, use in uses:
-            event = held.get((use.partition, use.offset))
+            event = events.get(LogPosition(use.partition, use.offset))
             answer.experiences.append(_trained(name, use, event))
         answers.append(answer)
     return answers
@@ -141,13 +143,14 @@ def _trained(name: str, use: Use, event: Event | None) -> ExperienceLineage:
     if event is not None:
         scored = event.record(ScoredExperience)
         experience.describe(scored.experience)
-        experience.judge(scored)
+        experience.add_verdict(scored)
         experience.ready.append(_copy(event))
         experience.published.append(Copy(scored.origin_partition, scored.origin_offset, scored.experience.created_at))
     return experience
 
 
-def _scored_at(view: LogView, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], Event]:
+def _events_at(view: LogView, wanted: set[LogPosition]) -> dict[LogPosition, Event]:
+    """Read the range of ``ready`` that holds the wanted events at once, without what the log no longer holds."""
     begins, ends = view.begin_offsets("ready"), view.end_offsets("ready")
     start, end = dict(ends), dict(ends)
     for partition in begins:
@@ -155,7 +158,7 @@ def _scored_at(view: LogView, wanted: set[tuple[int, int]]) -> dict[tuple[int, i
         if offsets:
             start[partition], end[partition] = min(offsets), max(offsets) + 1
     events = view.read("ready", start=start, end=end)
-    return {(event.partition, event.offset): event for event in events if (event.partition, event.offset) in wanted}
+    return {event.position: event for event in events if event.position in wanted}
 
 
 def _uses(step: TrainingStep) -> Iterable[tuple[str, Use]]:
@@ -176,16 +179,13 @@ def _uses(step: TrainingStep) -> Iterable[tuple[str, Use]]:
         )
 
 
-def _letters(config: Config, view: LogView, names: dict[tuple[int, int], str]) -> Iterable[tuple[str, str]]:
+def _dead_letters(config: Config, view: LogView, names: Mapping[LogPosition, str]) -> Iterable[tuple[str, str]]:
     topic = topic_name(config, "experiences")
     for event in view.read("dlq"):
-        headers = {name: (value or b"").decode("utf-8", "replace") for name, value in event.headers}
-        partition, offset = headers.get("rft.error.partition", ""), headers.get("rft.error.offset", "")
-        if headers.get("rft.error.topic") != topic or not (partition.isdigit() and offset.isdigit()):
-            continue
-        name = names.get((int(partition), int(offset)))
-        if name is not None:
-            yield name, f"{headers.get('rft.error.class')}: {headers.get('rft.error.message')}"
+        letter = read_dead_letter(event)
+        name = names.get(LogPosition(letter.partition, letter.offset))
+        if letter.topic == topic and name is not None:
+            yield name, f"{letter.error}: {letter.message}"
 
 
 def _keyed(view: LogView, entity: str, group_id: str) -> Iterable[Event]:
@@ -194,9 +194,9 @@ def _keyed(view: LogView, entity: str, group_id: str) -> Iterable[Event]:
 
 
 def _entries(view: LogView) -> list[TrainingStep]:
-    """All entries of ``steps``, of each step only its last word."""
-    last: dict[tuple[str, int], int] = {}
+    """Return all entries of ``steps``; of each gradient step only the last."""
     entries = list(_steps(view))
+    last: dict[tuple[str, int], int] = {}
     for index, step in enumerate(entries):
         if step.kind == "step":
             last[step.model, step.step] = index
@@ -204,7 +204,7 @@ def _entries(view: LogView) -> list[TrainingStep]:
 
 
 def _steps(view: LogView) -> Iterable[TrainingStep]:
-    return that_count(event.record(TrainingStep) for event in view.read("steps") if _decodes(event))
+    return unfenced_entries(event.record(TrainingStep) for event in view.read("steps") if _decodes(event))
 
 
 def _weights(view: LogView) -> Iterable[WeightVersion]:
@@ -223,5 +223,5 @@ def _decodes(event: Event) -> bool:
     return True
 
 
-def _range(what: str, numbers: dict[int, object] | dict[int, WeightVersion] | dict[int, TrainingStep]) -> str:
-    return f"it holds {what} {min(numbers)} to {max(numbers)}" if numbers else f"it holds no {what}"
+def _range(kind: str, numbers: Collection[int]) -> str:
+    return f"it holds {kind} {min(numbers)} to {max(numbers)}" if numbers else f"it holds no {kind}"

@@ -1,4 +1,4 @@
-"""Lineage as text for people."""
+"""Prints lineage for people."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rich.text import Text
 from consumers.lineage.facts import Copy, ExperienceLineage, Span, StepLineage, TaskLineage, WeightsLineage
 
 _SHOWN = 64
-"""Experiences of a step that are printed; ``--json`` has them all."""
+"""Experiences that are printed of each step; ``--json`` has them all."""
 _LONGEST = 60
 """Characters of a text in a table."""
 
 
 def show_weights(lineage: WeightsLineage, console: Console) -> None:
-    """Print how weights came to be."""
+    """Print where weights came from."""
     weights = lineage.weights
     _facts(
         console,
@@ -28,7 +28,7 @@ def show_weights(lineage: WeightsLineage, console: Console) -> None:
             ("after step", f"{weights.step}{' (final)' if weights.final else ''}"),
             ("made from", "the initial weights" if lineage.previous is None else f"version {lineage.previous}"),
             ("by steps", ", ".join(str(step.step) for step in lineage.steps) or "none"),
-            ("in all", f"{lineage.steps_in_all:,} steps, {lineage.experiences_in_all:,} experiences"),
+            ("in all", f"{lineage.total_steps:,} steps, {lineage.total_experiences:,} experiences"),
             ("files", f"{weights.uri} ({weights.size_bytes:,} bytes)"),
             ("sha256", weights.sha256),
         ],
@@ -55,7 +55,7 @@ def show_step(lineage: StepLineage, console: Console) -> None:
 
 
 def show_task(lineage: TaskLineage, console: Console) -> None:
-    """Print a task and what was made of it."""
+    """Print a task and its experiences."""
     issued = "not on the log" if lineage.issued_at is None else _time(lineage.issued_at)
     _facts(
         console,
@@ -72,7 +72,7 @@ def show_task(lineage: TaskLineage, console: Console) -> None:
 
 
 def show_experience(lineage: ExperienceLineage, console: Console) -> None:
-    """Print an experience from its task to the weights it changed."""
+    """Print an experience, from its task to the weights that it changed."""
     rewards = ", ".join(f"{name} {value:g}" for name, value in sorted(lineage.rewards.items()))
     verdict = lineage.verdict or "none yet"
     _facts(
@@ -85,8 +85,8 @@ def show_experience(lineage: ExperienceLineage, console: Console) -> None:
             ("prompt", lineage.prompt),
             ("response", lineage.response),
             ("tokens", f"{lineage.tokens:,}, written by {_spans(lineage.spans)}"),
-            ("published", _places("experiences", lineage.published)),
-            ("scored", _places("ready", lineage.ready)),
+            ("published", _positions("experiences", lineage.published)),
+            ("scored", _positions("ready", lineage.ready)),
             ("verdict", verdict + (f": {lineage.cause}" if lineage.cause else "")),
             ("reward", "-" if lineage.reward is None else f"{lineage.reward:g}" + (f" ({rewards})" if rewards else "")),
             *(("dead letter", error) for error in lineage.dead_letters),
@@ -146,9 +146,9 @@ def _at(copies: Sequence[Copy]) -> str:
     return ", ".join(f"{copy.partition}:{copy.offset}" for copy in copies) or "-"
 
 
-def _places(entity: str, copies: Sequence[Copy]) -> str:
-    places = (f"partition {copy.partition}, offset {copy.offset} ({_time(copy.timestamp_ms)})" for copy in copies)
-    return f"{entity}: {'; '.join(places)}" if copies else f"not in {entity}"
+def _positions(entity: str, copies: Sequence[Copy]) -> str:
+    positions = (f"partition {copy.partition}, offset {copy.offset} ({_time(copy.timestamp_ms)})" for copy in copies)
+    return f"{entity}: {'; '.join(positions)}" if copies else f"not in {entity}"
 
 
 def _time(ms: int) -> str:

@@ -1,6 +1,7 @@
-"""The processor role: a Faust worker around :mod:`rft.stream`.
+"""Runs the processor role: a stream backend around :mod:`rft.stream`.
 
-Reads ``experiences``, writes ``ready`` and ``dlq``. An event counts as read only when its outcome is acknowledged.
+It reads ``experiences`` (and ``rewards``), and writes ``ready``, ``dlq`` and ``waiting``. An event counts as read only
+when its outcome is acknowledged.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""OffsetQueries to the broker about the partitions that a processor reads, answered in a thread of their own."""
+"""Asks the broker about the offsets of the partitions that a processor reads, without blocking the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection
+from typing import TypeVar
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
@@ -14,40 +15,60 @@ from kafka.errors import KafkaError
 from rft.config import Config
 from rft.errors import BrokerError
 from rft.log.clients import make_consumer
+from rft.log.coordinates import EntityPartition
 from rft.log.offset_queries import ask_offsets
 from rft.log.retention import first_event
-from rft.log.topics import topic_name
-from rft.stream.actions import Source
+from rft.log.topics import consumer_group, topic_name
+from rft.retry import Backoff, any_of, retry_async
 
-AGAIN_S = 1.0
-Where = tuple[Source, int]
-"""(topic, partition)"""
+RETRY_S = 1.0
+ANSWER_S = 5.0
+"""How long a query may take before it is repeated over a new connection."""
+CLOSE_MS = 1000
+FAILURES_PER_LINE = 30
+"""Failed tries between two lines in the log."""
+logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 
 class OffsetQueries:
-    """Asks one question at a time and again until it is answered, over a connection that is made when first needed."""
+    """Sends one query at a time, in a thread, and repeats it until it is answered. Connects when first asked.
+
+    Each repetition uses a new connection. A client that does not poll may keep an outdated picture of the cluster:
+    after a leader moves, such a client asks the former one and is never answered.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._consumer: KafkaConsumer | None = None
         self._one_at_a_time = threading.Lock()
 
-    async def committed(self, places: list[Where]) -> dict[Where, int]:
-        """Committed positions, of those that have one."""
-        return await self._ask(self._committed, places)
+    async def committed(self, partitions: Collection[EntityPartition]) -> dict[EntityPartition, int]:
+        """Return the committed offset of each partition that has one."""
 
-    async def begins(self, places: list[Where]) -> dict[Where, int]:
-        """The first offset that the log still holds."""
-        return await self._ask(lambda consumer, places: self._offsets(consumer.beginning_offsets, places), places)
+        def ask(consumer: KafkaConsumer) -> dict[EntityPartition, int]:
+            found = {
+                partition: consumer.committed(self._topic_partition(partition), timeout_ms=int(ANSWER_S * 1000))
+                for partition in partitions
+            }
+            return {partition: int(offset) for partition, offset in found.items() if offset is not None}
 
-    async def ends(self, places: list[Where]) -> dict[Where, int]:
-        """The offset after the last one; on the embedded broker after the first of the last batch."""
-        return await self._ask(lambda consumer, places: self._offsets(consumer.end_offsets, places), places)
+        return await self._ask(ask)
 
-    async def first_event(self, where: Where, offset: int) -> int | None:
-        """Offset of the first event from ``offset`` on; None if there is none."""
-        found = await self._ask(lambda _consumer, where: first_event(self._config, where[0], where[1], offset), where)
+    async def begins(self, partitions: Collection[EntityPartition]) -> dict[EntityPartition, int]:
+        """Return the first offset of each partition that the log still holds."""
+        return await self._ask(lambda consumer: self._offsets(consumer, partitions, at_end=False))
+
+    async def ends(self, partitions: Collection[EntityPartition]) -> dict[EntityPartition, int]:
+        """Return the offset after the last event of each partition.
+
+        The embedded broker answers with the offset after the first event of the last batch.
+        """
+        return await self._ask(lambda consumer: self._offsets(consumer, partitions, at_end=True))
+
+    async def first_event(self, partition: EntityPartition, offset: int) -> int | None:
+        """Return the offset of the first event from ``offset`` on; None if there is none."""
+        found = await self._ask(lambda _consumer: first_event(self._config, *partition, offset))
         return None if found is None else found.offset
 
     async def close(self) -> None:
@@ -55,28 +76,42 @@ class OffsetQueries:
         if self._consumer is not None:
             await asyncio.to_thread(self._consumer.close)
 
-    async def _ask(self, ask: Callable[[KafkaConsumer, Any], Answer], about: object) -> Answer:
-        while True:
-            with contextlib.suppress(BrokerError, KafkaError):
-                return await asyncio.to_thread(self._alone, ask, about)
-            await asyncio.sleep(AGAIN_S)
+    async def _ask(self, ask: Callable[[KafkaConsumer], Answer]) -> Answer:
+        def log(error: Exception, failures: int) -> None:
+            if failures % FAILURES_PER_LINE == 1:
+                logger.warning("the broker does not say which offsets there are; asking again: %s", error)
 
-    def _alone(self, ask: Callable[[KafkaConsumer, Any], Answer], about: object) -> Answer:
+        return await retry_async(
+            lambda: asyncio.to_thread(self._ask_alone, ask),
+            retryable=any_of(BrokerError, KafkaError),
+            backoff=Backoff(RETRY_S),
+            on_failure=log,
+        )
+
+    def _ask_alone(self, ask: Callable[[KafkaConsumer], Answer]) -> Answer:
         with self._one_at_a_time:
-            if self._consumer is None:
-                group = f"{self._config.log.namespace}.processors"
-                self._consumer = make_consumer(self._config, "processor-gaps", group)
-            return ask(self._consumer, about)
+            consumer = self._consumer
+            if consumer is None:
+                group = consumer_group(self._config, "processors")
+                consumer = self._consumer = make_consumer(self._config, "processor-offsets", group)
+            try:
+                return ask(consumer)
+            except (BrokerError, KafkaError):
+                self._consumer = None
+                with contextlib.suppress(KafkaError):
+                    consumer.close(timeout_ms=CLOSE_MS)
+                raise
 
-    def _committed(self, consumer: KafkaConsumer, places: list[Where]) -> dict[Where, int]:
-        found = {where: consumer.committed(self._partition(where)) for where in places}
-        return {where: int(offset) for where, offset in found.items() if offset is not None}
-
-    def _offsets(self, ask: Callable[..., dict[TopicPartition, int]], places: list[Where]) -> dict[Where, int]:
-        partitions = {self._partition(where): where for where in places}
-        if not partitions:
+    def _offsets(
+        self, consumer: KafkaConsumer, partitions: Collection[EntityPartition], *, at_end: bool
+    ) -> dict[EntityPartition, int]:
+        ours = {self._topic_partition(partition): partition for partition in partitions}
+        if not ours:
             return {}
-        return {partitions[at]: offset for at, offset in ask_offsets(ask, partitions).items()}
+        # kafka-python learns where the leaders of assigned partitions are, and of no others.
+        consumer.assign(list(ours))
+        ask = consumer.end_offsets if at_end else consumer.beginning_offsets
+        return {ours[at]: offset for at, offset in ask_offsets(ask, ours, ANSWER_S).items()}
 
-    def _partition(self, where: Where) -> TopicPartition:
-        return TopicPartition(topic_name(self._config, where[0]), where[1])
+    def _topic_partition(self, partition: EntityPartition) -> TopicPartition:
+        return TopicPartition(topic_name(self._config, partition.entity), partition.partition)

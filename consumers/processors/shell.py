@@ -1,24 +1,26 @@
-"""Between Faust and the pipeline: events in, actions carried out, outcomes noted."""
+"""Connects the stream backend and the pipeline: takes events, carries out actions, commits what is done."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Collection, Coroutine, Iterable
 from typing import Any
 
-import faust
-
+from consumers.processors.commit_monitor import CommitMonitor
+from consumers.processors.contract import EventSource
 from consumers.processors.missed_events import MissedEventDetector
-from consumers.processors.offsets import Offsets
+from consumers.processors.offset_tracker import OffsetTracker
 from consumers.processors.output import Output
-from consumers.processors.schemas_known import KnownSchemas
-from consumers.processors.waiting import WaitingShell
+from consumers.processors.registry_wait import RegistryWait
+from consumers.processors.waiting_shell import WaitingShell
 from rft.config import Config
-from rft.errors import RegistryError
+from rft.errors import BrokerError, MissingRangeError, RegistryError
+from rft.log.coordinates import EntityPartition
 from rft.log.watermark import OffsetWatermark
-from rft.stream.actions import Action, DeadLetter, Publish, Received, Release, Remember, Resolve, Source
+from rft.retry import Deadline
+from rft.stream.actions import Action, DeadLetter, Publish, Received, Release, Resolve, SaveWaiting, Source
 from rft.stream.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
@@ -26,181 +28,215 @@ logger = logging.getLogger(__name__)
 MAX_WRITING_BYTES = 64 * 1024 * 1024
 MAX_WRITES = 512
 """Reading waits while more than this is being written and not yet acknowledged."""
+SETTLE_S = 5.0
+"""How long a stop or a rebalance waits for acknowledgements. What is acknowledged later is written twice and counted
+once."""
 
 
 class Shell:
-    """Runs in the event loop's thread, reward functions included, one event after the other: the consumer's
-    heartbeats have a thread of their own in Faust, so a slow function delays events but costs no partitions. One that
-    might hang has to bound its own time, as math_verify does.
+    """Handles the events of a source (:class:`~consumers.processors.contract.EventHandler`).
+
+    Runs in the event loop's thread, one event after the other, including the reward functions. The source sends
+    heartbeats without the event loop, so a slow function delays events but loses no partition. A function that might
+    hang must limit its own time, as math_verify does.
     """
 
     def __init__(
-        self,
-        config: Config,
-        pipeline: Pipeline,
-        offsets: Mapping[Source, Offsets],
-        output: Output,
-        schemas: KnownSchemas,
+        self, config: Config, pipeline: Pipeline, source: EventSource, output: Output, schemas: RegistryWait
     ) -> None:
         self._pipeline = pipeline
-        self._offsets = offsets
+        self._source = source
         self._output = output
         self._schemas = schemas
+        self._trackers: dict[Source, OffsetTracker] = {"experiences": OffsetTracker("experiences")}
         self._writes: set[asyncio.Task[None]] = set()
         self._writing_bytes = 0
-        self._room = asyncio.Event()
+        self._write_ended = asyncio.Event()
         self._letters: dict[tuple[int, int], asyncio.Task[None]] = {}
-        """Dead letters on their way of events that their groups speak for as well."""
-        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Gets the exception when an outcome could not be written; the worker must end, its events come again."""
-        self.gaps = MissedEventDetector(config, self._end_with)
-        self._in_hand: set[Source] = set()
-        """Of these an event was taken whose turn has not ended."""
-        self.waiting: WaitingShell | None = None
+        """Writes of dead letters that are not final, by partition and offset: their groups must wait for them."""
+        self._failure: BaseException | None = None
+        self._missed = MissedEventDetector(config, self._fail)
+        self._commits = CommitMonitor(config, self._fail)
+        self._handling: set[Source] = set()
+        """Topics of which an event is being handled."""
+        self._waiting: WaitingShell | None = None
         """Only when external rewards are required."""
         if pipeline.room is not None:
-            self.waiting = WaitingShell(config, pipeline, output, offsets, self._start, self._take_letters)
+            self._trackers["rewards"] = OffsetTracker("rewards")
+            self._waiting = WaitingShell(
+                config, pipeline, output, self._trackers, self._start_write, self._take_dead_letters
+            )
 
-    async def consume(self, stream: faust.types.StreamT) -> None:
-        """The agent: takes experiences one by one, in order, without waiting for what is written."""
-        await self._consume(stream, "experiences")
+    async def assigned(self, partitions: Collection[EntityPartition]) -> None:
+        """Take over these partitions, and no others."""
+        numbers = {
+            entity: sorted(at.partition for at in partitions if at.entity == entity) for entity in self._trackers
+        }
+        if self._waiting is not None:
+            await self._waiting.restore(numbers["experiences"])
+        for entity, tracker in self._trackers.items():
+            tracker.assign(numbers[entity])
+        self._missed.assigned(partitions)
+        logger.info("partitions %s", numbers["experiences"] or "none")
 
-    async def consume_rewards(self, stream: faust.types.StreamT) -> None:
-        """The same for external rewards."""
-        await self._consume(stream, "rewards")
+    async def revoked(self) -> None:
+        """Finish and commit what is being written, then give up all partitions."""
+        await self.settle()
+        await self.commit()
+        self._pipeline.forget(self._trackers["experiences"].partitions)
+        if self._waiting is not None:
+            self._waiting.forget()
+        self._missed.assigned([])
+        for tracker in self._trackers.values():
+            tracker.assign([])
 
-    async def _consume(self, stream: faust.types.StreamT, source: Source) -> None:
-        async for event in stream.noack().events():
-            self._in_hand.add(source)
-            if await self._readable(event.message, source):
-                self.receive(event.message, source)
-            while self._crowded():
-                self._room.clear()
-                await self._room.wait()
-            self._in_hand.discard(source)
+    async def received(self, entity: Source, event: Received) -> None:
+        """Decide about one event and start its writes. Wait for acknowledgements only if too many are outstanding."""
+        self._handling.add(entity)
+        if await self._is_readable(event, entity):
+            self._decide(event, entity)
+        while self._overloaded():
+            self._write_ended.clear()
+            await self._write_ended.wait()
+        self._handling.discard(entity)
 
-    def _crowded(self) -> bool:
-        if self.waiting is not None and self.waiting.crowded:
-            return True
-        return self._writing_bytes > MAX_WRITING_BYTES or len(self._writes) > MAX_WRITES
+    def check_progress(self) -> None:
+        """Start looking for events that were not delivered, and for committed offsets that stand still."""
+        self._missed.check(idle=not self._handling)
+        trackers = self._trackers.values()
+        self._commits.check(
+            {at: offset for tracker in trackers for at, offset in tracker.committed_positions.items()},
+            {at: offset for tracker in trackers for at, offset in tracker.uncommitted_positions.items()},
+            {at: offset for tracker in trackers for at, offset in tracker.unfinished_positions.items()},
+        )
 
-    async def _readable(self, message: faust.types.tuples.Message, source: Source) -> bool:
-        """True when the event's schema is known; False when its partition was taken away while we waited."""
-        offsets = self._offsets[source]
-        if self.waiting is not None and self.waiting.restoring:
-            # New events may come before what waits for them has been read again.
-            generation = self.waiting.generation
-            await self.waiting.restored.wait()
-            if generation != self.waiting.generation:
-                return False
-        if not offsets.owns(message.partition):
-            return False
-        mark = offsets.mark(message.partition)
-        try:
-            await self._schemas.wait_for(message)
-        except RegistryError as error:
-            self._end_with(error)
-            # The worker ends now. Nothing more may be taken: later events must not be done with before this one.
-            await asyncio.Event().wait()
-        return offsets.owns(message.partition) and offsets.mark(message.partition) is mark
-
-    def receive(self, message: faust.types.tuples.Message, source: Source = "experiences") -> None:
-        """Decide about one event and set its writes going."""
-        if not self._offsets[source].owns(message.partition):
-            return  # read before its partition was taken away
-        self._offsets[source].mark(message.partition).started(message.offset)
-        self.gaps.received((source, message.partition), message.offset)
-        headers = tuple(message.headers or ())
-        published_at = int((message.timestamp or 0) * 1000)
-        event = Received(message.partition, message.offset, message.key, message.value, headers, published_at)
-        decide = self._pipeline.receive if source == "experiences" else self._pipeline.receive_reward
-        try:
-            actions = decide(event, _now_ms())
-        except Exception as error:  # a fault of ours with one event must not stop the others
-            logger.exception("%s, partition %d, offset %d", source, message.partition, message.offset)
-            actions = [DeadLetter(message.partition, message.offset, "process", error, final=True, source=source)]
-        if self.waiting is not None:
-            self.waiting.received(source, event)
-        for action in actions:
-            self._perform(action, message)
-
-    def look(self) -> None:
-        """Look for events that the log has and we were not given."""
-        self.gaps.look(idle=not self._in_hand)
+    def raise_failure(self) -> None:
+        """Raise what the worker must end with, if anything: its unfinished events come again after a restart."""
+        if self._failure is None:
+            return
+        if isinstance(self._failure, RegistryError | BrokerError | MissingRangeError):
+            raise self._failure
+        raise BrokerError(f"an outcome could not be written: {self._failure}") from self._failure
 
     def tick(self) -> None:
-        """Release what has come to its deadline."""
-        if self.waiting is not None and self.waiting.crowded:
+        """Release the groups whose deadline has passed."""
+        if self._waiting is not None and self._waiting.overloaded:
             return
         for action in self._pipeline.tick(_now_ms()):
             self._perform(action, None)
-        if self.waiting is not None:
-            self.waiting.tick()
+        if self._waiting is not None:
+            self._waiting.tick()
 
-    async def settle(self, timeout_s: float) -> None:
-        """Wait until what is being written is acknowledged, for at most ``timeout_s``."""
-        deadline = time.monotonic() + timeout_s
-        if self.waiting is not None:
-            self.waiting.tick()
-        while self._writes and (left := deadline - time.monotonic()) > 0:
-            # What ends may start what follows from it.
-            await asyncio.wait(self._writes, timeout=left)
+    async def settle(self) -> None:
+        """Wait until what is being written is acknowledged, for at most ``SETTLE_S``."""
+        deadline = Deadline(SETTLE_S)
+        if self._waiting is not None:
+            self._waiting.tick()
+        while self._writes and not deadline.passed:
+            # A write that ends may start another one.
+            await asyncio.wait(self._writes, timeout=deadline.remaining())
 
-    async def commit(self, app: faust.App) -> None:
-        """Commit what is done with."""
-        if self.gaps.looking:
-            return
-        for offsets in self._offsets.values():
-            await offsets.commit(app)
-        if self.waiting is not None:
-            self.waiting.committed()
+    async def commit(self) -> None:
+        """Commit what is done, except after an event that may have been missed."""
+        for tracker in self._trackers.values():
+            await tracker.commit(self._source, self._missed.commit_limit)
+        if self._waiting is not None:
+            self._waiting.committed()
+
+    async def close(self) -> None:
+        """Stop reading, finish and commit what is being written, leave the group, disconnect.
+
+        Open groups are not published: they go to the next owner of their partitions.
+        """
+        self._source.pause()
+        await self.settle()
+        if self._source.failure is None:
+            await self.commit()
+        await self._missed.close()
+        await self._commits.close()
+        await self._source.stop()
+        if self._waiting is not None:
+            self._waiting.close()
 
     @property
     def unresolved(self) -> int:
-        """Events taken whose outcome is not yet acknowledged."""
-        return sum(offsets.unresolved for offsets in self._offsets.values())
+        """Number of events received whose outcome is not yet acknowledged."""
+        return sum(tracker.unresolved for tracker in self._trackers.values())
 
-    def _end_with(self, error: Exception) -> None:
-        if not self.failure.done():
-            self.failure.set_exception(error)
+    def _overloaded(self) -> bool:
+        if self._waiting is not None and self._waiting.overloaded:
+            return True
+        return self._writing_bytes > MAX_WRITING_BYTES or len(self._writes) > MAX_WRITES
 
-    def _perform(self, action: Action, message: faust.types.tuples.Message | None) -> None:
-        if isinstance(action, Remember | Release):
-            assert self.waiting is not None
+    async def _is_readable(self, event: Received, entity: Source) -> bool:
+        """Wait until the event's schema is known. Return False if its partition was revoked meanwhile."""
+        tracker = self._trackers[entity]
+        if self._waiting is not None and not await self._waiting.wait_until_restored():
+            return False
+        if not tracker.owns(event.partition):
+            return False
+        watermark = tracker.watermark(event.partition)
+        try:
+            await self._schemas.wait_for(event)
+        except RegistryError as error:
+            self._fail(error)
+            # The worker ends now. Take nothing more: later events must not be finished before this one.
+            await asyncio.Event().wait()
+        return tracker.owns(event.partition) and tracker.watermark(event.partition) is watermark
+
+    def _decide(self, event: Received, entity: Source) -> None:
+        if not self._trackers[entity].owns(event.partition):
+            return  # read before its partition was revoked
+        self._trackers[entity].watermark(event.partition).started(event.offset)
+        self._missed.received(EntityPartition(entity, event.partition), event.offset)
+        decide = self._pipeline.receive if entity == "experiences" else self._pipeline.receive_reward
+        try:
+            actions = decide(event, _now_ms())
+        except Exception as error:  # a fault of ours with one event must not stop the others
+            logger.exception("%s, partition %d, offset %d", entity, event.partition, event.offset)
+            actions = [DeadLetter(event.partition, event.offset, "process", error, final=True, source=entity)]
+        if self._waiting is not None:
+            self._waiting.received(entity, event)
+        for action in actions:
+            self._perform(action, event)
+
+    def _perform(self, action: Action, event: Received | None) -> None:
+        if isinstance(action, SaveWaiting | Release):
+            assert self._waiting is not None
             if isinstance(action, Release):
-                self.waiting.release(action)
+                self._waiting.release(action)
             else:
-                self.waiting.remember(action)
+                self._waiting.save(action)
             return
-        source: Source = "experiences" if isinstance(action, Publish) else action.source
-        mark = self._offsets[source].mark(action.partition)
+        entity: Source = "experiences" if isinstance(action, Publish) else action.source
+        watermark = self._trackers[entity].watermark(action.partition)
         if isinstance(action, Resolve):
-            mark.finished(action.offset)
+            watermark.finished(action.offset)
         elif isinstance(action, Publish):
-            self._start(self._publish(action, mark), action.size_bytes)
-        elif message is not None:
-            task = self._start(self._bury(action, message, mark), len(message.value or b""))
+            self._start_write(self._publish(action, watermark), action.size_bytes)
+        elif event is not None:
+            task = self._start_write(self._publish_dead_letter(action, event, watermark), event.size_bytes)
             if not action.final:
                 self._letters[action.partition, action.offset] = task
 
-    async def _publish(self, action: Publish, mark: OffsetWatermark) -> None:
-        letters = self._take_letters(action.partition, action.resolves)
-        await self._output.publish(action.group_id, action.members)
+    async def _publish(self, action: Publish, watermark: OffsetWatermark) -> None:
+        letters = self._take_dead_letters(action.partition, action.resolves)
+        await self._output.publish(action.group_id, action.samples)
         for letter in letters:
             await letter
         for offset in action.resolves:
-            mark.finished(offset)
+            watermark.finished(offset)
 
-    async def _bury(self, action: DeadLetter, message: faust.types.tuples.Message, mark: OffsetWatermark) -> None:
-        await self._output.bury(action, message)
-        if action.final:
-            mark.finished(action.offset)
+    async def _publish_dead_letter(self, letter: DeadLetter, event: Received, watermark: OffsetWatermark) -> None:
+        await self._output.publish_dead_letter(letter, event)
+        if letter.final:
+            watermark.finished(letter.offset)
 
-    def _take_letters(self, partition: int, offsets: Iterable[int]) -> list[asyncio.Task[None]]:
+    def _take_dead_letters(self, partition: int, offsets: Iterable[int]) -> list[asyncio.Task[None]]:
         letters = (self._letters.pop((partition, offset), None) for offset in offsets)
         return [letter for letter in letters if letter is not None]
 
-    def _start(self, write: Coroutine[Any, Any, None], size_bytes: int) -> asyncio.Task[None]:
+    def _start_write(self, write: Coroutine[Any, Any, None], size_bytes: int) -> asyncio.Task[None]:
         task = asyncio.create_task(write)
         self._writes.add(task)
         self._writing_bytes += size_bytes
@@ -208,13 +244,17 @@ class Shell:
         def ended(task: asyncio.Task[None]) -> None:
             self._writes.discard(task)
             self._writing_bytes -= size_bytes
-            self._room.set()
-            error = None if task.cancelled() else task.exception()
-            if error is not None and not self.failure.done():
-                self.failure.set_exception(error)
+            self._write_ended.set()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self._fail(error)
 
         task.add_done_callback(ended)
         return task
+
+    def _fail(self, error: BaseException) -> None:
+        """Keep the first failure. The worker ends with it: see ``raise_failure``."""
+        if self._failure is None:
+            self._failure = error
 
 
 def _now_ms() -> int:

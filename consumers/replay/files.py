@@ -1,7 +1,7 @@
-"""Selected events as a file: JSON lines, Parquet or an Avro container. Equal selections give equal bytes.
+"""Writes selected events to a file: JSON lines, Parquet or an Avro container. Equal selections give equal bytes.
 
-JSON lines and Parquet have one column a field (:data:`consumers.replay.fields.ROW`), token-level fields as lists. Avro
-holds ScoredExperience records as they travel on ``ready``, token-level fields packed as its schema says.
+JSON lines and Parquet have one column a field (:data:`consumers.replay.selected_event.COLUMNS`), token-level fields as
+lists. Avro holds ScoredExperience records as they are on ``ready``, token-level fields packed as its schema says.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from typing import Any, BinaryIO
 import numpy as np
 from fastavro.write import Writer
 
-from consumers.replay.errors import ReplayError
-from consumers.replay.fields import RENAMED, Picked, row
+from consumers.replay import ReplayError
+from consumers.replay.selected_event import RENAMED, SelectedEvent, event_row
 from schemas.load import current
 from schemas.wire import to_wire
 
 ROWS = 2048
-"""Of one Parquet row group."""
+"""Rows of one Parquet row group."""
 AVRO_BLOCK_BYTES = 64 * 1024
 
-_Write = Callable[[BinaryIO, Iterable[Picked]], int]
+_Write = Callable[[BinaryIO, Iterable[SelectedEvent]], int]
 
 
-def write_file(path: Path, events: Iterable[Picked]) -> int:
-    """Write the events to ``path`` (``.jsonl``, ``.parquet`` or ``.avro``) and return how many there are.
+def write_file(path: Path, events: Iterable[SelectedEvent]) -> int:
+    """Write the events to ``path`` (``.jsonl``, ``.parquet`` or ``.avro``), and return their number.
 
-    The file appears when it is whole, and then replaces an older one. Raises ReplayError when it cannot be written.
+    The file appears once it is whole, and then replaces an older one. Raises ReplayError if it cannot be written.
     """
     write = writer_for(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -51,7 +51,10 @@ def write_file(path: Path, events: Iterable[Picked]) -> int:
 
 
 def writer_for(path: Path) -> _Write:
-    """By the file's suffix. Raises ReplayError for an unknown one, and for Parquet without pyarrow."""
+    """Return the writer for the file's suffix.
+
+    Raises ReplayError for an unknown suffix, and for Parquet without pyarrow.
+    """
     if path.suffix not in _WRITERS:
         raise ReplayError(f"{path}: write to a file that ends in {', '.join(_WRITERS)}, or --to train")
     if path.suffix == ".parquet":
@@ -59,34 +62,34 @@ def writer_for(path: Path) -> _Write:
     return _WRITERS[path.suffix]
 
 
-def _json_lines(file: BinaryIO, events: Iterable[Picked]) -> int:
+def _json_lines(file: BinaryIO, events: Iterable[SelectedEvent]) -> int:
     count = 0
-    for picked in events:
-        line = json.dumps(row(picked), default=np.ndarray.tolist, ensure_ascii=False, allow_nan=False)
+    for event in events:
+        line = json.dumps(event_row(event), default=np.ndarray.tolist, ensure_ascii=False, allow_nan=False)
         file.write(line.encode() + b"\n")
         count += 1
     return count
 
 
-def _avro(file: BinaryIO, events: Iterable[Picked]) -> int:
+def _avro(file: BinaryIO, events: Iterable[SelectedEvent]) -> int:
     schema = current("ScoredExperience")
-    # Random by default, which would make equal selections different files.
+    # By default the marker is random, and equal selections would give different files.
     marker = hashlib.sha256(schema.canonical.encode()).digest()[:16]
     writer = Writer(file, schema.parsed, codec="deflate", sync_interval=AVRO_BLOCK_BYTES, sync_marker=marker)
     count = 0
-    for picked in events:
-        writer.write(to_wire(picked.scored))
+    for event in events:
+        writer.write(to_wire(event.scored))
         count += 1
     writer.flush()
     return count
 
 
-def _parquet(file: BinaryIO, events: Iterable[Picked]) -> int:
+def _parquet(file: BinaryIO, events: Iterable[SelectedEvent]) -> int:
     arrow, parquet = _pyarrow()
     schema = _arrow_schema(arrow)
     count, rest = 0, iter(events)
     with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-        while rows := [row(picked) for picked in islice(rest, ROWS)]:
+        while rows := [event_row(event) for event in islice(rest, ROWS)]:
             for values in rows:
                 values["rewards"] = list(values["rewards"].items())
             writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
@@ -95,7 +98,7 @@ def _parquet(file: BinaryIO, events: Iterable[Picked]) -> int:
 
 
 def _arrow_schema(arrow: Any) -> Any:
-    """Columns in the order of a row, their types by the events' Avro schemas."""
+    """Return the columns in the order of a row, with types from the events' Avro schemas."""
     arrays = {
         "tokens": arrow.int32(),
         "action_mask": arrow.uint8(),

@@ -1,4 +1,4 @@
-"""Which events of ``ready`` a replay takes. Pure."""
+"""Defines which events of ``ready`` a replay selects. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from consumers.replay.errors import SelectionError
-from consumers.replay.fields import Picked, newest_version
+from consumers.replay import SelectionError
 from consumers.replay.filters import Filter, compile_filter
+from consumers.replay.selected_event import newest_version
+from rft.log.coordinates import LogPosition, Offsets
 from schemas.events import Experience
 
 _RANGE = re.compile(r"(?P<first>\d*):(?P<last>\d*)|(?P<only>\d+)")
@@ -17,7 +18,7 @@ _RANGE = re.compile(r"(?P<first>\d*):(?P<last>\d*)|(?P<only>\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """``first`` to ``last``, both included; ``last`` None: to the end."""
+    """The numbers ``first`` to ``last``, both included; without a ``last`` there is no end."""
 
     first: int = 0
     last: int | None = None
@@ -30,44 +31,44 @@ class Range:
 
     @classmethod
     def parse(cls, text: str, option: str) -> Range:
-        """From ``A:B``, ``A:``, ``:B`` or ``A``. Raises SelectionError."""
-        found = _RANGE.fullmatch(text.strip())
-        if found is None:
+        """Parse ``A:B``, ``A:``, ``:B`` or ``A``. Raises SelectionError, which names ``option``."""
+        match = _RANGE.fullmatch(text.strip())
+        if match is None:
             raise SelectionError(f"{option} {text}: write A:B (both included), A:, :B or A")
-        if found["only"]:
-            return cls(int(found["only"]), int(found["only"]))
-        made = cls(int(found["first"] or 0), int(found["last"]) if found["last"] else None)
-        if made.last is not None and made.last < made.first:
+        if match["only"]:
+            return cls(int(match["only"]), int(match["only"]))
+        parsed = cls(int(match["first"] or 0), int(match["last"]) if match["last"] else None)
+        if parsed.last is not None and parsed.last < parsed.first:
             raise SelectionError(f"{option} {text}: the last is before the first")
-        return made
+        return parsed
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Conditions that all hold for a selected event; those that are not set hold for every event."""
+    """Conditions for an event to be selected. All of them must hold; a condition that is not set always holds."""
 
     offsets: Mapping[int, Range] = field(default_factory=dict)
-    """Offsets of ``ready`` by partition; if any is given, partitions that are not named are left out."""
+    """Offsets of ``ready`` by partition. If any is given, no event of other partitions is selected."""
     since_ms: int | None = None
-    """Unix time; the event in the log is not older."""
+    """Unix time: the event in the log is not older."""
     until_ms: int | None = None
-    """Unix time; the event in the log is older."""
+    """Unix time: the event in the log is older."""
     versions: Range | None = None
-    """Weight versions: every token that the policy wrote is by one of these."""
+    """Weight versions: one of these generated each token that the policy wrote."""
     steps: Range | None = None
-    """Steps of ``trainer.model_key``: the event was trained by one of these."""
+    """Steps of ``trainer.model_key``: one of these trained the event."""
     where: str | None = None
     """A filter expression, see :mod:`consumers.replay.filters`."""
 
-    def compiled(self) -> Filter | None:
-        """The predicate of ``where``. Raises SelectionError."""
+    def compile_where(self) -> Filter | None:
+        """Return the predicate of ``where``. Raises SelectionError."""
         return None if self.where is None else compile_filter(self.where)
 
-    def bounds(self, begins: Mapping[int, int], ends: Mapping[int, int]) -> tuple[dict[int, int], dict[int, int]]:
-        """First offset and offset after the last to read, for every partition of ``begins``.
+    def bounds(self, begins: Offsets, ends: Offsets) -> tuple[dict[int, int], dict[int, int]]:
+        """Return the first offset to read and the offset after the last, for every partition of ``begins``.
 
-        A range that goes beyond what is there stays as it is, for the log to say what is missing.
-        Raises SelectionError for a partition that there is not.
+        A range beyond the log's ends stays as it is, so that reading it names what is missing. Raises SelectionError
+        for an unknown partition.
         """
         unknown = sorted(set(self.offsets) - set(begins))
         if unknown:
@@ -78,30 +79,30 @@ class Selection:
             return dict(begins), dict(ends)
         starts, stops = dict(begins), dict(begins)
         for partition, wanted in self.offsets.items():
-            # Open at the left means from what is still there on.
+            # Without a first offset, begin at the oldest event that still exists.
             starts[partition] = wanted.first or begins[partition]
             stops[partition] = ends[partition] if wanted.last is None else wanted.last + 1
         return starts, stops
 
-    def in_offsets(self, place: tuple[int, int]) -> bool:
-        """Whether ``offsets`` has this (partition, offset)."""
-        partition, offset = place
+    def matches_offsets(self, position: LogPosition) -> bool:
+        """Return whether ``offsets`` contains this position."""
+        partition, offset = position
         return not self.offsets or (partition in self.offsets and offset in self.offsets[partition])
 
-    def in_time(self, timestamp_ms: int) -> bool:
-        """Whether an event of that time is not too old and not too young."""
+    def matches_time(self, timestamp_ms: int) -> bool:
+        """Return whether an event of that time is neither too old nor too young."""
         after = self.since_ms is None or timestamp_ms >= self.since_ms
         return after and (self.until_ms is None or timestamp_ms < self.until_ms)
 
-    def by_versions(self, experience: Experience) -> bool:
-        """Whether all that the policy wrote is by one of ``versions``."""
+    def matches_versions(self, experience: Experience) -> bool:
+        """Return whether one of ``versions`` generated each token that the policy wrote."""
         if self.versions is None:
             return True
         oldest, newest = experience.oldest_version, newest_version(experience)
         return oldest in self.versions and newest in self.versions
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, only of what is set."""
+        """Return the conditions that are set, as plain values."""
         values = {
             "offsets": {str(p): str(r) for p, r in sorted(self.offsets.items())} or None,
             "since_ms": self.since_ms,
@@ -114,28 +115,13 @@ class Selection:
 
 
 def parse_offsets(texts: Iterable[str]) -> dict[int, Range]:
-    """From ``PARTITION=A:B``, each partition once. Raises SelectionError."""
-    found: dict[int, Range] = {}
+    """Parse texts of the form ``PARTITION=A:B``, each partition once. Raises SelectionError."""
+    ranges: dict[int, Range] = {}
     for text in texts:
         partition, sign, span = text.partition("=")
         if not sign or not partition.strip().isdigit():
             raise SelectionError(f"--offsets {text}: write PARTITION=A:B, e.g. 0=100:250")
-        if int(partition) in found:
+        if int(partition) in ranges:
             raise SelectionError(f"--offsets {text}: partition {int(partition)} is named twice")
-        found[int(partition)] = Range.parse(span, f"--offsets {partition}=")
-    return found
-
-
-class Once:
-    """Tells which ids have come before: an experience that stands in the log twice is taken once, where it first is."""
-
-    def __init__(self) -> None:
-        self._seen: set[str] = set()
-
-    def is_first(self, picked: Picked) -> bool:
-        """Whether its experience was not seen before."""
-        name = picked.scored.experience.experience_id
-        if name in self._seen:
-            return False
-        self._seen.add(name)
-        return True
+        ranges[int(partition)] = Range.parse(span, f"--offsets {partition}=")
+    return ranges

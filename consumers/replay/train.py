@@ -1,7 +1,7 @@
-"""An offline training run over selected events: no broker, no explorers, the trainer's own steps.
+"""Trains offline on selected events: no broker, no explorers, the same steps as the trainer's.
 
-``<run>/replays/<name>/`` holds ``replay.json``, ``steps.jsonl`` (the metrics of each step), ``weights/`` with the model
-that came out, and ``checkpoints/``.
+``<run>/replays/<name>/`` holds ``replay.json``, ``steps.jsonl`` (the metrics of each step), ``weights/`` with the
+resulting model, and ``checkpoints/``.
 """
 
 from __future__ import annotations
@@ -9,58 +9,58 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from consumers.evaluation.generation import HeldOut
-from consumers.replay.batches import Batch, Groups, digest, epochs
-from consumers.replay.errors import ReplayError
-from consumers.replay.reading import ENTITY, Reading
+from consumers.evaluation import Progress, Stage
+from consumers.evaluation.generation import HeldOutEvaluator
+from consumers.replay import ReplayError
+from consumers.replay.batches import Batch, ReplayGroups, batches_digest, epochs
+from consumers.replay.reader import ENTITY, ReplayReader
 from consumers.replay.selection import Selection
-from consumers.trainer.learner import Learner, made_with
-from rft.algorithms.compose import takes
+from rft.algorithms.compose import loss_has_option
 from rft.config import Config
 from rft.errors import CheckpointError
 from rft.log.views import LogView
+from rft.training.environment import training_environment
+from rft.training.learner import Learner
 from rft.training.progress import LogProgress
-from rft.training.sample import read_payload
-from rft.weights import checkpoint as transport
+from rft.training.sample import Sample, SampleFilter, read_payload
+from rft.weights.transport import NewVersion
+from rft.weights.version_folders import write_version
 from schemas.events import ScoredExperience
 
 DUAL_CLIP = 2.0
-"""``algorithm.dual_clip`` of a replay that is no repetition and has none set. Offline the policy drifts from the one
-that wrote the data, and nothing in the plain clipped loss holds it: a quickstart's 403 batches in order of arrival took
-held-out accuracy from 42 % to 16 % without, and to 65 % with 2."""
+"""``algorithm.dual_clip`` of a replay that is not a repetition, if the configuration sets none. Offline, the policy
+drifts away from the one that wrote the data, and the plain clipped loss does not limit this. Trained on a quickstart's
+403 batches in order of arrival, held-out accuracy fell from 42 % to 16 % without dual clip, and rose to 65 % with 2."""
 FOLDER = "replays"
 REPORT = "replay.json"
 METRICS = "steps.jsonl"
-
-Stage = Callable[[str], Callable[[int, int], None]]
-"""Begins a stage of that name and returns what is told of its progress: (done, total)."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How an offline run is made of its events."""
+class ReplayPlan:
+    """The settings of an offline run."""
 
     folder: Path
-    """Where it is written; see :func:`replay_folder`."""
+    """The folder to write to; see :func:`replay_folder`."""
     rewards: str = "recorded"
-    """Where the rewards come from, for the report."""
+    """The origin of the rewards, for the report."""
     epochs: int = 1
-    """Times that all batches are trained."""
+    """How often all batches are trained."""
     weights: Path | None = None
     """Model folder to start from; ``policy.model`` if not set."""
 
 
 def replay_folder(run_path: Path, name: str | None) -> Path:
-    """Where a replay of that name goes; without a name, the next that is free of ``replay-1``, ``replay-2``, …
+    """Return the folder of a replay of that name; without a name, the first free of ``replay-1``, ``replay-2``, …
 
-    Raises ReplayError when the name is taken.
+    Raises ReplayError if the name is taken.
     """
     root = run_path / FOLDER
     if name is None:
@@ -73,111 +73,107 @@ def replay_folder(run_path: Path, name: str | None) -> Path:
     return root / name
 
 
-def train(config: Config, view: LogView, reading: Reading, plan: Plan, stage: Stage) -> dict[str, Any]:
-    """Train on what ``reading`` gives and return the content of ``replay.json``.
+def train(config: Config, view: LogView, reader: ReplayReader, plan: ReplayPlan, stage: Stage) -> dict[str, Any]:
+    """Train on the events of ``reader``, and return the content of ``replay.json``.
 
     Equal selections, start weights and settings give equal weights, on a CPU to the last bit. The run's own steps from
     the first on give the run's own weights; any other selection is trained with ``dual_clip``.
 
     Args:
-        config: of the run that is replayed; ``trainer.steps`` and ``max_staleness`` play no part.
+        config: of the replayed run; ``trainer.steps`` and ``max_staleness`` have no effect.
+        view: the log, to fetch again what does not fit into memory.
+        reader: the selected events.
+        plan: the settings of the offline run.
+        stage: shows the progress.
 
-    Raises:
-        ReplayError: Nothing is selected that could be trained.
-        PolicyError, WeightsError: The model cannot be read or written.
-        MissingRangeError, ArchiveError, BrokerError: The log does not hold what is asked.
+    Raises ReplayError if nothing that can be trained is selected; PolicyError or WeightsError if the model cannot be
+    read or written; MissingRangeError, ArchiveError or BrokerError if the log does not hold what is selected.
     """
     started = time.time()
     folder = plan.folder
-    own = _own(config, plan, repeats=_repeats(reading.selection, plan))
-    held_out = HeldOut(own)
-    learner = Learner(own, None)
-    groups = Groups(int(config.trainer.buffer_mb * 2**20), learner.wanted)
-    reading.progress = stage("reading")
-    for picked in reading:
-        groups.add(picked)
+    own = _replay_config(config, plan, repetition=_is_repetition(reader.selection, plan))
+    evaluator = HeldOutEvaluator(own)
+    # An offline run has no positions in the log.
+    learner = Learner(own, None, LogProgress({}), publishes_versions=False)
+    groups = ReplayGroups(int(config.trainer.buffer_mb * 2**20), learner.sample_filter)
+    for event in reader.read(stage("reading")):
+        groups.add(event)
     processor = config.processor
     batches = groups.batches(
         config.trainer.groups_per_step, min_size=processor.min_group_size, drop_uniform=processor.drop_uniform_groups
     )
     if not batches:
         raise ReplayError(
-            f"of {reading.counts.read} events read, {reading.counts.selected} are selected and none can be trained: "
+            f"of {reader.counts.read} events read, {reader.counts.selected} are selected and none can be trained: "
             f"{dict(groups.skipped)}"
         )
-    before = held_out.accuracy(Path(own.policy.model), stage("held-out accuracy before"))
-    _take_steps(learner, view, batches, plan.epochs, folder, stage("training"))
+    before = evaluator.accuracy(Path(own.policy.model), stage("held-out accuracy before"))
+    _train_batches(learner, view, batches, plan.epochs, folder, stage("training"))
     weights = learner.engine.serialized()
-    final = transport.publish(
-        weights.data, learner.companions, folder, model=config.trainer.model_key, version=1,
-        step=learner.step, final=True, keep=2, digest=weights.sha256,
-    )  # fmt: skip
-    after = held_out.accuracy(folder / final.uri, stage("held-out accuracy after"))
+    new = NewVersion(config.trainer.model_key, 1, learner.step, weights, final=True)
+    final = write_version(new, learner.companions, folder, keep_versions=2)
+    after = evaluator.accuracy(folder / final.uri, stage("held-out accuracy after"))
+    tasks = next((eval_set.tasks for eval_set in evaluator.sets.values()), 0)
     report = {
         "name": folder.name,
         "source": view.name,
-        "selection": reading.selection.to_json(),
+        "selection": reader.selection.to_json(),
         "rewards": plan.rewards,
-        "events": asdict(reading.counts),
+        "events": asdict(reader.counts),
         "skipped": dict(sorted(groups.skipped.items())),
         "trained": sum(len(batch) for batch in batches),
         "batches": len(batches),
-        "batches_sha256": digest(batches),
+        "batches_sha256": batches_digest(batches),
         "epochs": plan.epochs,
         "steps": learner.step,
         "started_from": {"model": str(Path(own.policy.model).absolute()), "sha256": learner.initial_digest},
         "weights": {"folder": str(folder / final.uri), "sha256": final.sha256},
-        "accuracy": {"before": before, "after": after, "tasks": next((one.tasks for one in held_out.sets.values()), 0)},
-        "made_with": made_with(own),
+        "accuracy": {"before": before, "after": after, "tasks": tasks},
+        "made_with": training_environment(own),
         "wall_s": round(time.time() - started, 3),
     }
     (folder / REPORT).write_text(json.dumps(report, indent=1), encoding="utf-8")
     return report
 
 
-def _repeats(selection: Selection, plan: Plan) -> bool:
-    """Whether the run's own steps are taken again, on the same events from the same weights."""
+def _is_repetition(selection: Selection, plan: ReplayPlan) -> bool:
+    """Return whether the replay takes the run's own steps again, on the same events from the same weights."""
     steps = selection.steps
     from_the_first = steps is not None and steps.first <= 1 and selection == Selection(steps=steps)
-    return from_the_first and plan == Plan(plan.folder)
+    return from_the_first and plan == ReplayPlan(plan.folder)
 
 
-def _own(config: Config, plan: Plan, *, repeats: bool) -> Config:
-    """The run's configuration in the replay's own folder, starting from its weights."""
+def _replay_config(config: Config, plan: ReplayPlan, *, repetition: bool) -> Config:
+    """Return the run's configuration with the replay's folder and start weights."""
     run = config.run.model_copy(update={"folder": plan.folder.parent, "name": plan.folder.name})
     policy = config.policy.model_copy(update={"model": str(plan.weights)}) if plan.weights else config.policy
     algorithm = config.algorithm
-    if not repeats and algorithm.dual_clip is None and takes(algorithm, "dual_clip"):
+    if not repetition and algorithm.dual_clip is None and loss_has_option(algorithm, "dual_clip"):
         algorithm = algorithm.model_copy(update={"dual_clip": DUAL_CLIP})
     return config.model_copy(update={"run": run, "policy": policy, "algorithm": algorithm})
 
 
-def _take_steps(
-    learner: Learner,
-    view: LogView,
-    batches: Sequence[Batch],
-    count: int,
-    folder: Path,
-    told: Callable[[int, int], None],
+def _train_batches(
+    learner: Learner, view: LogView, batches: Sequence[Batch], count: int, folder: Path, progress: Progress
 ) -> None:
+    """Train all batches ``count`` times; write the metrics of each step, and checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
     total = len(batches) * count
-    # Positions in the log are none of an offline run's business, and its weights are no announced version's.
-    learner.progress, learner.version_step = LogProgress({}), -1
     with (folder / METRICS).open("w", encoding="utf-8") as file:
         for batch in epochs(batches, count):
-            pointers = [sample for sample in batch if sample.payload is None]
-            for sample in pointers:
-                sample.payload = read_payload(
-                    view.fetch(ENTITY, *sample.place).record(ScoredExperience), learner.wanted
-                )
-            metrics, _ = learner.learn(batch)
-            for sample in pointers:
-                sample.payload = None
+            metrics, _ = learner.learn([_with_payload(sample, view, learner.sample_filter) for sample in batch])
             file.write(json.dumps({"step": learner.step, "digest": learner.digest, **metrics}) + "\n")
-            told(learner.step, total)
+            progress(learner.step, total)
             if learner.step % learner.config.trainer.checkpoint_interval == 0:
                 _checkpoint(learner)
+
+
+def _with_payload(sample: Sample, view: LogView, sample_filter: SampleFilter) -> Sample:
+    """Return the sample with its arrays, fetched from the log if they were not kept."""
+    if sample.payload is not None:
+        return sample
+    event = view.fetch(ENTITY, *sample.position)
+    return replace(sample, payload=read_payload(event.record(ScoredExperience), sample_filter))
 
 
 def _checkpoint(learner: Learner) -> None:

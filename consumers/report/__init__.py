@@ -1,1 +1,1 @@
-"""What a run did, told from its log: ``report.json`` for programs, ``report.html`` for people."""
+"""Reports what a run did, from its log: ``report.json`` for programs, ``report.html`` for people."""

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import os
 import platform
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from consumers.report.collect import collect
+from consumers.report.measures import correctness_function
 from consumers.report.page import render
-from consumers.report.summary import summarize
+from consumers.report.reducer import READ_ORDER, RunReducer, RunSummary
+from consumers.report.report_json import report_content
 from rft.config import Config
+from rft.errors import BrokerError
+from rft.log.reader import EventReader
 
+STALL_S = 20.0
+"""Seconds without a single event after which the broker counts as unreachable."""
 LIBRARIES = (
     "stream-rft",
     "torch",
@@ -32,37 +38,61 @@ LIBRARIES = (
 
 
 def build_report(config: Config, *, wall_s: float | None = None, within_s: float | None = None) -> dict[str, Any]:
-    """Read the log, write both files, return the content of ``report.json``.
+    """Read the log, write both files, and return the content of ``report.json``.
 
     Args:
-        wall_s: How long the run took; without it, the time that the log spans.
-        within_s: Time to read the log in; a report of what was read by then is better than none.
+        config: of the run.
+        wall_s: how long the run took, in seconds; without it, the time that the log spans.
+        within_s: see ``read_summary``; a report of a part of the log is better than none.
 
-    Raises:
-        BrokerError: The log cannot be read.
+    Raises BrokerError if the log cannot be read.
     """
-    story = collect(config, within_s)
-    report = summarize(story, config, wall_s=wall_s, versions=library_versions())
+    summary = read_summary(config, within_s)
+    report = report_content(summary, config, wall_s=wall_s, versions=library_versions())
     folder = config.run.path
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "report.html", render(report, story, config))
+    _replace(folder / "report.html", render(report, summary, config))
     _replace(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
 
 
+def read_summary(config: Config, within_s: float | None = None) -> RunSummary:
+    """Read the log to its present end.
+
+    After ``within_s`` seconds the summary ends where it is, and is not ``complete``. Raises BrokerError if the broker
+    cannot be reached or stops answering.
+    """
+    reducer = RunReducer(config, correctness_function(config.processor.rewards))
+    deadline = time.monotonic() + within_s if within_s is not None else None
+    for entity in READ_ORDER:
+        with EventReader(config, "report", [entity]) as reader:
+            ends = reader.end_offsets()
+            last_event_s = time.monotonic()
+            while not reader.caught_up(ends):
+                events = reader.poll(0.5, max_events=2000)
+                reducer.add_all(events)
+                now = time.monotonic()
+                last_event_s = now if events else last_event_s
+                if now - last_event_s > STALL_S:
+                    raise BrokerError(f"reading {entity} for the report: no event came for {STALL_S:g} s")
+                if deadline is not None and now > deadline:
+                    return reducer.stop_early()
+    return reducer.summary
+
+
 def library_versions() -> dict[str, str]:
-    """Versions of the main libraries that are installed, and of Python."""
-    found = {"python": platform.python_version()}
+    """Return the versions of the main installed libraries, and of Python."""
+    versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write it whole or not at all: a report that exists is complete."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    os.replace(fresh, path)
+    """Write ``path`` whole or not at all: a report that exists is complete."""
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text, encoding="utf-8")
+    os.replace(new, path)

@@ -1,4 +1,4 @@
-"""Charts as inline SVG, and tables. Colours are CSS classes, so that the page's light and dark themes apply. Pure."""
+"""Renders charts as inline SVG, and tables. Colors are CSS classes, so the page's light and dark themes apply. Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Points = Sequence[tuple[float, float]]
 
 WIDTH, HEIGHT = 560, 240
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 14, 34
-MOST_POINTS = 280
-"""More are averaged: a line cannot show them."""
+MAX_POINTS = 280
+"""Points of a longer curve are averaged: a line of this width cannot show more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Line:
     style: str = "a"
     marks: bool = False
     peaks: bool = False
-    """Keep the highest of neighbours, not their mean, when there are too many points."""
+    """Keep the highest of neighboring points, not their mean, when there are too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Share:
 
 
 def figures_table(rows: Iterable[tuple[str, str, str]]) -> str:
-    """Rows of a name, what it is, and a figure."""
+    """Render rows of a name, its meaning and a figure."""
     body = "".join(
         f'<tr><td>{name}</td><td class="dim">{escape(what)}</td><td class="n">{figure}</td></tr>'
         for name, what, figure in rows
@@ -54,8 +54,14 @@ def line_chart(
     percent: bool = False,
     x_names: Mapping[float, str] | None = None,
 ) -> str:
-    """An SVG of curves over a common x axis, which has ``x_names`` instead of numbers if given; says so when there is
-    nothing to draw.
+    """Render curves over a common x axis as SVG, or the text "nothing was measured" if no line has points.
+
+    Args:
+        lines: the curves.
+        x_label: below the axis.
+        y_range: lowest and highest value of the y axis; by default, those of the lines and 0.
+        percent: y values are shares.
+        x_names: labels of the x axis in place of its numbers.
     """
     lines = [replace(line, points=thin(line.points, peaks=line.peaks)) for line in lines if line.points]
     if not lines:
@@ -85,16 +91,16 @@ def line_chart(
     middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
     parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 3}" text-anchor="middle">{escape(x_label)}</text>')
     for line in lines:
-        places = [at(x, y) for x, y in line.points]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        pixels = [at(x, y) for x, y in line.points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in pixels)
         parts.append(
             f'<polyline class="line {line.style}" points="{path}"><title>{escape(line.name)}</title></polyline>'
         )
-        if line.marks or len(places) == 1:
+        if line.marks or len(pixels) == 1:
             parts += [
                 f'<circle class="mark {line.style}" cx="{px:.1f}" cy="{py:.1f}" r="3.5">'
                 f"<title>{number(x)}: {f'{y:.1%}' if percent else number(y)}</title></circle>"
-                for (px, py), (x, y) in zip(places, line.points, strict=True)
+                for (px, py), (x, y) in zip(pixels, line.points, strict=True)
             ]
     parts.append("</svg>")
     names = legend([(line.name, line.style) for line in lines]) if len(lines) > 1 else ""
@@ -102,7 +108,7 @@ def line_chart(
 
 
 def stacked_bars(rows: Sequence[tuple[str, Sequence[Share]]]) -> str:
-    """Horizontal bars of shares of a whole, one for each row."""
+    """Render a horizontal bar of shares for each row."""
     parts = []
     for title, shares in rows:
         total = sum(share.value for share in shares)
@@ -119,13 +125,13 @@ def stacked_bars(rows: Sequence[tuple[str, Sequence[Share]]]) -> str:
 
 
 def legend(entries: Sequence[tuple[str, str]]) -> str:
-    """Names beside their colours."""
+    """Render names next to their colors."""
     items = "".join(f'<span><i class="{style}"></i>{escape(name)}</span>' for name, style in entries)
     return f'<div class="legend">{items}</div>'
 
 
 def smooth(points: Points, span: int) -> list[tuple[float, float]]:
-    """Mean of the last ``span`` values at each point."""
+    """Return the mean of the last ``span`` values at each point."""
     values = [y for _, y in points]
     smoothed = []
     for index, (x, _) in enumerate(points):
@@ -134,8 +140,8 @@ def smooth(points: Points, span: int) -> list[tuple[float, float]]:
     return smoothed
 
 
-def thin(points: Points, most: int = MOST_POINTS, *, peaks: bool = False) -> list[tuple[float, float]]:
-    """At most ``most`` points, each the mean (or, with ``peaks``, the highest) of its neighbours."""
+def thin(points: Points, most: int = MAX_POINTS, *, peaks: bool = False) -> list[tuple[float, float]]:
+    """Return at most ``most`` points, each the mean (or, with ``peaks``, the highest) of its neighbors."""
     if len(points) <= most:
         return list(points)
     edges = [index * len(points) // most for index in range(most + 1)]
@@ -147,7 +153,7 @@ def thin(points: Points, most: int = MOST_POINTS, *, peaks: bool = False) -> lis
 
 
 def ticks(low: float, high: float, *, inside: bool = False, about: int = 6) -> list[float]:
-    """Round numbers from below ``low`` to above ``high``, or only those between if ``inside``."""
+    """Return round numbers from below ``low`` to above ``high``, or only those between if ``inside``."""
     if high <= low:
         high = low + 1.0
     rough = (high - low) / about
@@ -160,7 +166,7 @@ def ticks(low: float, high: float, *, inside: bool = False, about: int = 6) -> l
 
 
 def number(value: float) -> str:
-    """Short, without needless zeros: ``1,200``, ``0.25``."""
+    """Return a number as short text without trailing zeros: ``1,200``, ``0.25``."""
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3f}".rstrip("0").rstrip(".") or "0"

@@ -1,4 +1,4 @@
-"""Cards of the report that tell of held-out sets: pass@k and difficulty. Pure."""
+"""Renders the report's cards of held-out sets: pass@k and difficulty. Pure."""
 
 from __future__ import annotations
 
@@ -13,50 +13,53 @@ Card = tuple[str, str, str]
 
 
 def evaluation_cards(evaluations: Sequence[Mapping[str, Any]], config: Config) -> list[Card]:
-    """A table of all sets where it tells more than the curve, and one for each set by difficulty."""
+    """Render a table of all sets, if it shows more than the accuracy curve, and one a set by difficulty."""
     if not evaluations:
         return []
     sets = config.eval_sets
     cards: list[Card] = []
-    if len(sets) > 1 or any(chosen.samples > 1 for chosen in sets.values()):
+    if len(sets) > 1 or any(eval_set.samples > 1 for eval_set in sets.values()):
         cards.append(
             (
                 "Evaluations",
-                "mean ± standard error over tasks; pass@k estimated without bias (Chen et al. 2021)",
-                _table(("set", "version", "tasks", "accuracy", "pass@k"), [_row(one, sets) for one in evaluations]),
+                "mean ± standard error over tasks; unbiased estimate of pass@k (Chen et al. 2021)",
+                _table(("set", "version", "tasks", "accuracy", "pass@k"), [_row(each, sets) for each in evaluations]),
             )
         )
-    for name, chosen in sets.items():
-        own = [one for one in evaluations if one["set"] == name]
-        classes = list(dict.fromkeys(label for one in own for label in one["by_difficulty"]))
+    for name, eval_set in sets.items():
+        own = [evaluation for evaluation in evaluations if evaluation["set"] == name]
+        classes = list(dict.fromkeys(label for evaluation in own for label in evaluation["by_difficulty"]))
         if len(classes) > 1:
-            cards.append((f"By difficulty: {chosen.title}", f"accuracy by {own[0]['difficulty']}", _by(own, classes)))
+            table = _difficulty_table(own, classes)
+            cards.append((f"By difficulty: {eval_set.title}", f"accuracy by {own[0]['difficulty']}", table))
     return cards
 
 
-def estimates(one: Mapping[str, Any]) -> str:
-    """``pass@1 40.0%, pass@4 71.2%``."""
-    return ", ".join(f"pass@{k} {share:.1%}" for k, share in one["pass_at"].items())
+def pass_at_text(evaluation: Mapping[str, Any]) -> str:
+    """Return the estimates of pass@k as text: ``pass@1 40.0%, pass@4 71.2%``."""
+    return ", ".join(f"pass@{k} {share:.1%}" for k, share in evaluation["pass_at"].items())
 
 
-def _row(one: Mapping[str, Any], sets: Mapping[str, EvalSet]) -> tuple[str, ...]:
-    title = "held-out" if one["set"] == MAIN_SET else sets[one["set"]].title
-    accuracy = f"{one['accuracy']:.1%} ± {one['standard_error'] * 100:.1f}"
-    return title, str(one["version"]), f"{one['tasks']:,}", accuracy, estimates(one) if one["samples"] > 1 else ""
+def _row(evaluation: Mapping[str, Any], sets: Mapping[str, EvalSet]) -> tuple[str, ...]:
+    name = evaluation["set"]
+    title = "held-out" if name == MAIN_SET else sets[name].title
+    accuracy = f"{evaluation['accuracy']:.1%} ± {evaluation['standard_error'] * 100:.1f}"
+    pass_at = pass_at_text(evaluation) if evaluation["samples"] > 1 else ""
+    return title, str(evaluation["version"]), f"{evaluation['tasks']:,}", accuracy, pass_at
 
 
-def _by(own: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> str:
-    first, last = own[0], own[-1]
+def _difficulty_table(evaluations: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> str:
+    first, last = evaluations[0], evaluations[-1]
     rows = []
     for label in classes:
-        before, after = (one["by_difficulty"].get(label) for one in (first, last))
-        shares = [f"{found['accuracy']:.1%}" if found else "" for found in (before, after)]
+        before, after = (evaluation["by_difficulty"].get(label) for evaluation in (first, last))
+        shares = [f"{figures['accuracy']:.1%}" if figures else "" for figures in (before, after)]
         rows.append((label, f"{(after or before)['tasks']:,}", *shares))
     return _table(("class", "tasks", f"version {first['version']}", f"version {last['version']}"), rows)
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
     body = "".join(
         f"<tr><td>{escape(row[0])}</td>" + "".join(f'<td class="n">{escape(cell)}</td>' for cell in row[1:]) + "</tr>"
         for row in rows

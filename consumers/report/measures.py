@@ -1,4 +1,4 @@
-"""What the report and the live view both measure, defined once."""
+"""Measures that the report, the live view, trackers and evaluation share."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ _NOT_CORRECTNESS = ("format", "length_penalty")
 
 
 def correctness_function(terms: Sequence[RewardTerm]) -> str:
-    """The reward that says whether an answer is right: the first that judges more than form."""
+    """Return the reward function that decides whether an answer is correct: the first that judges more than form."""
     functions = [term.function for term in terms] or ["exact_match"]
     return next((function for function in functions if function not in _NOT_CORRECTNESS), functions[0])
 
 
 def is_correct(scored: ScoredExperience, function: str) -> bool:
-    """Whether a held-out answer counts as right: full marks from ``function``. A failed rollout is wrong."""
+    """Return whether ``function`` gave a held-out answer full marks. A failed rollout is not correct."""
     if scored.experience.finish_reason == "error":
         return False
     return scored.rewards.get(function, scored.reward) >= 1.0
 
 
-def summed(members: Collection[Member], names: Iterable[str]) -> dict[str, float]:
-    """What explorers say of themselves, added up."""
+def sum_stats(members: Collection[Member], names: Iterable[str]) -> dict[str, float]:
+    """Sum the explorers' own counters of these ``names``."""
     return {name: round(sum(member.stats.get(name, 0.0) for member in members), 3) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
 class TrainerSeconds:
-    """How a step's time went, in seconds."""
+    """A trainer's time by activity, in seconds."""
 
     step: float = 0.0
-    """Forward, backward, optimiser."""
+    """Forward, backward and optimizer."""
     read: float = 0.0
-    """Reading and decoding experiences that were there already."""
+    """Reading and decoding experiences that were on the log already."""
     publish: float = 0.0
-    """Writing weights, announcing the step and its version."""
+    """Writing weights, publishing the step and announcing its version."""
     checkpoint: float = 0.0
     idle: float = 0.0
     """Waiting for experiences."""
@@ -53,10 +53,10 @@ class TrainerSeconds:
 
     @property
     def idle_share(self) -> float:
-        """Waiting for experiences, of all the time; 0 when nothing was measured."""
+        """Share of the time that was spent waiting for experiences; 0 if nothing was measured."""
         return self.idle / self.total if self.total else 0.0
 
 
 def trainer_seconds(metrics: Mapping[str, float]) -> TrainerSeconds:
-    """From a TrainingStep's metrics; what a trainer does not measure counts as 0."""
-    return TrainerSeconds(**{name.name: metrics.get(f"{name.name}_s", 0.0) for name in fields(TrainerSeconds)})
+    """Read the seconds from a TrainingStep's metrics. Activities that a trainer does not measure count as 0."""
+    return TrainerSeconds(**{item.name: metrics.get(f"{item.name}_s", 0.0) for item in fields(TrainerSeconds)})

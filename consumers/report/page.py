@@ -1,4 +1,4 @@
-"""``report.html``: one file that needs no network. Pure."""
+"""Renders ``report.html``: one file that needs no network. Pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 
 from consumers.report.charts import Line, Share, figures_table, line_chart, smooth, stacked_bars
 from consumers.report.evaluations import evaluation_cards
-from consumers.report.reducer import Rollout, Story
-from consumers.report.summary import LONGEST_TEXT, accuracies, lineage, samples, throughput
+from consumers.report.reducer import Rollout, RunSummary
+from consumers.report.report_json import MAX_TEXT_CHARS, accuracies, samples, steps_in_order, throughput
 from consumers.report.transfers import transfers_card
 from rft.config import Config
 
 SMOOTHING = 20
-"""Share of all steps, 1 in so many, that the bold reward curve averages over."""
+"""The bold reward curve averages over one SMOOTHING-th of all steps."""
 
 
-def render(report: Mapping[str, Any], story: Story, config: Config) -> str:
-    """The page as text."""
+def render(report: Mapping[str, Any], summary: RunSummary, config: Config) -> str:
+    """Return the page as text."""
     style = files("consumers.report").joinpath("page.css").read_text(encoding="utf-8")
     title = escape(f"{report['run']} · Stream-RFT")
     return f"""<!doctype html>
@@ -29,20 +29,21 @@ def render(report: Mapping[str, Any], story: Story, config: Config) -> str:
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{title}</title><style>
 {style}</style></head><body><main>
-{_header(report, story, config)}
+{_header(report, summary, config)}
 {_tiles(report)}
-{_charts(report, story, config)}
-{_samples(samples(story), story.final_version)}
+{_charts(report, summary, config)}
+{_samples(samples(summary), summary.final_version)}
 {_footer(report, config)}
 </main></body></html>
 """
 
 
-def _header(report: Mapping[str, Any], story: Story, config: Config) -> str:
+def _header(report: Mapping[str, Any], summary: RunSummary, config: Config) -> str:
     badge = '<span class="badge">finished</span>' if report["finished"] else '<span class="badge no">unfinished</span>'
     if not report["complete"]:
         badge += '<span class="badge no">the log was not read to its end: counts are too low; see rft report</span>'
-    began = datetime.fromtimestamp(story.first_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC") if story.first_ms else ""
+    start = datetime.fromtimestamp(summary.first_ms / 1000, UTC) if summary.first_ms else None
+    began = start.strftime("%Y-%m-%d %H:%M UTC") if start else ""
     facts = [config.tasks.source, config.algorithm.name.upper(), f"{report['broker']} broker", began]
     return (
         f"<header><h1>{escape(report['run'])}</h1>{badge}"
@@ -78,12 +79,12 @@ def _accuracy_tile(accuracy: Mapping[str, Any]) -> str:
     return _tile(f"{before:.1%} → {after:.1%}{change}", f"held-out accuracy, {accuracy['tasks']} tasks", main=True)
 
 
-def _charts(report: Mapping[str, Any], story: Story, config: Config) -> str:
-    steps = lineage(story)
+def _charts(report: Mapping[str, Any], summary: RunSummary, config: Config) -> str:
+    steps = steps_in_order(summary)
     rewards = [(step.number, step.reward_mean) for step in steps]
-    fresh = [(step.number, step.staleness[step.staleness >= 0]) for step in steps]
-    ages = [(number, values) for number, values in fresh if values.size]
-    told = transfers_card(report["weights"], steps)
+    staleness = [(step.number, step.staleness[step.staleness >= 0]) for step in steps]
+    staleness = [(number, values) for number, values in staleness if values.size]
+    transfers, trainers = transfers_card(report["weights"], steps), report["trainers"]
     cards = [
         _card(
             "Reward",
@@ -99,15 +100,15 @@ def _charts(report: Mapping[str, Any], story: Story, config: Config) -> str:
         _card(
             "Held-out accuracy",
             "tasks never trained on",
-            line_chart(_accuracy_lines(story, config), x_label="weight version", y_range=(0, 1), percent=True),
+            line_chart(_accuracy_lines(summary, config), x_label="weight version", y_range=(0, 1), percent=True),
         ),
         _card(
             "Staleness",
             "weight versions between writing and training",
             line_chart(
                 [
-                    Line("mean", [(number, float(values.mean())) for number, values in ages], "a"),
-                    Line("max", [(number, float(values.max())) for number, values in ages], "b", peaks=True),
+                    Line("mean", [(number, float(values.mean())) for number, values in staleness], "a"),
+                    Line("max", [(number, float(values.max())) for number, values in staleness], "b", peaks=True),
                 ],
                 x_label="step",
                 y_range=(0, max(1, config.trainer.max_staleness)),
@@ -116,10 +117,10 @@ def _charts(report: Mapping[str, Any], story: Story, config: Config) -> str:
         _card(
             "Throughput",
             "distinct experiences a second",
-            line_chart([Line("experiences/s", throughput(story), "a")], x_label="seconds"),
+            line_chart([Line("experiences/s", throughput(summary), "a")], x_label="seconds"),
         ),
-        *([_card("Further trainers", "on the same log", _further(report["trainers"]))] if report["trainers"] else []),
-        *([_card("Weight versions", "seconds until all members hold one", told)] if told else []),
+        *([_card("Other trainers", "on the same log", _other_trainers(trainers))] if trainers else []),
+        *([_card("Weight versions", "seconds until all members hold one", transfers)] if transfers else []),
         _card("Where the time went", "", _time(report)),
         _card("Experiences", "counted by id, from the log", _counts(report["experiences"])),
     ]
@@ -127,17 +128,17 @@ def _charts(report: Mapping[str, Any], story: Story, config: Config) -> str:
     return f'<section class="grid2">{"".join(cards)}</section>'
 
 
-def _accuracy_lines(story: Story, config: Config) -> list[Line]:
-    """One for each held-out set."""
+def _accuracy_lines(summary: RunSummary, config: Config) -> list[Line]:
+    """Return one line for each held-out set."""
     styles = itertools.cycle("cabed")
     return [
         Line(
-            "accuracy" if len(config.eval_sets) == 1 else chosen.title,
-            [(float(version), share) for version, share, _ in accuracies(story, name)],
+            "accuracy" if len(config.eval_sets) == 1 else eval_set.title,
+            [(float(version), share) for version, share, _ in accuracies(summary, name)],
             next(styles),
             marks=True,
         )
-        for name, chosen in config.eval_sets.items()
+        for name, eval_set in config.eval_sets.items()
     ]
 
 
@@ -167,16 +168,16 @@ def _time(report: Mapping[str, Any]) -> str:
     )
 
 
-def _further(trainers: Mapping[str, Any]) -> str:
-    """What each learned from: its steps' experiences and their reward."""
+def _other_trainers(trainers: Mapping[str, Any]) -> str:
+    """Render what each trainer learned from: the number of its steps and experiences, and their reward."""
     rows = "".join(
-        f'<tr><td>{escape(key)}</td><td class="n">{found["steps"]:,} steps</td>'
-        f'<td class="n">{found["trained"]:,} experiences</td></tr>'
-        for key, found in trainers.items()
+        f'<tr><td>{escape(key)}</td><td class="n">{figures["steps"]:,} steps</td>'
+        f'<td class="n">{figures["trained"]:,} experiences</td></tr>'
+        for key, figures in trainers.items()
     )
     lines = [
-        Line(key, smooth(found["reward"], max(1, len(found["reward"]) // SMOOTHING)), "abcde"[index % 5])
-        for index, (key, found) in enumerate(trainers.items())
+        Line(key, smooth(figures["reward"], max(1, len(figures["reward"]) // SMOOTHING)), "abcde"[index % 5])
+        for index, (key, figures) in enumerate(trainers.items())
     ]
     return f"<table>{rows}</table>{line_chart(lines, x_label='step')}"
 
@@ -207,8 +208,8 @@ def _samples(pairs: Sequence[tuple[Rollout, Rollout]], final_version: int | None
         f"<td>{_response(before)}</td><td>{_response(after)}</td></tr>"
         for before, after in pairs
     )
-    heads = ("prompt", "answer", "before (version 0)", f"after (version {final_version})")
-    head = "".join(f"<th>{text}</th>" for text in heads)
+    headings = ("prompt", "answer", "before (version 0)", f"after (version {final_version})")
+    head = "".join(f"<th>{heading}</th>" for heading in headings)
     table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead>{rows}</table></div>'
     return _card("Sample rollouts", "held-out tasks picked by position, not by result", table)
 
@@ -222,7 +223,7 @@ def _footer(report: Mapping[str, Any], config: Config) -> str:
     versions = " · ".join(f"{name} {number}" for name, number in report["versions"].items())
     return (
         f"<footer><p>{escape(versions)}</p><p>Seed {config.run.seed}. The configuration is in config.resolved.toml, "
-        "all figures in report.json beside this file.</p></footer>"
+        "and all figures are in report.json next to this file.</p></footer>"
     )
 
 
@@ -236,7 +237,7 @@ def _tile(value: str, what: str, *, main: bool = False) -> str:
 
 
 def _text(text: str) -> str:
-    short = text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " …"
+    short = text if len(text) <= MAX_TEXT_CHARS else text[:MAX_TEXT_CHARS] + " …"
     return escape(short)
 
 

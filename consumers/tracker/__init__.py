@@ -1,4 +1,4 @@
-"""The tracker: a run's steps and evaluations, from its log to TensorBoard, Weights & Biases, MLflow and JSONL."""
+"""The tracker sends a run's steps and evaluations from its log to TensorBoard, Weights & Biases, MLflow and JSONL."""
 
 from consumers.tracker.role import run, track
 

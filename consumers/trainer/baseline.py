@@ -1,4 +1,7 @@
-"""In the mode ``train`` nothing paces the trainer: by itself it waits until what it starts from is evaluated."""
+"""Delays the first step, in the mode ``train``, until the weights that training starts from are evaluated.
+
+Nothing else paces the trainer in that mode.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ import logging
 
 from rft.config import Config
 
-PREFIX = b"eval-00000000-"
-"""Keys of the evaluation of version 0."""
+KEY_PREFIX = b"eval-00000000-"
+"""Begins the keys of the evaluation of version 0."""
 
 logger = logging.getLogger(__name__)
 
@@ -16,19 +19,19 @@ class Baseline:
     """Counts the results of the evaluation before training. Pure."""
 
     def __init__(self, config: Config, step: int) -> None:
-        """``step`` is how far the trainer is already: behind the first it waits for nothing."""
+        """``step`` is the trainer's; after the first there is nothing to wait for."""
         waits = config.run.mode == "train" and config.trainer.follows is None and step == 0
-        self._missing = sum(chosen.tasks for chosen in config.eval_sets.values()) if waits else 0
-        self._seen: set[bytes] = set()
-        if self._missing:
-            logger.info("waiting for the evaluation before training, %d tasks", self._missing)
+        self._expected = sum(chosen.tasks for chosen in config.eval_sets.values()) if waits else 0
+        self._keys: set[bytes] = set()
+        if self._expected:
+            logger.info("waiting for the evaluation before training, %d tasks", self._expected)
 
-    def saw(self, key: bytes | None) -> None:
-        """An event of ``ready`` with this key was read."""
-        if not self.known and key is not None and key.startswith(PREFIX):
-            self._seen.add(key)
+    def note_key(self, key: bytes | None) -> None:
+        """Note that an event of ``ready`` with this key was read."""
+        if not self.complete and key is not None and key.startswith(KEY_PREFIX):
+            self._keys.add(key)
 
     @property
-    def known(self) -> bool:
-        """Training may begin."""
-        return len(self._seen) >= self._missing
+    def complete(self) -> bool:
+        """True if training may begin."""
+        return len(self._keys) >= self._expected

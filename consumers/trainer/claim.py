@@ -1,4 +1,4 @@
-"""One trainer per identity: the newest holds the redo log, an older one finds out at its next entry and stops."""
+"""Fences trainers: the newest process of a trainer holds its redo log; an older one finds out and stops."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ import secrets
 import socket
 import time
 
-from consumers.trainer.intake import client_id
+from consumers.trainer.ready_reader import client_id
 from rft.config import Config
 from rft.errors import FencedError
-from rft.log.events import EventReader, EventWriter
+from rft.log.coordinates import EntityPartition, LogPosition
+from rft.log.reader import EventReader
+from rft.log.writer import EventWriter
 from rft.stream.fence import CLAIM
 from schemas.events import TrainingStep
 
 ENTITY = "steps"
 CHECK_EVERY_S = 5.0
-"""How soon a trainer that has nothing to record learns that another has taken its place."""
+"""Longest time until a trainer that has nothing to record learns that another has taken its place."""
 
 
 class Claim:
-    """This process's hold on its trainer's redo log."""
+    """Represents this process's hold on its trainer's redo log."""
 
     def __init__(self, config: Config, writer: EventWriter) -> None:
         self._config = config
@@ -28,12 +30,13 @@ class Claim:
         self._model = config.trainer.model_key
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.incarnation = f"{socket.gethostname()}/{os.getpid()}/{started}/{secrets.token_hex(4)}"
-        self._seen = (0, -1)
-        """(partition, offset) up to which no other has claimed."""
+        """Identifies this process in what it writes."""
+        self._checked_to = LogPosition(0, -1)
+        """Up to here no other process has claimed."""
         self._checked_at = 0.0
 
     def take(self) -> None:
-        """From now on what other incarnations write does not count. Raises BrokerError."""
+        """Claim the redo log: what other incarnations write from now on does not count. Raises BrokerError."""
         claim = TrainingStep(
             model=self._model,
             kind=CLAIM,
@@ -48,48 +51,51 @@ class Claim:
             created_at=int(time.time() * 1000),
             incarnation=self.incarnation,
         )
-        self._seen = self.write(claim)
+        self._checked_to = self.write(claim)
 
-    def write(self, entry: TrainingStep) -> tuple[int, int]:
-        """Publish an entry of the redo log; its (partition, offset). Raises BrokerError."""
+    def write(self, entry: TrainingStep) -> LogPosition:
+        """Publish an entry of the redo log and return its position. Raises BrokerError."""
         future = self._writer.send(ENTITY, entry)
         self._writer.flush()
         written = future.get(timeout=0)
-        return written.partition, written.offset
+        return LogPosition(written.partition, written.offset)
 
-    def check(self, place: tuple[int, int]) -> None:
-        """The own entry at ``place`` counts. Raises FencedError when another had claimed before it was written."""
-        partition, offset = place
-        # The next offset after what was seen: nobody can have written between.
-        if offset > self._seen[1] + 1:
-            self._look(partition, offset)
-        self._seen = place
+    def check_entry(self, position: LogPosition) -> None:
+        """Raise FencedError if another process had claimed before this one's entry at ``position`` was written."""
+        # At the next offset after what was checked, no one can have written in between.
+        if position.offset > self._checked_to.offset + 1:
+            self._read_claims(position.partition, position.offset)
+        self._checked_to = position
 
-    def check_now_and_then(self) -> None:
-        """For a trainer that waits: ask every so often whether another has claimed. Raises FencedError, BrokerError."""
+    def check_periodically(self) -> None:
+        """Check every ``CHECK_EVERY_S``, for a trainer that waits, whether another has claimed.
+
+        Raises FencedError, BrokerError.
+        """
         now = time.monotonic()
         if now - self._checked_at >= CHECK_EVERY_S:
-            self._look(self._seen[0], None)
+            self._read_claims(self._checked_to.partition, None)
             self._checked_at = time.monotonic()
 
-    def _look(self, partition: int, end: int | None) -> None:
-        """Read from what was seen to ``end``, or to the present end."""
-        start = {(ENTITY, partition): self._seen[1] + 1}
+    def _read_claims(self, partition: int, end: int | None) -> None:
+        """Read from what was checked to ``end``, or to the present end of the log."""
+        at = EntityPartition(ENTITY, partition)
+        start = {at: self._checked_to.offset + 1}
         client = f"{client_id(self._config)}-claim"
         with EventReader(self._config, client, [ENTITY], positions=start) as reader:
-            ends = reader.end_offsets() if end is None else {(ENTITY, partition): end}
+            ends = reader.end_offsets() if end is None else {at: end}
             while not reader.caught_up(ends):
                 for event in reader.poll(1.0):
                     if end is None or event.offset < end:
-                        self._judge(event.record(TrainingStep))
-            self._seen = (partition, ends[ENTITY, partition] - 1)
+                        self._raise_if_claimed(event.record(TrainingStep))
+            self._checked_to = LogPosition(partition, ends[at] - 1)
 
-    def _judge(self, entry: TrainingStep) -> None:
+    def _raise_if_claimed(self, entry: TrainingStep) -> None:
         if entry.model != self._model or entry.kind != CLAIM or entry.incarnation == self.incarnation:
             return
         host, process, since, _ = f"{entry.incarnation}///".split("/", 3)
         raise FencedError(
             f"another trainer with trainer.model_key = '{self._model}' has taken over this run: process {process} on "
-            f"{host}, started {since}. This older one stops; nothing that it did since counts. If both are meant to "
-            "train, give each its own trainer.model_key"
+            f"{host}, started {since}. This older one stops; what it has done since does not count. "
+            "If both are meant to train, give each its own trainer.model_key"
         )

@@ -1,31 +1,34 @@
-"""The trainer's main loop: recover, then read, step, record, announce, until the last step."""
+"""Runs the trainer: recover, then read, step, record, announce, until the last step."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from threading import Event as StopEvent
 
-from consumers.trainer.announcer import Announcer, staleness, training_step
-from consumers.trainer.baseline import Baseline
+from consumers.trainer.announcer import Announcer
 from consumers.trainer.claim import Claim
-from consumers.trainer.intake import ExactReader, Intake, client_id
-from consumers.trainer.learner import Learner
-from consumers.trainer.recovery import Redo, read_own_log
-from consumers.trainer.upstream import UpstreamTrainer
+from consumers.trainer.ready_reader import ReadyReader, client_id
+from consumers.trainer.recovery import Redo, claim_accepted_log
+from consumers.trainer.sample_fetcher import SampleFetcher
+from consumers.trainer.sample_source import SampleSource, group_priority
+from consumers.trainer.step_record import staleness_metrics, training_step
 from rft.config import Config
 from rft.errors import CheckpointError
-from rft.log.events import EventWriter
+from rft.log.writer import EventWriter
+from rft.model_files.atomic_folder import remove_leftovers
 from rft.training.buffer import Drop
-from rft.training.checkpoint import checkpoints_of, newest_checkpoint
+from rft.training.checkpoint import checkpoints_root, newest_checkpoint
+from rft.training.learner import Learner
 from rft.training.logprob_gap import LogprobGapMonitor
-from rft.weights.checkpoint import versions_of
-from rft.weights.folders import remove_leftovers
-from schemas.events import WeightVersion
+from rft.training.reuse_pool import ReusePool
+from rft.weights.opening import open_transport
+from rft.weights.version_folders import versions_root
+from rft.weights.wire_dtype import WireDtype
+from schemas.events import TrainingStep
 
-MAX_UNTOLD_DROPS = 2000
-"""Drops that need no haste (duplicates) wait for the next step, but no more of them than fit a small event."""
 LOG_EVERY_S = 5.0
 
 logger = logging.getLogger(__name__)
@@ -34,212 +37,169 @@ logger = logging.getLogger(__name__)
 def run(config: Config, stop: StopEvent) -> None:
     """Train until ``trainer.steps`` are done or ``stop`` is set, then leave a checkpoint.
 
-    Raises BrokerError, PolicyError, WeightsError, CheckpointError, SamplerGapError; MissingRangeError when the log no
-    longer holds what is to be read or redone; FencedError when a later start of the same trainer has taken over. Killed
-    at any moment, the next call goes on as if nothing had happened.
+    Killed at any moment, the next call goes on as if nothing had happened.
+
+    Raises:
+        BrokerError, PolicyError, WeightsError, CheckpointError, EngineError, SamplerGapError: See their docstrings.
+        MissingRangeError: The log no longer holds what is to be read or redone.
+        FencedError: A later start of the same trainer has taken over.
     """
     key = config.trainer.model_key
-    for folder in (checkpoints_of(config.run.path, key), versions_of(config.run.path, key)):
+    for folder in (checkpoints_root(config.run.path, key), versions_root(config.run.path, key)):
         remove_leftovers(folder)
     with ExitStack() as stack:
         writer = stack.enter_context(closing(EventWriter(config, client_id(config), linger_ms=0)))
         checkpoint = newest_checkpoint(config.run.path, key)
-        learner = stack.enter_context(closing(Learner(config, checkpoint)))
-        max_bytes = int(config.trainer.buffer_mb * 2**20)
-        intake = Intake(config, writer, learner.progress, max_bytes, learner.wanted)
-        stack.callback(intake.close)
-        exact = stack.enter_context(closing(ExactReader(config, learner.wanted)))
-        learner.progress = intake.progress
+        progress = checkpoint.log_progress() if checkpoint else None
+        reader = stack.enter_context(closing(ReadyReader(config, progress)))
+        learner = stack.enter_context(closing(Learner(config, checkpoint, reader.progress)))
+        fetcher = stack.enter_context(closing(SampleFetcher(config, learner.sample_filter)))
+        pool = ReusePool(config.buffer, group_priority(config.buffer), config.run.seed)
         claim = Claim(config, writer)
-        announcer = Announcer(config, writer, claim)
-        source = stack.enter_context(closing(UpstreamTrainer(config)))
+        wire_dtype = WireDtype(config.weights.wire_dtype)
         if checkpoint:
             logger.info("resuming from %s", checkpoint.folder)
 
-        # Twice: a start that the log refuses must not take it from the trainer that holds it.
-        read_own_log(config, learner, announcer)
-        claim.take()
-        entries, newest = read_own_log(config, learner, announcer)
-        announcer.open_collective(learner, newest)
-        stack.push(lambda error, *_: announcer.close(patiently=error is None and not stop.is_set()))
-        intake.pool.restore(exact.used(learner.pool_places))
-        redo = Redo(
-            config, learner, exact, announcer, intake.pool, made_with=checkpoint.state.made_with if checkpoint else {}
+        log = claim_accepted_log(config, learner, claim, wire_dtype)
+        transport = open_transport(
+            config, writer, learner.companions, log.newest, client_id=client_id(config), stop=stop
         )
-        newest = redo.run(entries, newest, stop)
-        intake.rewind()
-        trainer = Trainer(config, learner, intake, exact, announcer, claim, source, stop)
+        stack.push(lambda error, *_: transport.close(drain=error is None and not stop.is_set()))
+        announcer = Announcer(config, claim, transport, wire_dtype)
+
+        if checkpoint:
+            pool.restore(fetcher.fetch_used(checkpoint.reuse_positions()))
+        redo = Redo(config, learner, fetcher, pool, announcer, checkpoint.state.environment if checkpoint else {})
+        newest = redo.run(log, stop)
+        reader.rewind()
+        samples = stack.enter_context(closing(SampleSource(config, learner, reader, fetcher, pool, writer)))
+        trainer = Trainer(config, learner, samples, announcer, stop)
         trainer.train()
-        trainer.leave(ended=newest is not None and newest.final and newest.version == learner.version)
+        trainer.leave(end_announced=newest is not None and newest.final and newest.version == learner.version)
 
 
 class Trainer:
-    """Reads, steps, records, announces: one thing after the other, in one thread."""
+    """Reads, steps, records and announces: one after the other, in one thread."""
 
     def __init__(
-        self,
-        config: Config,
-        learner: Learner,
-        intake: Intake,
-        exact: ExactReader,
-        announcer: Announcer,
-        claim: Claim,
-        source: UpstreamTrainer,
-        stop: StopEvent,
+        self, config: Config, learner: Learner, samples: SampleSource, announcer: Announcer, stop: StopEvent
     ) -> None:
         self._config = config.trainer
         self._learner = learner
-        self._intake = intake
-        self._buffer = intake.buffer
-        self._pool = intake.pool
-        self._exact = exact
+        self._samples = samples
         self._announcer = announcer
-        self._claim = claim
-        self._source = source
         self._stop = stop
-        self._baseline = Baseline(config, learner.step)
         self._gap = LogprobGapMonitor(self._config.max_logprob_gap, self._config.on_logprob_gap)
-        self._seconds = {"idle_s": 0.0, "read_s": 0.0, "publish_s": 0.0, "checkpoint_s": 0.0}
-        self._finished: WeightVersion | None = None
+        self._seconds = {"publish_s": 0.0, "checkpoint_s": 0.0}
+        self._end_announced = False
         self._logged_at = 0.0
 
     def train(self) -> None:
-        """Take steps until the last, until stopped, or until nothing comes any more."""
-        while self._learner.step < self._config.steps and self._gather():
-            self._step()
+        """Take steps until the last one, until stopped, or until no more events come."""
+        while self._learner.step < self._config.steps and self._wait_until_step_possible():
+            self._take_step()
             if self._learner.step % self._config.checkpoint_interval == 0:
                 self._checkpoint()
 
-    def leave(self, *, ended: bool) -> None:
-        """Write what the next start needs, and what tells others of the end unless it was told (``ended``) before."""
+    def leave(self, *, end_announced: bool) -> None:
+        """Write what the next start needs, and announce the end of training if it has come.
+
+        ``end_announced`` says that an earlier process has announced it already.
+        """
         learner = self._learner
-        done = learner.step >= self._config.steps or (not self._stop.is_set() and self._source.dry)
-        if done and self._finished is None and not ended:
+        done = learner.step >= self._config.steps or (not self._stop.is_set() and self._samples.exhausted)
+        if done and not (self._end_announced or end_announced):
             self._announce_end()
         if learner.checkpointed_step != learner.step:
             self._checkpoint()
         logger.info("%s at step %d, version %d", "done" if done else "stopped", learner.step, learner.version)
 
-    def _gather(self) -> bool:
-        """Read until a step is possible; False when stopped before, or when nothing more will come."""
+    def _wait_until_step_possible(self) -> bool:
+        """Read until a step is possible. Return False when stopped, or when no more events will come."""
         while not self._stop.is_set():
-            self._read()
-            if self._possible():
-                self._source.came()
+            if self._samples.read(self._learner.version, self._stop):
                 return True
-            if self._source.dry:
+            if self._samples.exhausted:
                 return False
-            if self._buffer.must_tell or self._buffer.pending_drops >= MAX_UNTOLD_DROPS:
-                self._tell_drops()
-            self._claim.check_now_and_then()
+            if self._samples.has_urgent_drops:
+                self._record_drops()
+            self._announcer.check_claim()
             self._learner.engine.check()
         return False
 
-    def _read(self) -> None:
-        """Take in all that is there; wait a little only if no step is possible.
-
-        A full buffer stops the reading as soon as a step is possible. While none is, reading goes on: the buffer then
-        keeps pointers, so the members that groups still lack can come.
-        """
-        possible = self._possible()
-        while not (possible and self._buffer.full):
-            started = time.perf_counter()
-            events = self._intake.poll(0.0 if possible else 0.2)
-            polled = time.perf_counter()
-            self._intake.take_in(events)
-            self._seconds["read_s" if possible else "idle_s"] += polled - started
-            self._seconds["read_s"] += time.perf_counter() - polled
-            if not events or self._stop.is_set():
-                return
-            self._source.came()
-            for event in events:
-                self._baseline.saw(event.key)
-            possible = self._possible()
-
-    def _possible(self) -> bool:
-        for held in (self._buffer, self._pool):
-            held.drop_stale(self._learner.version, self._config.max_staleness)
-        if not (self._baseline.known and self._intake.assembly.possible()):
-            return False
-        # An epoch goes through all of the data; what a fetch has not brought yet belongs to this one.
-        return not self._intake.assembly.repeats() or self._intake.caught_up()
-
-    def _step(self) -> None:
-        learner, buffer = self._learner, self._buffer
-        groups = self._intake.assembly.take()
-        samples = [sample for group in groups for sample in group.trainable]
-        self._exact.fill(samples)
+    def _take_step(self) -> None:
+        learner = self._learner
+        samples = self._samples.take()
         version = learner.version
         metrics, weights = learner.learn(samples)
-        ended = time.perf_counter()
-        drops, retired, duplicates = buffer.take_drops()
+        learned_at = time.perf_counter()
+        drops, retired, duplicates = self._samples.take_drops()
         last = learner.step >= self._config.steps
-        announced = last or learner.step - learner.version_step >= self._config.sync_interval
-        next_version = version + announced
+        announces = last or learner.step - learner.version_step >= self._config.sync_interval
         seconds, self._seconds = self._seconds, dict.fromkeys(self._seconds, 0.0)
-        metrics |= seconds | staleness(samples, version)
-        metrics |= self._announcer.take_metrics()
-        metrics |= {"buffer_bytes": float(buffer.held_bytes + self._pool.held_bytes), "duplicates": float(duplicates)}
+        metrics |= seconds | self._samples.take_metrics() | self._announcer.take_metrics()
+        metrics |= staleness_metrics(samples, version)
+        metrics["duplicates"] = float(duplicates)
         metrics["replayed"] = float(sum(sample.uses > 0 for sample in samples))
         record = training_step(
             learner,
             kind="step",
             version=version,
-            next_version=next_version,
+            next_version=version + announces,
             trained=samples,
             drops=drops,
             retired=retired,
             metrics=metrics,
         )
-        # The folder comes after the entry: a trainer that is fenced must not replace what its successor has written.
-        learner.recorded(record, self._announcer.record(record))
-        self._pool.trained(samples)
-        self._pool.shed(self._intake.max_bytes - buffer.held_bytes)
-        if announced:
-            event = self._announcer.publish(learner, next_version, weights, self._stop, final=last)
-            self._finished = event if event.final else None
-        self._seconds["publish_s"] = time.perf_counter() - ended
+        # Before the weights' folder: a trainer that is fenced must not replace what its successor has written.
+        self._record(record)
+        self._samples.mark_trained(samples)
+        if announces:
+            self._end_announced = self._announcer.publish(learner, learner.version, weights, final=last).final
+        self._seconds["publish_s"] = time.perf_counter() - learned_at
         self._log(metrics)
-        self._gap.see(learner.step, metrics)
+        self._gap.check(learner.step, metrics)
 
-    def _tell_drops(self) -> None:
-        """Publish drops that no step will carry soon, so that the conductor stops waiting for their tasks."""
-        drops, retired, _ = self._buffer.take_drops()
-        self._retire(drops, retired, self._learner.version)
+    def _record_drops(self) -> None:
+        """Record drops that no step will carry soon, so that the conductor stops waiting for their tasks."""
+        drops, retired, _ = self._samples.take_drops()
+        self._record_retirement(drops, retired, self._learner.version)
 
-    def _retire(self, drops: list[Drop], retired: list[int], next_version: int) -> None:
-        learner = self._learner
+    def _record_retirement(self, drops: Sequence[Drop], retired: Sequence[int], next_version: int) -> None:
         record = training_step(
-            learner,
+            self._learner,
             kind="retire",
-            version=learner.version,
+            version=self._learner.version,
             next_version=next_version,
             trained=(),
             drops=drops,
             retired=retired,
             metrics={},
         )
-        learner.recorded(record, self._announcer.record(record))
+        self._record(record)
+
+    def _record(self, record: TrainingStep) -> None:
+        self._learner.apply_record(record, self._announcer.record(record))
 
     def _announce_end(self) -> None:
-        """No version was marked final when it was announced: trainer.steps was lowered since, or the data has ended."""
+        """Announce the weights as final: no announced version was, because trainer.steps was lowered or data ended."""
         learner = self._learner
         version = learner.version + (learner.version_step != learner.step)
         if version > learner.version:
-            self._retire([], [], version)
-        self._announcer.publish(learner, version, learner.engine.serialized(), self._stop, final=True)
+            self._record_retirement([], [], version)
+        self._announcer.publish(learner, version, learner.engine.serialized(), final=True)
 
     def _checkpoint(self) -> None:
         started = time.perf_counter()
         try:
-            self._learner.checkpoint(self._pool.places)
+            self._learner.checkpoint(self._samples.reuse_positions)
         except CheckpointError as error:
             logger.error("%s. Training goes on; the next try is in %d steps", error, self._config.checkpoint_interval)
         self._seconds["checkpoint_s"] += time.perf_counter() - started
 
     def _log(self, metrics: dict[str, float]) -> None:
         now = time.monotonic()
-        if now - self._logged_at < LOG_EVERY_S and self._finished is None:
+        if now - self._logged_at < LOG_EVERY_S and not self._end_announced:
             return
         self._logged_at = now
         logger.info(

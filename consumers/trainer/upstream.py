@@ -1,64 +1,67 @@
-"""A trainer that does not pace the run: it ends when the one that does has ended and nothing more comes, or, where
-there is none that does, when nothing more has come for long."""
+"""Decides when a trainer that does not pace the run has nothing more to wait for.
+
+A trainer that follows another ends when that one has ended and no more events come. An offline trainer, which follows
+none, ends when no more events have come for ``trainer.patience_s``.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 
-from consumers.trainer.intake import client_id
+from consumers.trainer.ready_reader import client_id
 from rft.config import Config
-from rft.log.events import EventReader
+from rft.log.reader import EventReader
 from schemas.events import WeightVersion
 
 QUIET_S = 5.0
-"""For so long nothing must have come on ``ready``, evaluations included, before a follower leaves."""
-LOOK_EVERY_S = 1.0
+"""Time without events on ``ready``, evaluations included, after which a following trainer ends."""
+POLL_EVERY_S = 1.0
 
 logger = logging.getLogger(__name__)
 
 
 class UpstreamTrainer:
-    """Watches the trainer that ``trainer.follows`` names; without one the source never ends."""
+    """Watches the trainer that ``trainer.follows`` names, if there is one."""
 
     def __init__(self, config: Config) -> None:
         """Raises BrokerError."""
         self._follows = config.trainer.follows
         offline = config.run.mode == "train" and self._follows is None
-        self._patience_s = config.trainer.patience_s if offline else 0.0
-        self._began = False
+        self._offline_limit_s = config.trainer.patience_s if offline else 0.0
+        self._begun = False
         self._reader = EventReader(config, f"{client_id(config)}-source", ["weights"]) if self._follows else None
-        self._finished = False
-        self._news_at = self._looked_at = time.monotonic()
+        self._ended = False
+        self._progress_at = self._polled_at = time.monotonic()
 
-    def came(self) -> None:
-        """Something was read from ``ready``, or there was enough of it for a step."""
-        self._began = True
-        self._news_at = time.monotonic()
+    def note_progress(self) -> None:
+        """Note that events came from ``ready``, or that a step became possible."""
+        self._begun = True
+        self._progress_at = time.monotonic()
 
     @property
-    def dry(self) -> bool:
-        """Whether nothing more will come. Raises BrokerError."""
+    def exhausted(self) -> bool:
+        """True if no more events will come. Raises BrokerError."""
         now = time.monotonic()
-        if self._patience_s and self._began and now - self._news_at >= self._patience_s:
+        if self._offline_limit_s and self._begun and now - self._progress_at >= self._offline_limit_s:
             return True
-        if self._reader is not None and not self._finished and now - self._looked_at >= LOOK_EVERY_S:
-            self._look(self._reader)
-            self._looked_at = now
-        return self._finished and now - self._news_at >= QUIET_S
+        if self._reader is not None and not self._ended and now - self._polled_at >= POLL_EVERY_S:
+            self._read_versions(self._reader)
+            self._polled_at = now
+        return self._ended and now - self._progress_at >= QUIET_S
 
     def close(self) -> None:
         """Disconnect."""
         if self._reader is not None:
             self._reader.close()
 
-    def _look(self, reader: EventReader) -> None:
+    def _read_versions(self, reader: EventReader) -> None:
         while events := reader.poll(0.0):
             for event in events:
                 if event.value is None:
                     continue
                 version = event.record(WeightVersion)
                 if version.model == self._follows and version.final:
-                    self._finished = True
-                    self._news_at = time.monotonic()
-                    logger.info("trainer '%s' has ended; this one ends when nothing more comes", self._follows)
+                    self._ended = True
+                    self._progress_at = time.monotonic()
+                    logger.info("trainer '%s' has ended; this one ends when no more events come", self._follows)

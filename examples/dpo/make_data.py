@@ -1,4 +1,4 @@
-"""Makes pairs of a better and a worse answer: a word spelled backwards, and with two neighbouring letters exchanged.
+"""Makes pairs of answers: a word spelled backwards, and the same with two adjacent letters exchanged.
 
 python examples/dpo/make_data.py runs/dpo-data/preferences.jsonl
 """
@@ -19,26 +19,26 @@ from rft.tasks.splits import open_sources
 EXAMPLES = Path(__file__).parents[1]
 sys.path.append(str(EXAMPLES / "quickstart"))
 
-from make_model import batches  # noqa: E402 (found by the line above)
+from make_model import batches  # noqa: E402 (the line above makes it importable)
 
 PAIRS = 3000
 
 
-def slip(answer: str, dice: random.Random) -> str:
-    """The answer with two neighbouring letters exchanged that differ; the same if there are none."""
-    places = [place for place in range(len(answer) - 1) if answer[place] != answer[place + 1]]
-    if not places:
+def exchange_letters(answer: str, rng: random.Random) -> str:
+    """Exchange two adjacent letters that differ. Return the answer unchanged if there are none."""
+    indices = [index for index in range(len(answer) - 1) if answer[index] != answer[index + 1]]
+    if not indices:
         return answer
-    place = dice.choice(places)
-    return answer[:place] + answer[place + 1] + answer[place] + answer[place + 2 :]
+    index = rng.choice(indices)
+    return answer[:index] + answer[index + 1] + answer[index] + answer[index + 2 :]
 
 
 def pairs() -> Iterator[dict[str, str]]:
-    """One for each training word; the held-out words of the run are not among them."""
-    train, dice, seen = open_sources(load_config(EXAMPLES / "dpo" / "dpo.toml")).train, random.Random(0), set()
+    """Yield a pair for each training word. The held-out words of the run are not among them."""
+    train, rng, seen = open_sources(load_config(EXAMPLES / "dpo" / "dpo.toml")).train, random.Random(0), set()
     for item in (item for batch in batches(train) for item in batch):
         word, answer = item.metadata["word"], item.answer or ""
-        worse = slip(answer, dice)
+        worse = exchange_letters(answer, rng)
         if word not in seen and worse != answer:
             seen.add(word)
             yield {"word": word, "chosen": answer, "rejected": worse}

@@ -1,4 +1,4 @@
-"""Makes what the quickstart begins with: a model of random weights, and a file of demonstrations for it to imitate.
+"""Makes the input of the quickstart: a model with random weights, and a file of demonstrations for it to imitate.
 
 python examples/quickstart/make_data.py runs/quickstart-data
 """
@@ -20,7 +20,7 @@ DEMONSTRATIONS = 4800
 
 
 def write_model(folder: Path, seed: int) -> None:
-    """A character-level Qwen3 and its tokenizer, in Hugging Face layout."""
+    """Write a character-level Qwen3 and its tokenizer, in Hugging Face layout."""
     logging.disable_progress_bar()
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(folder)
@@ -28,7 +28,7 @@ def write_model(folder: Path, seed: int) -> None:
 
 
 def write_demonstrations(path: Path, count: int) -> None:
-    """JSON lines ``{"word": …, "response": …}`` of training words, each once; held-out words are not among them."""
+    """Write JSON lines ``{"word": …, "response": …}``, one for each training word and none for held-out words."""
     train = open_sources(load_config(CONFIG)).train
     words = {item.metadata["word"]: item.answer for batch in islice(batches(train), 110) for item in batch}
     with path.open("w", encoding="utf-8") as file:
@@ -39,7 +39,7 @@ def write_demonstrations(path: Path, count: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/quickstart-data"))
-    parser.add_argument("--seed", type=int, help="of weights (default: run.seed of quickstart.toml)")
+    parser.add_argument("--seed", type=int, help="seed of the weights (default: run.seed of quickstart.toml)")
     parser.add_argument("--demonstrations", type=int, default=DEMONSTRATIONS, help="default: %(default)s")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""The quickstart's model after an imitation like its first stage, in one process and in seconds: what the other
-examples begin with.
+"""Makes the quickstart's model after an imitation like its first stage, in one process and in seconds. Other examples
+begin with this model.
 
-Reinforcement needs a policy that is right now and then. So the model imitates reversed words of the training split,
-until it spells about a third of other training words right; held-out words are never shown to it.
+Reinforcement needs a policy that is right now and then. So the model imitates reversed words of the training split
+until it spells about a third of other training words right. It never sees held-out words.
 
     python examples/quickstart/make_model.py runs/quickstart-model
 """
@@ -34,15 +34,15 @@ WORDS_PER_STEP = 64
 LEARNING_RATE = 3e-3
 WARMUP_STEPS = 20
 ENOUGH = 0.33
-"""Share of probe words spelled right at which imitation ends and leaves the rest to reinforcement."""
+"""Imitation ends when this share of the probe words is spelled right. Reinforcement does the rest."""
 PROBES = 512
 STEPS_BETWEEN_PROBES = 2
 IGNORED = -100
-"""Label of a token that is not learned from, by PyTorch's convention."""
+"""Label of a token that does not enter the loss, by PyTorch's convention."""
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a character."""
+    """Make a tokenizer with one token for each character."""
     vocabulary = {token: number for number, token in enumerate([PAD, EOS, *CHARACTERS])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=PAD))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
@@ -51,7 +51,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
-    """About 0.34 million random parameters: 2 layers of width 128."""
+    """Make a model with about 0.34 million random parameters: 2 layers of width 128."""
     torch.manual_seed(seed)
     return Qwen3ForCausalLM(
         Qwen3Config(
@@ -71,7 +71,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM
 
 
 def make_batch(items: list[TaskItem], tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts with their answers, right-padded, and labels that leave the prompts out; both int64 [B, T]."""
+    """Return prompts with their answers, right-padded, and labels that ignore the prompts; both int64 [B, T]."""
     prompts = [tokenizer.encode(item.prompt) for item in items]
     answers = [[*tokenizer.encode(item.answer or ""), tokenizer.eos_token_id] for item in items]
     length = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
@@ -85,8 +85,10 @@ def make_batch(items: list[TaskItem], tokenizer: PreTrainedTokenizerFast) -> tup
 
 
 def batches(tasks: TaskSource) -> Iterator[list[TaskItem]]:
-    """Endless batches of training tasks. Half of each are words with a capital: one word in six has one, so each
-    capital letter alone is too rare to be met in these few steps."""
+    """Yield endless batches of training tasks. Half of each batch are words with a capital letter.
+
+    Only one word in six has a capital, so without this each capital letter would be too rare in these few steps.
+    """
     words = (tasks[number] for number in count(PROBES))
     names = (item for item in (tasks[number] for number in count(100_000)) if item.prompt != item.prompt.lower())
     while True:
@@ -95,7 +97,7 @@ def batches(tasks: TaskSource) -> Iterator[list[TaskItem]]:
 
 @torch.no_grad()
 def spelled_right(model: Qwen3ForCausalLM, tokens: torch.Tensor, labels: torch.Tensor) -> float:
-    """Share of rows that greedy decoding would write as their labels say."""
+    """Return the share of rows that greedy decoding would write exactly as labeled."""
     predicted = model(input_ids=tokens, use_cache=False).logits[:, :-1].argmax(dim=-1)
     right = (predicted == labels[:, 1:]) | (labels[:, 1:] == IGNORED)
     return float(right.all(dim=-1).float().mean())
@@ -104,7 +106,7 @@ def spelled_right(model: Qwen3ForCausalLM, tokens: torch.Tensor, labels: torch.T
 def warm_start(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, tasks: TaskSource, max_steps: int, progress: Progress
 ) -> None:
-    """Supervised steps on ``tasks``, until ``ENOUGH`` of the probe words are right or ``max_steps`` are done."""
+    """Take supervised steps on ``tasks``: ``max_steps`` at most, until the share ``ENOUGH`` of probe words is right."""
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), fused=True)
     probe = make_batch([tasks[number] for number in range(PROBES)], tokenizer)
     bar = progress.add_task("supervised steps", total=ENOUGH)
@@ -127,7 +129,7 @@ def warm_start(
 def make_model(folder: Path, steps: int = MAX_STEPS, seed: int | None = None) -> None:
     """Write config, tokenizer and weights to ``folder``, after at most ``steps`` supervised steps.
 
-    ``seed`` is by default that of the run.
+    The default of ``seed`` is that of the run.
     """
     logging.disable_progress_bar()
     torch.set_num_threads(1)
@@ -145,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/quickstart-model"))
     parser.add_argument("--steps", type=int, default=MAX_STEPS, help="most supervised steps (default: %(default)s)")
-    parser.add_argument("--seed", type=int, help="of weights (default: run.seed of quickstart.toml)")
+    parser.add_argument("--seed", type=int, help="seed of the weights (default: run.seed of quickstart.toml)")
     arguments = parser.parse_args()
     make_model(arguments.folder, arguments.steps, arguments.seed)
     print(f"The model is in {arguments.folder}")

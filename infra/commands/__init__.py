@@ -1,1 +1,1 @@
-"""Sub-commands of ``rft``, one file each: arguments in, text out; the work is done in the rooms below."""
+"""Sub-commands of ``rft``, one file each. They read arguments and print text; other packages do the work."""

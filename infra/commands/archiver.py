@@ -1,4 +1,4 @@
-"""``rft archiver``: the role, or one copy of what is there."""
+"""``rft archiver``: runs the role, or copies once."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def archiver(
 ) -> None:
     """Copy the topics into Avro files, each event exactly once, until stopped. One for each archive.
 
-    Started again it goes on after the last whole file. Where to, which topics and how big the files: the
-    configuration's section archive.
+    When started again, it continues after the last finished file. The section [archive] of CONFIG sets the place, the
+    topics and the size of files.
 
     Example: rft archiver run.toml --broker.bootstrap_servers kafka:9092 --archive.url s3://bucket/run-7
     """

@@ -12,8 +12,8 @@ from infra.commands.common import ArchivePath, AsJson, ConfigPath, load
 def audit(context: typer.Context, config: ConfigPath, archive: ArchivePath = None, as_json: AsJson = False) -> None:
     """Prove from the log, id by id, that nothing was lost and nothing trained twice.
 
-    Reads the live log; with an embedded broker that has ended, the run's archive. Works while a run goes on, too.
-    Exit code 1 if it does not balance; what is wrong is named.
+    Reads the live log, also during a run; with an embedded broker that has ended, the run's archive.
+    Exit code 1 if it does not balance; each problem is named.
 
     Example: rft audit examples/quickstart/quickstart.toml --json
     """
@@ -21,7 +21,7 @@ def audit(context: typer.Context, config: ConfigPath, archive: ArchivePath = Non
     from rich.console import Console
 
     from consumers.audit import audit as make_audit
-    from consumers.audit.committed import committed_offsets
+    from consumers.audit.audit import committed_by_processors
     from consumers.audit.table import show
     from infra.launcher.folder import with_running_broker
     from rft.log.live_view import LiveView
@@ -29,7 +29,7 @@ def audit(context: typer.Context, config: ConfigPath, archive: ArchivePath = Non
 
     loaded = with_running_broker(loaded)
     with open_log(loaded, archive) as view:
-        committed = committed_offsets(loaded) if isinstance(view, LiveView) else None
+        committed = committed_by_processors(loaded, view) if isinstance(view, LiveView) else None
         report = make_audit(loaded, view, committed)
     if as_json:
         print(json.dumps(report.to_json(), indent=1))

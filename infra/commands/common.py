@@ -1,9 +1,12 @@
-"""What sub-commands share."""
+"""Defines the arguments that sub-commands share, and reads configurations and times."""
 
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +21,7 @@ ConfigPath = Annotated[
     Path,
     typer.Argument(
         metavar="CONFIG",
-        help="TOML configuration. Of one in stages the last that was begun is meant, or that of `--stage NAME`.",
+        help="TOML configuration. If it has stages: the stage begun last, or that of `--stage NAME`.",
         show_default=False,
     ),
 ]
@@ -27,23 +30,31 @@ ArchivePath = Annotated[
     typer.Option("--archive", metavar="PATH", help="Read this archive (folder or URL) instead of the live log."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", metavar="TIME", help="Not older than: 2026-05-01T13:30 (UTC) or an age: 90m, 2h, 7d."),
+]
+Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Older than that.")]
+
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def load(path: Path, context: typer.Context) -> Config:
-    """The configuration with what follows it on the command line; of one in stages that of one stage.
+    """Load the configuration with the settings that follow it on the command line; of one with stages, one stage.
 
     Raises ConfigError if it is wrong.
     """
     from rft.errors import ConfigError
 
-    words, name = list(context.args), None
-    if "--stage" in words:
-        place = words.index("--stage")
-        if place + 1 == len(words):
+    arguments, name = list(context.args), None
+    if "--stage" in arguments:
+        at = arguments.index("--stage")
+        if at + 1 == len(arguments):
             raise ConfigError("--stage has no value: write --stage NAME")
-        name = words[place + 1]
-        del words[place : place + 2]
-    loaded = load_whole(path, context, words)
+        name = arguments[at + 1]
+        del arguments[at : at + 2]
+    loaded = load_whole(path, context, arguments)
     if loaded.stages:
         from infra.launcher.staging import one_stage
 
@@ -53,11 +64,25 @@ def load(path: Path, context: typer.Context) -> Config:
     return loaded
 
 
-def load_whole(path: Path, context: typer.Context, words: Sequence[str] | None = None) -> Config:
-    """The same with all of its stages. Raises ConfigError if it is wrong."""
+def load_whole(path: Path, context: typer.Context, arguments: Sequence[str] | None = None) -> Config:
+    """Load the configuration with all of its stages. Raises ConfigError if it is wrong."""
     from rft.config_sources import load_config
     from rft.errors import ConfigError
 
     if str(path).startswith("-"):
         raise ConfigError(f"CONFIG comes before settings: rft {context.info_name} CONFIG {path} …")
-    return load_config(path, context.args if words is None else words, os.environ)
+    return load_config(path, context.args if arguments is None else arguments, os.environ)
+
+
+def parse_time(text: str | None, option: str) -> int | None:
+    """Return the Unix time in ms of an ISO time (UTC unless it names an offset) or an age."""
+    if text is None:
+        return None
+    age = _AGE.fullmatch(text)
+    if age:
+        return int((time.time() - float(age[1]) * _SECONDS[age[2]]) * 1000)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{option} {text}: write 2026-05-01T13:30 (UTC) or an age: 90m, 2h, 7d") from None
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)

@@ -1,38 +1,38 @@
-"""``rft dlq``: list, show, retry and discard dead letters."""
+"""``rft dlq``: lists, shows, retries and discards dead letters."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.commands.common import ANY_SETTING, ArchivePath, AsJson, ConfigPath, load
+from infra.commands.common import ANY_SETTING, ArchivePath, AsJson, ConfigPath, Since, Until, load, parse_time
 
 if TYPE_CHECKING:
     from rft.config import Config
-    from rft.log.dead_letter_actions import Result
-    from rft.log.dead_letter_index import DeadLetterIndex, Letter, Place, Selection
-    from rft.log.views import LogView
+    from rft.log.coordinates import LogPosition
+    from rft.log.dead_letter_actions import ActionResult
+    from rft.log.dead_letter_index import DeadLetterIndex, DeadLetterRecord, DeadLetterSelection
 
 dlq = typer.Typer(
-    help="Look at dead letters, send them again, or close them.",
+    help="List dead letters, send their events again, or close them.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
 
-Stage = Annotated[str | None, typer.Option("--stage", metavar="NAME", help="Where it failed: decode, validate, score…")]
+Stage = Annotated[
+    str | None, typer.Option("--stage", metavar="NAME", help="decode, validate, score, reward or process.")
+]
 ErrorIs = Annotated[
     str | None, typer.Option("--error", metavar="TEXT", help="The error's class, or part of its message.")
 ]
-Topic = Annotated[str | None, typer.Option("--topic", metavar="NAME", help="Where it came from, e.g. experiences.")]
-Since = Annotated[
-    str | None,
-    typer.Option("--since", metavar="TIME", help="Not older: 2026-05-01T13:30 (UTC) or an age: 90m, 2h, 7d."),
+Topic = Annotated[
+    str | None, typer.Option("--topic", metavar="NAME", help="The topic it was read from, e.g. experiences.")
 ]
-Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Older than that.")]
-AllOfThem = Annotated[bool, typer.Option("--all", help="All that are open.")]
+AllOfThem = Annotated[bool, typer.Option("--all", help="Every open dead letter.")]
 
 
 @dlq.command("list", context_settings=ANY_SETTING)
@@ -44,8 +44,8 @@ def list_letters(
     topic: Topic = None,
     since: Since = None,
     until: Until = None,
-    resolved: Annotated[bool, typer.Option("--resolved", help="Also those retried or discarded.")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Newest letters to print; 0: all.")] = 50,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Include those retried or discarded.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Print only the newest; 0: all.")] = 50,
     archive: ArchivePath = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,17 +53,19 @@ def list_letters(
 
     Example: rft dlq list run.toml --stage decode --since 2h
     """
-    loaded, places = _load(context, config)
-    selection = _selection(loaded, places, stage, error, topic, since, until)
-    with _open(loaded, archive) as view:
-        book = _read(view, selection)
-    letters = book.all() if resolved else book.open()
-    if as_json:
-        print(json.dumps([_as_json(book, letter) for letter in letters], indent=1))
-        return
-    from infra.commands.letters import show_letters
+    loaded, positions = _load(context, config)
+    selection = _selection(loaded, positions, stage, error, topic, since, until)
+    from infra.commands import dlq_format
+    from rft.log.dead_letter_actions import read_dead_letters
+    from rft.log.opening import open_log
 
-    show_letters(book, letters, limit)
+    with open_log(loaded, archive) as view:
+        index = read_dead_letters(view, selection)
+    letters = index.all() if resolved else index.open()
+    if as_json:
+        print(json.dumps([dlq_format.as_json(index, letter) for letter in letters], indent=1))
+    else:
+        dlq_format.show_table(index, letters, limit)
 
 
 @dlq.command("show", context_settings=ANY_SETTING)
@@ -78,26 +80,25 @@ def show(
     archive: ArchivePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show letters in full: headers, value, the failures before this one. Name them after CONFIG, as PARTITION:OFFSET.
+    """Show dead letters in full: headers, value, earlier failures. Name them after CONFIG, as PARTITION:OFFSET.
 
     Example: rft dlq show run.toml 2:17 --json
     """
-    loaded, places = _load(context, config)
-    selection = _selection(loaded, places, stage, error, topic, since, until)
-    with _open(loaded, archive) as view:
-        book = _read(view)
-        letters = [letter for letter in book.all() if selection.takes(letter)]
-        _refuse_unknown(places, letters)
-        full = []
-        for letter in letters:
-            event = view.fetch("dlq", *letter.place)
-            full.append(_as_json(book, letter) | _contents(book, letter, event))
+    loaded, positions = _load(context, config)
+    selection = _selection(loaded, positions, stage, error, topic, since, until)
+    from infra.commands import dlq_format
+    from rft.log.dead_letter_actions import read_dead_letters
+    from rft.log.opening import open_log
+
+    with open_log(loaded, archive) as view:
+        index = read_dead_letters(view)  # all of them: earlier failures may lie outside the selection
+        letters = [letter for letter in index.all() if selection.selects(letter)]
+        _refuse_unknown(positions, letters)
+        full = [dlq_format.in_full(index, letter, view.fetch("dlq", *letter.position)) for letter in letters]
     if as_json:
         print(json.dumps(full, indent=1))
-        return
-    from infra.commands.letters import show_in_full
-
-    show_in_full(full)
+    else:
+        dlq_format.show_in_full(full)
 
 
 @dlq.command("retry", context_settings=ANY_SETTING)
@@ -111,26 +112,27 @@ def retry(
     until: Until = None,
     everything: AllOfThem = False,
     max_attempts: Annotated[
-        int, typer.Option("--max-attempts", min=1, help="Leave alone what has failed so often.")
+        int, typer.Option("--max-attempts", min=1, help="Leave alone what has failed this many times.")
     ] = 5,
 ) -> None:
-    """Send the events of open letters again, byte for byte, to the topics they came from.
+    """Send the events of open dead letters again, byte for byte, to the topics they came from.
 
-    One that fails again becomes a new letter, with the next attempt's number and the first failure's time. Nothing is
-    sent again by itself. Name letters after CONFIG, as PARTITION:OFFSET, or give filters, or --all.
+    An event that fails again becomes a new dead letter, with the next attempt's number and the first failure's time.
+    Nothing is sent again automatically. Name dead letters after CONFIG, as PARTITION:OFFSET, or give filters, or --all.
 
     Example: rft dlq retry run.toml --stage decode --error "unknown schema"
     """
-    loaded, places = _load(context, config)
-    selection = _selection(loaded, places, stage, error, topic, since, until)
+    loaded, positions = _load(context, config)
+    selection = _selection(loaded, positions, stage, error, topic, since, until)
     _refuse_everything(selection, everything)
-    from infra.commands.letters import progress_bar
-    from rft.log.dead_letter_actions import retry as send_again
+    from infra.commands.dlq_format import progress_bar
+    from rft.log import dead_letter_actions
+    from rft.log.opening import open_log
 
-    with _open(loaded, None) as view:
-        letters = _chosen(_read(view, selection), places)
+    with open_log(loaded) as view:
+        letters = _open_ones(dead_letter_actions.read_dead_letters(view, selection), positions)
         with progress_bar("sending again") as progress:
-            result = send_again(loaded, view, letters, max_attempts, progress)
+            result = dead_letter_actions.retry(loaded, view, letters, max_attempts, progress)
     _conclude("sent again", result)
 
 
@@ -145,132 +147,89 @@ def discard(
     until: Until = None,
     everything: AllOfThem = False,
 ) -> None:
-    """Close open letters without sending their events again. They stay on the log and can be listed with --resolved.
+    """Close open dead letters without sending their events again. They stay on the log; --resolved lists them.
 
-    Name letters after CONFIG, as PARTITION:OFFSET, or give filters, or --all.
+    Name dead letters after CONFIG, as PARTITION:OFFSET, or give filters, or --all.
 
     Example: rft dlq discard run.toml 2:17 3:4
     """
-    loaded, places = _load(context, config)
-    selection = _selection(loaded, places, stage, error, topic, since, until)
+    loaded, positions = _load(context, config)
+    selection = _selection(loaded, positions, stage, error, topic, since, until)
     _refuse_everything(selection, everything)
-    from infra.commands.letters import progress_bar
-    from rft.log.dead_letter_actions import discard as close
+    from infra.commands.dlq_format import progress_bar
+    from rft.log import dead_letter_actions
+    from rft.log.opening import open_log
 
-    with _open(loaded, None) as view:
-        letters = _chosen(_read(view, selection), places)
+    with open_log(loaded) as view:
+        letters = _open_ones(dead_letter_actions.read_dead_letters(view, selection), positions)
     with progress_bar("closing") as progress:
-        result = close(loaded, letters, progress)
+        result = dead_letter_actions.discard(loaded, letters, progress)
     _conclude("discarded", result)
 
 
-def _load(context: typer.Context, config: Any) -> tuple[Config, list[Place]]:
-    """The configuration, and the letters named among the words after it."""
+def _load(context: typer.Context, config: Path) -> tuple[Config, list[LogPosition]]:
+    """Return the configuration, and the dead letters that the arguments after it name."""
     from infra.launcher.folder import with_running_broker
-    from rft.log.dead_letter_index import parse_place
+    from rft.log.dead_letter_index import parse_position
 
-    places, settings = [], []
-    words = iter(context.args)
-    for word in words:
-        place = parse_place(word)
-        if place is not None:
-            places.append(place)
+    positions: list[LogPosition] = []
+    settings: list[str] = []
+    arguments = iter(context.args)
+    for argument in arguments:
+        position = parse_position(argument)
+        if position is not None:
+            positions.append(position)
             continue
-        settings.append(word)
-        if word.startswith("--") and "=" not in word:
-            settings += [value for value in (next(words, None),) if value is not None]
+        settings.append(argument)
+        if argument.startswith("--") and "=" not in argument:
+            settings += [value for value in (next(arguments, None),) if value is not None]
     context.args[:] = settings
-    return with_running_broker(load(config, context)), places
+    return with_running_broker(load(config, context)), positions
 
 
 def _selection(
     config: Config,
-    places: Sequence[Place],
+    positions: Sequence[LogPosition],
     stage: str | None,
     error: str | None,
     topic: str | None,
     since: str | None,
     until: str | None,
-) -> Selection:
-    from infra.commands.letters import moment
-    from rft.log.dead_letter_index import Selection
+) -> DeadLetterSelection:
+    from rft.log.dead_letter_index import DeadLetterSelection
     from rft.log.topics import ENTITIES, topic_name
 
-    return Selection(
-        places=frozenset(places) or None,
+    return DeadLetterSelection(
+        positions=frozenset(positions) or None,
         stage=stage,
         error=error,
         topic=topic_name(config, topic) if topic is not None and topic in ENTITIES else topic,
-        since_ms=moment(since, "--since"),
-        until_ms=moment(until, "--until"),
+        since_ms=parse_time(since, "--since"),
+        until_ms=parse_time(until, "--until"),
     )
 
 
-def _open(config: Config, archive: str | None) -> LogView:
-    from rft.log.opening import open_log
+def _refuse_everything(selection: DeadLetterSelection, everything: bool) -> None:
+    from rft.log.dead_letter_index import DeadLetterSelection
 
-    return open_log(config, archive)
-
-
-def _read(view: LogView, selection: Selection | None = None) -> DeadLetterIndex:
-    from rft.log.dead_letter_actions import read_book
-
-    return read_book(view, selection)
-
-
-def _refuse_everything(selection: Selection, everything: bool) -> None:
-    from rft.log.dead_letter_index import Selection
-
-    if selection == Selection() and not everything:
+    if selection == DeadLetterSelection() and not everything:
         raise typer.BadParameter("name letters as PARTITION:OFFSET after CONFIG, or give a filter, or --all")
 
 
-def _refuse_unknown(places: Sequence[Place], letters: Sequence[Letter]) -> None:
-    found = {letter.place for letter in letters}
-    missing = [f"{partition}:{offset}" for partition, offset in places if (partition, offset) not in found]
+def _refuse_unknown(positions: Sequence[LogPosition], letters: Sequence[DeadLetterRecord]) -> None:
+    found = {letter.position for letter in letters}
+    missing = [f"{at.partition}:{at.offset}" for at in positions if at not in found]
     if missing:
         raise typer.BadParameter(f"there is no such letter: {', '.join(missing)} (`rft dlq list` names them)")
 
 
-def _chosen(book: DeadLetterIndex, places: Sequence[Place]) -> list[Letter]:
-    _refuse_unknown(places, book.all())
-    return book.open()
+def _open_ones(index: DeadLetterIndex, positions: Sequence[LogPosition]) -> list[DeadLetterRecord]:
+    _refuse_unknown(positions, index.all())
+    return index.open()
 
 
-def _conclude(what: str, result: Result) -> None:
-    for name, why in result.kept.items():
-        print(f"{name} stays open: {why}")
-    print(f"{result.done} {what}, {len(result.kept)} left open")
-    raise typer.Exit(1 if result.kept else 0)
-
-
-def _as_json(book: DeadLetterIndex, letter: Letter) -> dict[str, Any]:
-    return {
-        "letter": letter.name,
-        "state": book.state(letter),
-        "time_ms": letter.time_ms,
-        "stage": letter.stage,
-        "error": letter.error,
-        "message": letter.message,
-        "topic": letter.topic,
-        "partition": letter.partition,
-        "offset": letter.offset,
-        "attempt": letter.attempt,
-        "first_failure_ms": letter.first_failure_ms,
-        "key": None if letter.key is None else letter.key.decode("utf-8", "backslashreplace"),
-        "size_bytes": letter.size_bytes,
-    }
-
-
-def _contents(book: DeadLetterIndex, letter: Letter, event: Any) -> dict[str, Any]:
-    from infra.commands.letters import earlier, record_or_error
-
-    return {
-        "headers": [
-            [name, None if value is None else value.decode("utf-8", "backslashreplace")]
-            for name, value in event.headers
-        ],
-        "value_hex": (event.value or b"")[:256].hex(),
-        "record": record_or_error(event),
-        "earlier": [_as_json(book, one) for one in earlier(book, letter)],
-    }
+def _conclude(action: str, result: ActionResult) -> None:
+    for name, reason in result.left_open.items():
+        print(f"{name} stays open: {reason}")
+    print(f"{result.done} {action}, {len(result.left_open)} left open")
+    raise typer.Exit(1 if result.left_open else 0)

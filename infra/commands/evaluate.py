@@ -30,10 +30,9 @@ def evaluate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bench models on the held-out sets of CONFIG: accuracy, mean@k, pass@k and difficulty in one table.
+    """Evaluate models on the held-out sets of CONFIG: accuracy, mean@k, pass@k and difficulty in one table.
 
-    Works on this machine, without broker or log; answers are judged as in a run. It may be done
-    while the run goes on.
+    Works on this machine, without broker or log, also during a run. Answers are scored as in a run.
 
     Example: rft eval examples/quickstart/quickstart.toml --weights start --weights versions --plot bench.html
     """
@@ -41,7 +40,7 @@ def evaluate(
     from rich.console import Console
     from rich.table import Table
 
-    from consumers.evaluation import bench
+    from consumers.evaluation import evaluate_models
     from consumers.evaluation.models import find_models
     from infra.commands.stages import Stages
     from rft.errors import ConfigError
@@ -54,16 +53,17 @@ def evaluate(
         raise typer.BadParameter(f"--plot {plot}: write FILE.svg or FILE.html")
     models = find_models(loaded, weights or ["start", "newest"])
     with Stages(Console(stderr=True)) as stages:
-        result = bench.bench(loaded, models, sets, stages)
+        result = evaluate_models.evaluate_models(loaded, models, sets, stages)
     if plot is not None:
-        plot.write_text(bench.page(result) if plot.suffix == ".html" else bench.standalone_svg(result), "utf-8")
+        drawn = evaluate_models.page(result) if plot.suffix == ".html" else evaluate_models.standalone_svg(result)
+        plot.write_text(drawn, "utf-8")
     if as_json:
         print(json.dumps(result, indent=1))
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for head in ("set", "model", "tasks", "accuracy", "pass@k"):
         table.add_column(head, justify="right" if head in ("tasks", "accuracy") else "left", no_wrap=True)
-    for row in bench.table_rows(result):
+    for row in evaluate_models.table_rows(result):
         table.add_row(*row)
     console = Console()
     (console if console.is_terminal else Console(width=160)).print(table)

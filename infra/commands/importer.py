@@ -13,7 +13,7 @@ from infra.commands.common import AsJson, ConfigPath, load
 
 
 def importer(context: typer.Context, config: ConfigPath) -> None:
-    """Publish what [[imports]] names, as a role beside others; ends when all is on the log.
+    """Publish the files of [[imports]], as a role beside others. Ends when all of it is on the log.
 
     Example: rft importer run.toml --broker.bootstrap_servers kafka:9092
     """
@@ -33,8 +33,8 @@ def import_files(
 ) -> None:
     """Publish files of tasks, demonstrations or preferences ([[imports]]) to the log, each row once.
 
-    Started again, also after a kill, it publishes what is missing and nothing twice. Rows that cannot be used go to
-    <file>.rejected.jsonl with their cause. Finds the broker that a run in progress has started.
+    When started again, even after a kill, it publishes what is missing and nothing twice. Rows that cannot be used go
+    to <file>.rejected.jsonl with their cause. If a run is in progress, its broker is used.
 
     Example: rft import run.toml --broker.kind external --broker.bootstrap_servers kafka:9092
     """
@@ -48,14 +48,14 @@ def import_files(
     known = [source.name for source in loaded.imports]
     unknown = sorted(set(only or ()) - set(known))
     if unknown or not known:
-        there = ", ".join(known) or "none"
-        what = f"has no import {unknown[0]!r}" if unknown else "names nothing to import"
-        raise ConfigError(f"{config} {what}; its [[imports]] are: {there}")
+        names = ", ".join(known) or "none"
+        problem = f"has no import {unknown[0]!r}" if unknown else "names nothing to import"
+        raise ConfigError(f"{config} {problem}; its [[imports]] are: {names}")
     loaded = with_running_broker(loaded)
     if loaded.broker.bootstrap_servers is None:
         raise BrokerError(
-            f"no run of {config} is in progress, and its broker ({loaded.broker.kind}) lives with its run: `rft run` "
-            "imports by itself; or name a cluster (broker.kind = 'external', broker.bootstrap_servers)"
+            f"no run of {config} is in progress, and its broker ({loaded.broker.kind}) ends with its run. Start "
+            "`rft run`, which imports by itself, or name a cluster (broker.kind = 'external', broker.bootstrap_servers)"
         )
     from producers.importer.shell import Import
     from rft.log.topics import ensure_topics

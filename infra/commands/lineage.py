@@ -14,7 +14,7 @@ def lineage(
     context: typer.Context,
     config: ConfigPath,
     weights: Annotated[int | None, typer.Option(metavar="VERSION", help="Which events made this version?")] = None,
-    step: Annotated[int | None, typer.Option(metavar="N", help="Which events was this step made of?")] = None,
+    step: Annotated[int | None, typer.Option(metavar="N", help="Which events did this step train?")] = None,
     experience: Annotated[
         str | None, typer.Option(metavar="ID", help="Which weights wrote it, and what became of it?")
     ] = None,
@@ -29,31 +29,28 @@ def lineage(
 
     Example: rft lineage examples/quickstart/quickstart.toml --weights 12
     """
-    asked: list[tuple[str, Any]] = [
-        (name, value)
-        for name, value in (("weights", weights), ("step", step), ("experience", experience), ("task", task))
-        if value is not None
-    ]
-    if len(asked) != 1:
+    options = {"weights": weights, "step": step, "experience": experience, "task": task}
+    given: list[tuple[str, Any]] = [(name, value) for name, value in options.items() if value is not None]
+    if len(given) != 1:
         raise typer.BadParameter("give one of --weights, --step, --experience, --task")
     loaded = load(config, context)
     from rich.console import Console
 
-    from consumers.lineage import of_experience, of_step, of_task, of_weights, table
+    from consumers.lineage import table, trace_experience, trace_step, trace_task, trace_weights
     from infra.launcher.folder import with_running_broker
     from rft.log.opening import open_log
 
-    (what, value) = asked[0]
-    queries: dict[str, Any] = {
-        "weights": (of_weights, table.show_weights),
-        "step": (of_step, table.show_step),
-        "experience": (of_experience, table.show_experience),
-        "task": (of_task, table.show_task),
+    queries: dict[str, tuple[Any, Any]] = {
+        "weights": (trace_weights, table.show_weights),
+        "step": (trace_step, table.show_step),
+        "experience": (trace_experience, table.show_experience),
+        "task": (trace_task, table.show_task),
     }
-    query, show = queries[what]
+    [(name, value)] = given
+    trace, show = queries[name]
     loaded = with_running_broker(loaded)
     with open_log(loaded, archive) as view:
-        answer = query(loaded, view, value)
+        answer = trace(loaded, view, value)
     if as_json:
         print(json.dumps(answer.to_json(), indent=1))
     else:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.commands.common import ArchivePath, AsJson, ConfigPath, load
+from infra.commands.common import ArchivePath, AsJson, ConfigPath, Since, Until, load, parse_time
 
 if TYPE_CHECKING:
-    from consumers.replay.rewards import Rescorer
+    from consumers.replay.rescoring import Rescorer
+    from consumers.replay.selection import Selection
     from rft.config import Config
     from rft.log.views import LogView
 
@@ -27,24 +28,23 @@ def replay(
         str, typer.Option("--to", metavar="train|FILE", help="An offline training run, or FILE.(jsonl|parquet|avro).")
     ],
     steps: Annotated[
-        str | None, typer.Option(metavar="A:B", help="Trained by these steps of trainer.model_key, in their order.")
+        str | None,
+        typer.Option(metavar="A:B", help="Only what these steps of trainer.model_key trained, in order."),
     ] = None,
-    versions: Annotated[str | None, typer.Option(metavar="A:B", help="Written by these weight versions alone.")] = None,
-    since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Not older: 2026-05-01T13:30 (UTC) or an age: 90m, 2h, 7d.")
-    ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Older than that.")] = None,
+    versions: Annotated[str | None, typer.Option(metavar="A:B", help="Only what these weight versions wrote.")] = None,
+    since: Since = None,
+    until: Until = None,
     offsets: Annotated[
         list[str] | None, typer.Option(metavar="P=A:B", help="Offsets of partition P of ready; may be repeated.")
     ] = None,
     where: Annotated[
         str | None, typer.Option(metavar="EXPR", help="A filter, e.g. 'reward > 0 and written_tokens < 50'.")
     ] = None,
-    rescore: Annotated[bool, typer.Option("--rescore", help="Score anew with processor.rewards of CONFIG.")] = False,
+    rescore: Annotated[bool, typer.Option("--rescore", help="Score again with processor.rewards of CONFIG.")] = False,
     latest_rewards: Annotated[
-        bool, typer.Option("--latest-rewards", help="With the newest revisions of external rewards.")
+        bool, typer.Option("--latest-rewards", help="Use the newest revisions of external rewards.")
     ] = False,
-    epochs: Annotated[int, typer.Option(min=1, help="To train: go through the selection so many times.")] = 1,
+    epochs: Annotated[int, typer.Option(min=1, help="To train: how often to go through the selection.")] = 1,
     weights: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="To train: start from this model, not policy.model.")
     ] = None,
@@ -54,7 +54,7 @@ def replay(
     archive: ArchivePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take events of the log again: train on them offline, or write them to a file.
+    """Use events of the log again: train on them offline, or write them to a file.
 
     All conditions given must hold; both ends of A:B are included, and either may be left out. The same selection
     gives the same batches in the same order, and on a CPU bit-identical weights. Reads the live log; with an embedded
@@ -66,43 +66,52 @@ def replay(
     from rich.console import Console
 
     from consumers.replay import files
-    from consumers.replay.reading import Reading
-    from consumers.replay.selection import Range, Selection, parse_offsets
-    from infra.commands.letters import moment
+    from consumers.replay.reader import ReplayReader
     from infra.commands.stages import Stages
     from infra.launcher.folder import with_running_broker
     from rft.log.opening import open_log
 
-    selection = Selection(
-        offsets=parse_offsets(offsets or ()),
-        since_ms=moment(since, "--since"),
-        until_ms=moment(until, "--until"),
-        versions=None if versions is None else Range.parse(versions, "--versions"),
-        steps=None if steps is None else Range.parse(steps, "--steps"),
-        where=where,
-    )
-    console = Console(stderr=True)
+    selection = _selection(steps, versions, since, until, offsets, where)
     if to != TRAIN:
         _check_only_for_training(epochs=epochs != 1, weights=weights is not None, name=name is not None)
         files.writer_for(Path(to))
     loaded = with_running_broker(loaded)
-    with open_log(loaded, archive) as view, Stages(console) as stages:
+    with open_log(loaded, archive) as view, Stages(Console(stderr=True)) as stages:
         rescorers, rewards = _rescorers(loaded, view, rescore, latest_rewards)
-        reading = Reading(loaded, view, selection, rescorers)
+        reader = ReplayReader(loaded, view, selection, rescorers)
         if to == TRAIN:
-            from consumers.replay.train import Plan, replay_folder, train
+            from consumers.replay.train import ReplayPlan, replay_folder, train
 
             folder = replay_folder(loaded.run.path, name)
-            result = train(loaded, view, reading, Plan(folder, rewards, epochs, weights), stages)
+            result = train(loaded, view, reader, ReplayPlan(folder, rewards, epochs, weights), stages)
         else:
-            reading.progress = stages("reading")
-            written = files.write_file(Path(to), reading)
+            written = files.write_file(Path(to), reader.read(stages("reading")))
             result = {"file": to, "written": written, "source": view.name, "selection": selection.to_json()}
-            result |= {"rewards": rewards, "events": asdict(reading.counts)}
+            result |= {"rewards": rewards, "events": asdict(reader.counts)}
     if as_json:
         print(json.dumps(result, indent=1))
     else:
-        print(_told(result))
+        print(_summary(result))
+
+
+def _selection(
+    steps: str | None,
+    versions: str | None,
+    since: str | None,
+    until: str | None,
+    offsets: list[str] | None,
+    where: str | None,
+) -> Selection:
+    from consumers.replay.selection import Range, Selection, parse_offsets
+
+    return Selection(
+        offsets=parse_offsets(offsets or ()),
+        since_ms=parse_time(since, "--since"),
+        until_ms=parse_time(until, "--until"),
+        versions=None if versions is None else Range.parse(versions, "--versions"),
+        steps=None if steps is None else Range.parse(steps, "--steps"),
+        where=where,
+    )
 
 
 def _check_only_for_training(**given: bool) -> None:
@@ -112,19 +121,18 @@ def _check_only_for_training(**given: bool) -> None:
 
 
 def _rescorers(config: Config, view: LogView, rescore: bool, latest_rewards: bool) -> tuple[list[Rescorer], str]:
-    """What to do to each event's reward, and how to call it."""
-    from consumers.replay import rewards
-    from consumers.replay.reading import external_rewards
+    """Return what changes each event's reward, and what to call the result."""
+    from consumers.replay import rescoring
+    from consumers.replay.reader import external_rewards
 
-    found = [("rescored", rewards.functions(config.processor))] if rescore else []
+    rescorers = [("rescored", rescoring.by_functions(config.processor))] if rescore else []
     if latest_rewards:
-        values = rewards.latest(external_rewards(view))
-        found.append(("latest", rewards.revisions(values, config.processor)))
-    return [rescorer for _, rescorer in found], ", ".join(name for name, _ in found) or "recorded"
+        values = rescoring.latest_values(external_rewards(view))
+        rescorers.append(("latest", rescoring.by_external_rewards(values, config.processor)))
+    return [rescorer for _, rescorer in rescorers], ", ".join(name for name, _ in rescorers) or "recorded"
 
 
-def _told(result: Mapping[str, Any]) -> str:
-    """The result in a few lines."""
+def _summary(result: Mapping[str, Any]) -> str:
     events = result["events"]
     lines = [f"{result['source']}: {events['read']:,} events read, {events['selected']:,} selected"]
     others = {name: events[name] for name in ("repeated", "unreadable") if events[name]} | result.get("skipped", {})

@@ -1,4 +1,4 @@
-"""``rft schemas``: whether schemas may change as they do, and telling a registry of them."""
+"""``rft schemas``: checks whether schemas may change as they do, and registers them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from infra.commands.common import ANY_SETTING, ConfigPath, load
 
 schemas = typer.Typer(
-    help="Hold schemas against all their earlier versions; register them.",
+    help="Check schemas against all their earlier versions; register them.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -22,9 +22,9 @@ def check(
         Path | None, typer.Argument(metavar="[FILE]", help="An .avsc file; by default all current schemas.")
     ] = None,
 ) -> None:
-    """Say where and why a schema cannot stand beside all versions of its record (FULL_TRANSITIVE).
+    """Check that a schema is compatible with all versions of its record (FULL_TRANSITIVE).
 
-    Exit code 1 if it cannot: each place with its JSON path, the rule it breaks and what to do.
+    Exit code 1 if it is not. Each problem is named with its JSON path, the rule that it breaks and what to do.
 
     Example: rft schemas check schemas/avsc/Experience.avsc
     """
@@ -48,7 +48,7 @@ def check(
 def freeze() -> None:
     """Add the current schemas that have changed to schemas/avsc/history, as new versions. For a source checkout.
 
-    Refused if one may not follow the others. A version once written by anyone is never changed or deleted.
+    Refuses a schema that is not compatible with the others. Existing versions are never changed or deleted.
 
     Example: rft schemas freeze
     """
@@ -63,7 +63,7 @@ def freeze() -> None:
 
 @schemas.command("register", context_settings=ANY_SETTING)
 def register(context: typer.Context, config: ConfigPath) -> None:
-    """Register our schemas with the registry of the configuration; for registry.auto_register = false.
+    """Register our schemas with the configured registry, for registry.auto_register = false.
 
     Example: rft schemas register run.toml --registry.url https://registry:8081
     """

@@ -1,4 +1,4 @@
-"""Progress of a command that works in stages: bars on a terminal, lines elsewhere."""
+"""Shows the progress of a command that works in stages: bars on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LINE_EVERY_S = 10.0
 
 
 class Stages:
-    """Call it with a stage's name to begin it; call what it returns with (done, total) as often as you like."""
+    """Begins a stage when called with its name, and returns what to call with (done, total) as often as you like."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -26,20 +26,20 @@ class Stages:
         """Begin a stage."""
         task = self._progress.add_task(name, total=None)
         every = REFRESH_S if self._console.is_terminal else LINE_EVERY_S
-        told_at = time.monotonic()
+        shown_at = time.monotonic()
         ended = False
 
-        def tell(done: int, total: int) -> None:
-            nonlocal told_at, ended
+        def update(done: int, total: int) -> None:
+            nonlocal shown_at, ended
             now = time.monotonic()
-            if ended or (done < total and now - told_at < every):
+            if ended or (done < total and now - shown_at < every):
                 return
-            told_at, ended = now, done >= total
+            shown_at, ended = now, done >= total
             self._progress.update(task, completed=done, total=total)
             if not self._console.is_terminal:
                 self._console.print(f"{name}: {done:,} of {total:,}", highlight=False)
 
-        return tell
+        return update
 
     def __enter__(self) -> Self:
         self._progress.start()

@@ -1,1 +1,1 @@
-"""``rft run``: a broker and all roles on one machine, supervised, with one live view."""
+"""``rft run``: runs a broker and all roles on one machine, supervises them, and shows one live view."""

@@ -1,6 +1,7 @@
-"""The run's folder: who may use it, what becomes of an earlier run in it, and the configuration handed to roles.
+"""Manages the run's folder: locks it, deals with an earlier run in it, and writes the roles' configuration.
 
-``runs/<name>/{config.resolved.toml, logs/, weights/, checkpoints/, kafka/, launches.jsonl, report.json, report.html}``
+``runs/<name>/{config.resolved.toml, logs/, exits/, weights/, checkpoints/, kafka/, launches.jsonl, report.json,
+report.html}``
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rft.config import Config
-from rft.config_sources import ENVIRONMENT_PREFIX, masked, read_toml, to_toml, unmasked_environment
-from rft.errors import ConfigError, RftError
+from rft.config_sources import ENVIRONMENT_PREFIX, read_toml, unmasked_environment
+from rft.config_toml import masked, resolved_toml, resolved_values
+from rft.errors import RftError
 
 LOCK = "run.lock"
+RUN = "rft run"
 RESOLVED = "config.resolved.toml"
 LAUNCHES = "launches.jsonl"
 REPORT = "report.json"
@@ -28,7 +31,17 @@ Plan = Literal["start", "resume", "replace", "nothing_to_do"]
 
 
 class RunFolderError(RftError):
-    """The run's folder is in use, or holds what this run must not touch."""
+    """The run's folder is in use, or holds something that this run must not touch."""
+
+
+class FolderInUseError(RunFolderError):
+    """Another process works in the run's folder."""
+
+    def __init__(self, path: Path, command: str, process: str) -> None:
+        """``command`` is what the process does, as ``rft run``; ``process`` is its id, empty if it is not known."""
+        self.command = command
+        by = f" (process {process})" if process else ""
+        super().__init__(f"another {command}{by} works in {path}. Wait for it, stop it, or choose another --run.name.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +54,11 @@ class Launch:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the run's folder for ourselves; the lock goes with the process, however it ends."""
+def locked(path: Path, command: str = RUN) -> Iterator[None]:
+    """Lock the run's folder for ``command``. The lock ends with the process, however it ends.
+
+    Raises FolderInUseError if another process holds the lock, RunFolderError if the folder cannot be written.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -54,20 +70,17 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
-            by = f" (process {holder})" if holder else ""
-            raise RunFolderError(
-                f"another rft run{by} works in {path}. Wait for it, stop it, or choose another --run.name."
-            ) from None
+            process, _, holder = os.read(descriptor, 256).decode("utf-8", "replace").strip().partition(" ")
+            raise FolderInUseError(path, holder or RUN, process) from None
         os.truncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        os.pwrite(descriptor, f"{os.getpid()} {command}".encode(), 0)
         yield
     finally:
         os.close(descriptor)
 
 
 def with_running_broker(config: Config) -> Config:
-    """The configuration with the broker that a run now in progress has started, if there is one and none is named."""
+    """Return the configuration with the broker of a run in progress, if there is one and no broker is configured."""
     path = config.run.path
     if config.broker.bootstrap_servers or not (path / RESOLVED).exists():
         return config
@@ -75,13 +88,22 @@ def with_running_broker(config: Config) -> Config:
         with locked(path):
             return config
     except RunFolderError:
-        servers = read_toml(path / RESOLVED).get("broker", {}).get("bootstrap_servers")
-        broker = config.broker.model_copy(update={"bootstrap_servers": servers})
-        return config.model_copy(update={"broker": broker})
+        return with_servers(config, announced_servers(path))
+
+
+def announced_servers(path: Path) -> str | None:
+    """Return the servers that the newest launch in ``path`` has written down for its roles; None if there are none."""
+    servers: str | None = read_toml(path / RESOLVED).get("broker", {}).get("bootstrap_servers")
+    return servers
+
+
+def with_servers(config: Config, servers: str | None) -> Config:
+    """Return the configuration with these bootstrap servers."""
+    return config.model_copy(update={"broker": config.broker.model_copy(update={"bootstrap_servers": servers})})
 
 
 def earlier_run(path: Path) -> Earlier:
-    """What an earlier launch has left in ``path``."""
+    """Return the state of an earlier run in ``path``."""
     if not (path / RESOLVED).exists():
         return "none"
     try:
@@ -92,7 +114,7 @@ def earlier_run(path: Path) -> Earlier:
 
 
 def plan(kind: str, earlier: Earlier, *, fresh: bool) -> Plan:
-    """What to do about an earlier run (pure): its log decides, and an embedded broker's log dies with the broker."""
+    """Decide what to do about an earlier run (pure). An embedded broker's log is lost, so its run cannot be resumed."""
     if earlier == "none":
         return "start"
     if fresh or kind == "embedded":
@@ -101,14 +123,14 @@ def plan(kind: str, earlier: Earlier, *, fresh: bool) -> Plan:
 
 
 def move_aside(path: Path, model: Path, now: float) -> Path:
-    """Rename the folder to ``<name>.<timestamp>``, of which the new name is returned.
+    """Rename the folder to ``<name>.<timestamp>`` and return the new path.
 
     Raises:
-        RunFolderError: The model that the run is to start from lies inside.
+        RunFolderError: The model that the run starts from lies inside.
     """
     if model.exists() and model.resolve().is_relative_to(path.resolve()):
         raise RunFolderError(
-            f"policy.model {model} lies in the run's folder {path}, which would be moved aside. Keep it elsewhere."
+            f"policy.model {model} lies in the run's folder {path}, which would be moved aside. Move it elsewhere."
         )
     stem = f"{path.name}.{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}"
     candidates = (path.with_name(stem if n == 0 else f"{stem}.{n}") for n in range(1000))
@@ -122,15 +144,15 @@ def write_config(path: Path, config: Config) -> Path:
     target = path / RESOLVED
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(to_toml(masked(config)) + "\n")
+        file.write(resolved_toml(config))
     return target
 
 
 def changed_keys(path: Path, config: Config) -> list[str]:
-    """Keys in which ``config`` differs from what the earlier launch in ``path`` resolved to, the broker's aside."""
+    """Return the keys, except the broker's, in which ``config`` differs from that of the earlier launch in ``path``."""
     try:
-        before = _flat(read_toml(path / RESOLVED))
-    except ConfigError:
+        before = _flat(resolved_values((path / RESOLVED).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
         return []
     after = _flat(masked(config))
     names = sorted(before.keys() | after.keys())
@@ -138,24 +160,24 @@ def changed_keys(path: Path, config: Config) -> list[str]:
 
 
 def role_environment(config: Config, environ: Mapping[str, str], name: str) -> dict[str, str]:
-    """Environment of a role.
+    """Return the environment of a role.
 
-    Our own ``RFT_…__…`` settings are taken out: they are in the resolved file already, where the command line
-    may have overruled them. Secrets go in, for the file does not hold them.
+    Our own ``RFT_…__…`` settings are removed: they are in the resolved file already, where the command line may have
+    overridden them. Secrets are added, because the file does not hold them.
     """
     plain = {key: value for key, value in environ.items() if not (key.startswith(ENVIRONMENT_PREFIX) and "__" in key)}
     return plain | unmasked_environment(config) | {"RFT_ROLE_NAME": name, "PYTHONUNBUFFERED": "1"}
 
 
-def note_launch(path: Path, launch: Launch) -> None:
-    """Remember how this launch went; a report sums the time over all of them."""
+def record_launch(path: Path, launch: Launch) -> None:
+    """Record how this launch went. A report sums the time over all launches."""
     with (path / LAUNCHES).open("a", encoding="utf-8") as file:
         record = {"started_at": launch.started_at, "wall_s": launch.wall_s, "exit_code": launch.exit_code}
         file.write(json.dumps(record) + "\n")
 
 
 def launches(path: Path) -> list[Launch]:
-    """Earlier launches that came to note themselves; those killed with SIGKILL are missing."""
+    """Return the earlier launches, except those killed with SIGKILL, which could not be recorded."""
     try:
         lines = (path / LAUNCHES).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:

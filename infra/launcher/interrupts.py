@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal, noticed without losing control of what runs."""
+"""Counts Ctrl-C, SIGTERM and a closed terminal, without losing control of the running roles."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import signal
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -13,19 +15,28 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """Counts requests to stop.
+    """Handles requests to stop.
 
-    While ``patient`` they are only counted, for a loop that looks at ``take``; otherwise they raise
-    KeyboardInterrupt, so that whatever blocks ends.
+    A request raises KeyboardInterrupt, so that any blocking call ends. Within :meth:`deferred` requests are only
+    counted, for a loop that calls :meth:`take`.
     """
 
     def __init__(self) -> None:
-        self.patient = False
+        self._deferred = False
         self._pending = 0
         self._former: dict[signal.Signals, Any] = {}
 
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Count requests and raise no KeyboardInterrupt in this context."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
     def take(self) -> bool:
-        """Whether there is a request that has not been taken yet."""
+        """Take one counted request. Return whether there was one."""
         if self._pending == 0:
             return False
         self._pending -= 1
@@ -33,7 +44,7 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         for number in _SIGNALS:
-            # nohup ignores SIGHUP for us, and means it.
+            # A signal that is ignored, as SIGHUP is under nohup, stays ignored.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._former[number] = signal.signal(number, self._handle)
         return self
@@ -46,17 +57,17 @@ class Interrupts:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            _forget_terminal()
-        if not self.patient:
+            _detach_from_terminal()
+        if not self._deferred:
             raise KeyboardInterrupt
         self._pending += 1
 
 
-def _forget_terminal() -> None:
-    """Once the terminal is gone, writing to it would be an error in the middle of stopping."""
+def _detach_from_terminal() -> None:
+    """Redirect output to nowhere: writing to a closed terminal would raise in the middle of a stop."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
-        # isatty() says no once the terminal is gone; a file or pipe is to be written on.
+        # isatty() is False once the terminal is closed. A file or a pipe stays as it is.
         if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
             os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""How many events each topic holds, and how many of them wait for their readers."""
+"""Measures how many events each topic holds, and how many of them wait for their readers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rft.log.topics import ENTITIES, topic_name
 
 MEASURED = ("tasks", "experiences", "ready", "dlq")
 READERS = {"tasks": "explorers", "experiences": "processors"}
-"""Consumer groups, ``<namespace>.<name>``, that commit how far they are."""
+"""Consumer groups, ``<namespace>.<name>``, that commit offsets, by topic."""
 
 
 class LagMeter:
-    """Asks the broker; keeps its connection."""
+    """Queries the broker over one open connection."""
 
     def __init__(self, config: Config) -> None:
         self._entities = {topic_name(config, entity): entity for entity in MEASURED}
@@ -43,7 +43,7 @@ class LagMeter:
         self._ends.close()
 
     def measure(self) -> tuple[dict[str, int], dict[str, int]]:
-        """(events of each topic, events that its group has not committed yet).
+        """Return (events of each topic, events that its group has not committed yet).
 
         Raises BrokerError or KafkaError if the broker is gone.
         """
@@ -55,7 +55,7 @@ class LagMeter:
         return totals, lags
 
     def totals(self) -> dict[str, int]:
-        """Events of each topic, counted from offset 0. Raises BrokerError if the broker is gone."""
+        """Return the events of each topic, counted from offset 0. Raises BrokerError if the broker is gone."""
         totals = Counter(dict.fromkeys(MEASURED, 0))
         for partition, end in self._ends.ask(self._partitions).items():
             totals[self._entities[partition.topic]] += end
@@ -66,5 +66,5 @@ class LagMeter:
             committed: dict[TopicPartition, Any] = self._admin.list_group_offsets({group: None}).get(group, {})
             return committed
         except CoordinatorNotAvailableError:
-            # A new cluster makes its topic of offsets when the first group joins; until then nothing is committed.
+            # A new cluster creates its topic of offsets when the first group joins. Until then nothing is committed.
             return {}

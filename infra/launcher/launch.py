@@ -1,4 +1,4 @@
-"""One run from its folder to its report: what ``rft run`` does."""
+"""Carries out one run from its folder to its report: what ``rft run`` does."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from infra.launcher.folder import (
     launches,
     locked,
     move_aside,
-    note_launch,
     plan,
+    record_launch,
+    with_servers,
     write_config,
 )
 from infra.launcher.interrupts import Interrupts
@@ -29,8 +30,19 @@ from infra.launcher.lag import LagMeter
 from infra.launcher.preflight import check_algorithm, check_model
 from infra.launcher.progress import RoleFacts
 from infra.launcher.role_processes import RoleProcesses, resident_bytes
-from infra.launcher.role_set import BROKER, MakeCommands, crew, limits, role_commands, supervised
-from infra.launcher.supervisor import DONE, FAILED, INTERRUPTED, Action, End, Kill, Say, Spawn, Supervisor, Terminate
+from infra.launcher.role_set import BROKER, MakeCommands, limits, role_arguments, role_commands, supervised
+from infra.launcher.supervisor import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    Action,
+    End,
+    Kill,
+    Message,
+    Spawn,
+    Supervisor,
+    Terminate,
+)
 from infra.launcher.view import LiveView, PlainView, View, clock
 from infra.launcher.watch import Watcher
 from rft.config import Config
@@ -38,12 +50,12 @@ from rft.errors import RftError
 from rft.log.registry import writer_ids
 from rft.log.topics import ensure_topics
 from rft.telemetry.opening import check_trackers
-from rft.weights.checkpoint import versions_of
+from rft.weights.version_folders import versions_root
 
 TICK_S = 0.1
 LAST_LINES = 15
 UNFINISHED_REPORT_S = 10.0
-"""Time for the report of a run that was stopped: whoever stopped it is waiting."""
+"""Time for the report of a run that was stopped: the person who stopped it is waiting."""
 
 
 def launch(
@@ -54,7 +66,7 @@ def launch(
     console: Console | None = None,
     make_commands: MakeCommands = role_commands,
 ) -> int:
-    """Run a configuration to its end; returns the exit code.
+    """Run a configuration to its end and return the exit code.
 
     Raises:
         RftError: It cannot start (folder in use, no model, no broker, wrong topics).
@@ -82,24 +94,26 @@ class _Run:
         title = f"rft run {config.run.name}"
         self._view: View = PlainView(console, title) if plain or not console.is_terminal else LiveView(console, title)
         self._broker: BrokerProcess | None = None
-        self._fleet: RoleProcesses
+        self._processes: RoleProcesses
         self._supervisor: Supervisor
 
     def prepare(self, held: ExitStack, *, fresh: bool) -> bool:
-        """Take the run's folder; False if there is nothing left to do."""
+        """Lock the run's folder and check what can be checked. Return False if there is nothing left to do."""
         config, path = self._config, self._path
         held.enter_context(locked(path))
         todo = plan(config.broker.kind, earlier_run(path), fresh=fresh)
         if todo == "nothing_to_do":
-            self._say(f"this run is finished already; its report is {path / 'report.html'}. --fresh starts it anew.")
+            self._print(
+                f"this run is finished already; its report is {path / 'report.html'}. Use --fresh to start over."
+            )
             return False
         check_model(config)
         check_algorithm(config)
         check_trackers(config)
         if todo == "resume":
-            self._say(f"resuming the run in {path}")
+            self._print(f"resuming the run in {path}")
             for key in changed_keys(path, config):
-                self._say(f"  configuration changed since the last launch: {key}")
+                self._print(f"  configuration changed since the last launch: {key}")
             return True
         if config.broker.kind == "external":
             self._refuse_used_topics()
@@ -107,10 +121,11 @@ class _Run:
             aside = move_aside(path, Path(config.policy.model), time.time())
             held.enter_context(locked(path))
             why = "its log ended with its broker" if config.broker.kind == "embedded" else "--fresh"
-            self._say(f"an earlier run was moved to {aside} ({why})")
+            self._print(f"an earlier run was moved to {aside} ({why})")
         return True
 
     def carry_out(self, interrupts: Interrupts) -> int:
+        """Run to the end and return the exit code."""
         code = FAILED
         try:
             code = self._with_broker(interrupts)
@@ -118,61 +133,57 @@ class _Run:
             code = INTERRUPTED
             raise
         finally:
-            note_launch(self._path, Launch(self._started_at, round(time.monotonic() - self._started, 3), code))
+            record_launch(self._path, Launch(self._started_at, round(time.monotonic() - self._started, 3), code))
         return code
 
     def _with_broker(self, interrupts: Interrupts) -> int:
         self._broker = open_broker(self._config, self._path)
         try:
             if self._broker is not None:
-                self._say(f"starting the {self._config.broker.kind} broker")
-                self._config = _with_servers(self._config, self._broker.start())
-            self._say(f"broker: {self._config.broker.kind} at {self._config.broker.bootstrap_servers}")
+                self._print(f"starting the {self._config.broker.kind} broker")
+                self._config = with_servers(self._config, self._broker.start())
+            self._print(f"broker: {self._config.broker.kind} at {self._config.broker.bootstrap_servers}")
             config_file = write_config(self._path, self._config)
             created = ensure_topics(self._config)
-            self._say(f"topics: {len(created)} created, namespace {self._config.log.namespace}")
+            self._print(f"topics: {len(created)} created, namespace {self._config.log.namespace}")
             if writer_ids(self._config):
-                self._say(f"schema registry: {self._config.registry.url} takes our schemas")
+                self._print(f"schema registry: {self._config.registry.url} takes our schemas")
             commands = self._make_commands(self._config, config_file)
-            self._fleet = RoleProcesses(commands, self._path / "logs")
+            self._processes = RoleProcesses(commands, self._path)
             self._supervisor = Supervisor(
                 supervised(self._config, list(commands), own_broker=self._broker is not None), limits(self._config)
             )
-            self._say(f"roles: {', '.join(crew(self._config))}; their logs are in {self._path / 'logs'}")
+            self._print(f"roles: {', '.join(role_arguments(self._config))}; their logs are in {self._path / 'logs'}")
             try:
                 end = self._supervise(interrupts)
             finally:
-                self._fleet.kill_all()
+                self._processes.kill_all()
             return self._conclude(end)
         finally:
             if self._broker is not None:
                 self._broker.stop()
 
     def _supervise(self, interrupts: Interrupts) -> End:
-        """The loop: what ended, what is due, what the operator wants; until nothing runs any more."""
-        supervisor, fleet = self._supervisor, self._fleet
+        """Handle ended roles, due restarts and interrupts until nothing runs any more."""
+        supervisor, processes = self._supervisor, self._processes
         shown = 0.0
-        with Watcher(self._config) as watcher, self._view:
-            interrupts.patient = True
-            try:
-                end = self._act(supervisor.start(time.monotonic()))
-                while end is None:
-                    time.sleep(TICK_S)
-                    now = time.monotonic()
-                    actions = [
-                        action
-                        for exit in fleet.exits()
-                        for action in supervisor.exited(exit.name, exit.code, exit.error, now)
-                    ]
-                    actions += self._broker_exit(now)
-                    if interrupts.take():
-                        actions += supervisor.interrupt(now)
-                    end = self._act(actions + supervisor.tick(now))
-                    if now - shown >= self._view.every_s:
-                        shown = now
-                        self._view.update(watcher.facts, self._role_facts(), now - self._started)
-            finally:
-                interrupts.patient = False
+        with Watcher(self._config) as watcher, self._view, interrupts.deferred():
+            end = self._act(supervisor.start(time.monotonic()))
+            while end is None:
+                time.sleep(TICK_S)
+                now = time.monotonic()
+                actions = [
+                    action
+                    for exit in processes.exits()
+                    for action in supervisor.exited(exit.name, exit.code, exit.fault, now, outage=exit.outage)
+                ]
+                actions += self._broker_exit(now)
+                if interrupts.take():
+                    actions += supervisor.interrupt(now)
+                end = self._act(actions + supervisor.tick(now))
+                if now - shown >= self._view.every_s:
+                    shown = now
+                    self._view.update(watcher.facts, self._role_facts(), now - self._started)
         return end
 
     def _act(self, actions: list[Action]) -> End | None:
@@ -181,13 +192,13 @@ class _Run:
                 case Spawn(name) if name == BROKER:
                     self._restart_broker()
                 case Spawn(name):
-                    self._fleet.spawn(name)
+                    self._processes.spawn(name)
                 case Terminate(name):
-                    self._fleet.terminate(name)
+                    self._processes.terminate(name)
                 case Kill(name):
-                    self._fleet.kill(name)
-                case Say(text):
-                    self._view.say(text)
+                    self._processes.kill(name)
+                case Message(text):
+                    self._view.print_line(text)
                 case End():
                     return action
         return None
@@ -196,40 +207,40 @@ class _Run:
         broker = self._broker
         if broker is None or self._supervisor.roles[BROKER].state != "running" or broker.alive():
             return []
-        # An end that nobody asked for is a failure, also with exit code 0.
+        # An end without a request is a failure, also with exit code 0.
         return self._supervisor.exited(BROKER, broker.exit_code or 1, None, now)
 
     def _restart_broker(self) -> None:
-        """A failed start leaves the broker dead, which the next look notices and counts."""
+        """Start the broker again. After a failed start it is dead, which the next tick notices and counts."""
         if self._broker is None:
             return
         try:
             self._broker.start()
         except RftError as error:
-            self._view.say(f"the broker did not start again: {error}")
+            self._view.print_line(f"the broker did not start again: {error}")
 
     def _conclude(self, end: End) -> int:
-        """Tell how it ended, and write the report while the log can still be read."""
+        """Print how the run ended, and write the report while the log can still be read."""
         elapsed = time.monotonic() - self._started
         report = self._report(end, elapsed)
         if end.code == INTERRUPTED:
-            self._say(f"interrupted after {clock(elapsed)}")
+            self._print(f"interrupted after {clock(elapsed)}")
             if self._config.broker.kind != "embedded":
-                self._say("the same command resumes the run")
+                self._print("the same command resumes the run")
             return end.code
         if end.code != DONE:
             self._explain(end)
             return end.code
         if report is None:
             return FAILED
-        self._say(f"done in {clock(elapsed)}: {report['steps']} steps")
+        self._print(f"done in {clock(elapsed)}: {report['steps']} steps")
         for key, further in report["trainers"].items():
-            self._say(f"{key}: {further['steps']} steps, its weights are in {versions_of(self._path, key)}")
+            self._print(f"{key}: {further['steps']} steps, its weights are in {versions_root(self._path, key)}")
         accuracy = report["accuracy"]
         if accuracy["before"] is not None and accuracy["after"] is not None:
             change = f"{accuracy['before']:.1%} before, {accuracy['after']:.1%} after"
-            self._say(f"held-out accuracy: {change} ({accuracy['tasks']} tasks)")
-        self._say(f"report: {self._path / 'report.html'}")
+            self._print(f"held-out accuracy: {change} ({accuracy['tasks']} tasks)")
+        self._print(f"report: {self._path / 'report.html'}")
         return DONE
 
     def _report(self, end: End, elapsed: float) -> dict[str, Any] | None:
@@ -240,49 +251,45 @@ class _Run:
         try:
             return build_report(self._config, wall_s=wall_s, within_s=within_s)
         except (RftError, KafkaError) as error:
-            self._say(f"the report could not be written: {error}")
+            self._print(f"the report could not be written: {error}")
             return None
 
     def _explain(self, end: End) -> None:
-        self._say(f"failed: {end.reason}")
+        self._print(f"failed: {end.reason}")
         if end.role is None:
             return
         if end.role == BROKER and self._broker is not None:
             lines, path = self._broker.last_lines(), self._broker.log_path
             if self._config.broker.kind == "embedded":
-                self._say("the embedded broker keeps its log in memory, so this run cannot go on; start it again,")
-                self._say("or use broker.kind = 'kafka', whose log survives")
+                self._print("the embedded broker keeps its log in memory, so this run cannot go on. Start it again,")
+                self._print("or use broker.kind = 'kafka', whose log survives.")
         else:
-            lines, path = self._fleet.last_lines(end.role, LAST_LINES), self._fleet.log_path(end.role)
-        self._say(f"last lines of {path}:")
+            lines, path = self._processes.last_lines(end.role, LAST_LINES), self._processes.log_path(end.role)
+        self._print(f"last lines of {path}:")
         for line in lines[-LAST_LINES:]:
-            self._say(f"  {line}")
+            self._print(f"  {line}")
 
     def _role_facts(self) -> list[RoleFacts]:
         stopping = self._supervisor.ending is not None
         facts = []
         for role in self._supervisor.roles.values():
             pid = self._broker.pid if role.name == BROKER and self._broker is not None else None
-            memory = resident_bytes(pid) if pid is not None else self._fleet.memory_bytes(role.name)
+            memory = resident_bytes(pid) if pid is not None else self._processes.memory_bytes(role.name)
             state = "stopping" if stopping and role.state == "running" and role.name != BROKER else role.state
             facts.append(RoleFacts(role.name, state, role.restarts, memory))
         return facts
 
     def _refuse_used_topics(self) -> None:
-        """A run that starts from nothing must not read another run's tasks and steps."""
+        """Raise RunFolderError if the topics hold another run's tasks, which a new run must not read."""
         ensure_topics(self._config)
         with LagMeter(self._config) as meter:
             totals = meter.totals()
         if totals["tasks"]:
             namespace = self._config.log.namespace
             raise RunFolderError(
-                f"the topics {namespace}.* hold {totals['tasks']} tasks of another run, which {self._path} knows "
-                "nothing of. Choose another --log.namespace, or delete the topics."
+                f"the topics {namespace}.* hold {totals['tasks']} tasks of another run, of which {self._path} holds "
+                "nothing. Choose another --log.namespace, or delete the topics."
             )
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
-
-
-def _with_servers(config: Config, servers: str) -> Config:
-    return config.model_copy(update={"broker": config.broker.model_copy(update={"bootstrap_servers": servers})})

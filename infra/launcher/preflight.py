@@ -1,4 +1,4 @@
-"""Faults that can be seen before anything is started, so that they cost a second and not a minute."""
+"""Finds faults before anything is started, so that they cost a second and not a minute."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 from rft.config import AlgorithmConfig, Config
 from rft.errors import PolicyError
-from rft.weights.adapters import base_model_folder, is_described
+from rft.lora.adapter import base_model_folder
+from rft.model_files.model_folder import is_model_folder
 
 
 def check_model(config: Config) -> None:
-    """Raise PolicyError when ``policy.model`` is no model folder, or one of adapters whose model beneath is not there,
-    or ``policy.engine`` is not installed.
+    """Raise PolicyError when ``policy.model`` is no model folder or ``policy.engine`` is not installed.
 
-    Whether the model loads is for the roles to find out.
+    A folder of adapters needs its base model. Whether the model loads is left to the roles.
     """
     folder = Path(config.policy.model)
     advice = (
@@ -26,7 +26,7 @@ def check_model(config: Config) -> None:
     missing = [
         name
         for name, found in {
-            "config.json": is_described(folder),
+            "config.json": is_model_folder(folder),
             "*.safetensors": any(folder.glob("*.safetensors")),
         }.items()
         if not found
@@ -35,18 +35,20 @@ def check_model(config: Config) -> None:
         raise PolicyError(f"the model folder {folder.absolute()} has no {' and no '.join(missing)}: {advice}.")
     base_model_folder(folder)
     if config.policy.engine == "vllm" and find_spec("vllm") is None:
-        from rft.policy.vllm_start import NOT_INSTALLED
+        from rft.policy.vllm.engine_start import NOT_INSTALLED
 
         raise PolicyError(NOT_INSTALLED)
 
 
 def check_algorithm(config: Config) -> None:
-    """Raise ConfigError when a trainer's algorithm cannot be composed: unknown names, wrong options, functions of the
-    user's that do not load."""
+    """Raise ConfigError when a trainer's algorithm cannot be composed.
+
+    Causes are unknown names, wrong options and functions of the user that do not load.
+    """
     trainers = [config, *(config.of_trainer(identity) for identity in config.trainers)]
     if all(trainer.algorithm == AlgorithmConfig() for trainer in trainers):
         return
-    # Takes seconds to import, and most runs have nothing to check.
+    # The import takes seconds, and most runs have nothing to check.
     from rft.algorithms.compose import compose
 
     for trainer in trainers:

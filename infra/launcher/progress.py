@@ -1,4 +1,4 @@
-"""How far a run is, folded from its events. Pure: no broker, no clock."""
+"""Computes how far a run is from its events. Pure: no broker, no clock."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from rft.config import MAIN_SET, Config
 from rft.evaluation.ids import EvalGroup, parse_key
 from rft.evaluation.tally import Tally
 from rft.log.events import Event
+from rft.log.records import CountedRejects, read_record
+from rft.log.topics import ENTITIES
 from rft.stream.fence import Fence
 from schemas.events import ScoredExperience, TrainingStep, WeightVersion
 
-KEPT_STEPS = 512
-"""Steps whose reward the live view remembers."""
+SHOWN_STEPS = 512
+"""Newest steps whose reward the live view shows."""
 RATE_WINDOW_S = 10.0
 ETA_STEPS = 20
-"""Recent steps that the remaining time is reckoned from."""
+"""Recent steps from which the remaining time is estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class RoleFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One picture of the run."""
+    """The state of the run at one moment."""
 
     phase: str
     step: int
@@ -53,7 +55,7 @@ class Facts:
     further: tuple[tuple[str, int, int], ...] = ()
     """(identity, step, steps) of each further trainer."""
     other_sets: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
-    """As ``accuracies``, of the other held-out sets by name."""
+    """Like ``accuracies``, for the other held-out sets by name."""
 
 
 class Progress:
@@ -63,6 +65,7 @@ class Progress:
         self._config = config
         self._function = correctness_function(config.processor.rewards)
         self._fence = Fence()
+        self._rejects = CountedRejects()
         self._further = {key: (0, config.of_trainer(key).trainer.steps) for key in config.trainers}
         self._step = 0
         self._version = -1
@@ -80,13 +83,15 @@ class Progress:
         self._lags: Mapping[str, int] = {}
 
     def feed(self, event: Event) -> None:
-        """Take in one event. Training groups of ``ready`` are passed over without decoding them."""
+        """Take in one event. Training groups of ``ready`` are skipped without decoding them."""
         if event.entity == "ready":
             group = parse_key(event.key)
             if group is not None:
                 self._feed_evaluation(group, event)
             return
-        record = event.record()
+        kind = ENTITIES[event.entity].record
+        assert kind is not None
+        record = read_record(event, kind, self._rejects.reject, keyed=False)
         if isinstance(record, TrainingStep):
             if not self._fence.counts(record):
                 return
@@ -100,7 +105,7 @@ class Progress:
                 self._final_version = record.version
 
     def measure(self, now: float, ends: Mapping[str, int], lags: Mapping[str, int]) -> None:
-        """Take in how many events each topic holds, and how many of them its consumer group has yet to commit."""
+        """Take in the number of events of each topic, and how many of them its consumer group has yet to commit."""
         self._ends = ends
         self._lags = {**lags, "ready": max(0, ends.get("ready", 0) - self._ready_done)}
         self._published.append((now, ends.get("experiences", 0)))
@@ -108,6 +113,7 @@ class Progress:
             self._published.popleft()
 
     def facts(self) -> Facts:
+        """Return the present facts."""
         complete = {name: self._complete(name) for name in self._sets}
         return Facts(
             phase=self._phase(),
@@ -134,17 +140,17 @@ class Progress:
             return
         self._step = max(self._step, record.step)
         self._rewards[record.step] = record.metrics.get("reward_mean", 0.0)
-        if len(self._rewards) > KEPT_STEPS:
+        if len(self._rewards) > SHOWN_STEPS:
             del self._rewards[min(self._rewards)]
         self._created_at.append(record.created_at)
         self._seconds += trainer_seconds(record.metrics)
         self._staleness = record.metrics.get("staleness_mean", 0.0), record.metrics.get("staleness_max", 0.0)
 
     def _feed_evaluation(self, group: EvalGroup, event: Event) -> None:
-        # The trainer passes evaluations over.
+        # The trainer skips evaluations.
         self._ready_done += 1
-        record = event.record()
-        if not isinstance(record, ScoredExperience) or group.set_name not in self._sets:
+        record = read_record(event, ScoredExperience, self._rejects.reject, keyed=False)
+        if record is None or group.set_name not in self._sets:
             return
         self._tallies.setdefault((group.set_name, group.version), Tally()).add(
             group.number,
@@ -155,11 +161,11 @@ class Progress:
         )
 
     def _complete(self, name: str) -> tuple[tuple[int, float], ...]:
-        """(version, share) of each complete evaluation of a set."""
+        """Return (version, share) of each complete evaluation of a set."""
         return tuple(
             (version, tally.accuracy)
-            for (of, version), tally in sorted(self._tallies.items())
-            if of == name and tally.answered >= self._sets[name].size_at(whole=self._whole(version))
+            for (set_name, version), tally in sorted(self._tallies.items())
+            if set_name == name and tally.answered >= self._sets[name].size_at(whole=self._whole(version))
         )
 
     def _whole(self, version: int) -> bool:
@@ -174,7 +180,7 @@ class Progress:
         return evaluating or {"explore": "exploring", "eval": "evaluating"}.get(self._config.run.mode, "training")
 
     def _evaluating(self, what: str, version: int) -> str | None:
-        """What to say of the evaluation before or after training; None when it is complete."""
+        """Describe the evaluation before or after training; None when it is complete."""
         tasks = sum(chosen.tasks for chosen in self._sets.values())
         tallies = (self._tallies.get((name, version)) for name in self._sets)
         seen = sum(tally.answered for tally in tallies if tally)

@@ -1,4 +1,4 @@
-"""The roles as processes: started, asked to stop, killed, and seen to end."""
+"""Starts the roles as processes, asks them to stop, kills them, and notices when they end."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from infra.exit_report import EXIT_FILE_VARIABLE, read_exit_report
 from infra.processes import last_lines, spawn, terminate
-from infra.roles import lasting_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +26,36 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """``code`` is negative for a signal; ``error`` is a lasting fault that the role named."""
+    """The end of a role's process."""
 
     name: str
     code: int
-    error: str | None
+    """Negative for a signal."""
+    fault: str | None
+    """Class and place of the error that the role reported, unless it is transient; None if it reported none, as after
+    a kill."""
+    outage: bool = False
+    """Whether the role ended only because the broker is away."""
 
 
 class RoleProcesses:
     """All role processes of a run. Each has its own session and dies with us, however we die."""
 
-    def __init__(self, commands: Mapping[str, Command], logs: Path) -> None:
+    def __init__(self, commands: Mapping[str, Command], run_path: Path) -> None:
+        """The roles log to ``<run_path>/logs`` and report their errors in ``<run_path>/exits``."""
         self._commands = commands
-        self._logs = logs
+        self._logs = run_path / "logs"
+        self._exits = (run_path / "exits").absolute()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def spawn(self, name: str) -> None:
-        command = self._commands[name]
-        self._processes[name] = spawn(command.args, self.log_path(name), command.env)
+        """Start the role."""
+        command, exit_file = self._commands[name], self._exit_file(name)
+        # A file that cannot be removed does no harm: it holds the id of another process.
+        with contextlib.suppress(OSError):
+            exit_file.unlink()
+        environment = {**command.env, EXIT_FILE_VARIABLE: str(exit_file)}
+        self._processes[name] = spawn(command.args, self.log_path(name), environment)
 
     def terminate(self, name: str) -> None:
         """Ask the role to stop. Does not wait."""
@@ -53,39 +65,51 @@ class RoleProcesses:
                 os.kill(process.pid, signal.SIGTERM)
 
     def kill(self, name: str) -> None:
-        """End the role and what it started, at once. Its exit is still reported by :meth:`exits`."""
+        """End the role and what it started at once. :meth:`exits` still reports its end."""
         process = self._processes.get(name)
         if process is not None:
             terminate(process, timeout=0)
 
     def kill_all(self) -> None:
+        """End all roles at once."""
         for name in self._processes:
             self.kill(name)
 
     def exits(self) -> list[Exit]:
-        """Roles that have ended since the last call; what they may have started is killed."""
+        """Return the roles that have ended since the last call. What they started and left behind is killed."""
         ended = [(name, process) for name, process in self._processes.items() if process.poll() is not None]
         found = []
         for name, process in ended:
             code = terminate(process, timeout=0)
             del self._processes[name]
-            found.append(Exit(name, code, lasting_error(self.last_lines(name)) if code == 1 else None))
+            found.append(self._read_exit(name, process.pid, code))
         return found
 
+    def _read_exit(self, name: str, pid: int, code: int) -> Exit:
+        report = read_exit_report(self._exit_file(name), pid=pid)
+        if report is None or report.exit_code != code:
+            return Exit(name, code, None)
+        return Exit(name, code, None if report.transient else report.fault, report.outage)
+
+    def _exit_file(self, name: str) -> Path:
+        return self._exits / f"{name}.json"
+
     def log_path(self, name: str) -> Path:
+        """Return the role's log file."""
         return self._logs / f"{name}.log"
 
     def last_lines(self, name: str, count: int = 20) -> list[str]:
+        """Return the last lines of the role's log."""
         return last_lines(self.log_path(name), count)
 
     def memory_bytes(self, name: str) -> int:
-        """Resident memory of the role's process; 0 when it does not run."""
+        """Return the resident memory of the role's process; 0 when it does not run."""
         process = self._processes.get(name)
         return resident_bytes(process.pid) if process is not None else 0
 
 
 def resident_bytes(pid: int | None) -> int:
-    """Resident memory of a process; 0 if it is gone."""
+    """Return the resident memory of a process; 0 if it is gone."""
     if pid is None:
         return 0
     try:

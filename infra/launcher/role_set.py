@@ -1,4 +1,4 @@
-"""Which roles a run consists of: how each is started, and what its end means."""
+"""Lists the roles of a run: how each is started, and what its end means."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ MakeCommands = Callable[[Config, Path], dict[str, Command]]
 
 
 def role_commands(config: Config, config_file: Path) -> dict[str, Command]:
-    """``rft <role> <config file>`` for each process, by its name."""
+    """Return the command ``rft <role> <config file>`` of each process, by its name."""
     # -P: a file in the working directory must not shadow a library.
     start = (sys.executable, "-P", "-m", "infra.cli")
     return {
-        name: Command((*start, *words, str(config_file)), role_environment(config, os.environ, name))
-        for name, words in crew(config).items()
+        name: Command((*start, *arguments, str(config_file)), role_environment(config, os.environ, name))
+        for name, arguments in role_arguments(config).items()
     }
 
 
-def crew(config: Config) -> dict[str, tuple[str, ...]]:
-    """Words after ``rft`` that start each role process, by its name; which there are is the mode's to say."""
+def role_arguments(config: Config) -> dict[str, tuple[str, ...]]:
+    """Return the arguments of ``rft`` that start each role's process, by its name. The mode decides which there are."""
     mode = config.run.mode
     found: dict[str, tuple[str, ...]] = {}
     if config.archiving:
@@ -42,16 +42,18 @@ def crew(config: Config) -> dict[str, tuple[str, ...]]:
     if mode in ("online", "train"):
         found |= {"trainer": ("trainer",)}
         found |= {f"trainer-{key}": ("trainer", "--identity", key) for key in config.trainers}
-    asking = mode != "train" or bool(config.eval_sets)
-    if asking:
+    issues_tasks = mode != "train" or bool(config.eval_sets)
+    if issues_tasks:
         found |= {f"explorer-{index}": ("explorer",) for index in range(config.launcher.explorers)}
     found |= {f"processor-{index}": ("processor",) for index in range(config.launcher.processors)}
-    return found | ({"conductor": ("conductor",)} if asking else {})
+    return found | ({"conductor": ("conductor",)} if issues_tasks else {})
 
 
 def supervised(config: Config, names: list[str], *, own_broker: bool) -> list[Role]:
-    """The roles for the supervisor: the success of the conductor and of the further trainers is the run's; a trainer
-    that has finished may rest. Without a conductor the trainer's success is the run's.
+    """Return the roles for the supervisor.
+
+    The run ends well when the conductor and the further trainers have; the main trainer may end before. Without a
+    conductor, the main trainer's success is the run's.
     """
     on_success = _ON_SUCCESS | {f"trainer-{key}": "end_run" for key in config.trainers}
     if "conductor" not in names:
@@ -66,11 +68,18 @@ def supervised(config: Config, names: list[str], *, own_broker: bool) -> list[Ro
         for name in names
     ]
     if own_broker:
-        # The embedded broker's log dies with it; a Kafka node comes back with its data.
+        # The embedded broker loses its log when it ends; a Kafka node comes back with its data.
         roles.insert(0, Role(BROKER, restartable=config.broker.kind == "kafka", outlives_roles=True, state="running"))
     return roles
 
 
 def limits(config: Config) -> Limits:
+    """Return the supervisor's limits."""
     launcher = config.launcher
-    return Limits(launcher.restart_limit, launcher.restart_window_s, launcher.backoff_s, launcher.stop_timeout_s)
+    return Limits(
+        launcher.restart_limit,
+        launcher.restart_window_s,
+        launcher.backoff_s,
+        launcher.stop_timeout_s,
+        # TODO broker.outage_s
+    )

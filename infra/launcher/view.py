@@ -1,4 +1,4 @@
-"""What ``rft run`` shows while it runs: one screen on a terminal, otherwise a line every few seconds."""
+"""Shows a run while it goes on: one screen on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _STATE_STYLE = {"running": "green", "waiting": "yellow", "done": "cyan", "ended"
 
 
 class View(Protocol):
-    """Where a run shows itself."""
+    """Where a run is shown."""
 
     every_s: float
-    """How often :meth:`update` is worth calling."""
+    """Seconds between calls of :meth:`update`."""
 
     def __enter__(self) -> Self: ...
 
@@ -35,15 +35,15 @@ class View(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def say(self, text: str) -> None:
-        """A line that stays."""
+    def print_line(self, text: str) -> None:
+        """Print a line that stays."""
 
     def update(self, facts: Facts, roles: Sequence[RoleFacts], elapsed_s: float) -> None:
-        """Show the newest picture."""
+        """Show the newest facts."""
 
 
 class PlainView:
-    """For pipes and files: every line stands alone."""
+    """A view for pipes and files: single lines."""
 
     every_s = PLAIN_EVERY_S
 
@@ -58,15 +58,15 @@ class PlainView:
     ) -> None:
         return None
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def update(self, facts: Facts, roles: Sequence[RoleFacts], elapsed_s: float) -> None:
-        self.say(plain_line(facts, roles, elapsed_s))
+        self.print_line(plain_line(facts, roles, elapsed_s))
 
 
 class LiveView:
-    """For a terminal: one panel, redrawn in place at most twice a second."""
+    """A view for a terminal: one panel, redrawn in place at most twice a second."""
 
     every_s = REFRESH_S
 
@@ -84,7 +84,7 @@ class LiveView:
     ) -> None:
         self._live.stop()
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def update(self, facts: Facts, roles: Sequence[RoleFacts], elapsed_s: float) -> None:
@@ -92,7 +92,7 @@ class LiveView:
 
 
 def plain_line(facts: Facts, roles: Sequence[RoleFacts], elapsed_s: float) -> str:
-    """All facts of the live view in one line."""
+    """Return all facts of the live view in one line."""
     parts = [f"{clock(elapsed_s)} {facts.phase}", f"step {facts.step}/{facts.steps}"]
     parts += [f"{key} {step}/{steps}" for key, step, steps in facts.further]
     if facts.eta_s is not None:
@@ -109,12 +109,12 @@ def plain_line(facts: Facts, roles: Sequence[RoleFacts], elapsed_s: float) -> st
     parts.append(f"trainer idle {facts.idle_share:.0%}")
     if facts.dead_letters:
         parts.append(f"dead letters {facts.dead_letters}")
-    parts.append(", ".join(_role_word(role) for role in roles))
+    parts.append(", ".join(_describe_role(role) for role in roles))
     return " | ".join(parts)
 
 
 def screen(title: str, facts: Facts, roles: Sequence[RoleFacts], elapsed_s: float) -> RenderableType:
-    """The whole live view."""
+    """Return the whole live view."""
     head = Table.grid(padding=(0, 2), expand=True)
     head.add_column(no_wrap=True)
     head.add_column(ratio=1)
@@ -184,13 +184,13 @@ def _roles(roles: Sequence[RoleFacts]) -> Table:
     return table
 
 
-def _role_word(role: RoleFacts) -> str:
+def _describe_role(role: RoleFacts) -> str:
     restarts = f"+{role.restarts}" if role.restarts else ""
     return f"{role.name}{restarts} {role.state} {role.memory_bytes / 2**20:.0f} MiB"
 
 
 def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
-    """The values as blocks, averaged down to at most ``width`` of them; a flat line sits at the bottom."""
+    """Draw the values as at most ``width`` blocks, averaging neighbors. Equal values give the lowest block."""
     if not values:
         return ""
     count = min(width, len(values))
@@ -201,13 +201,13 @@ def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
 
 
 def recent_mean(values: Sequence[float], count: int = 10) -> float:
-    """Mean of the last ``count``: single steps jump about."""
+    """Return the mean of the last ``count`` values: single steps are noisy."""
     recent = values[-count:]
     return sum(recent) / len(recent)
 
 
 def clock(seconds: float) -> str:
-    """``12:34`` or ``1:02:34``."""
+    """Format as ``12:34`` or ``1:02:34``."""
     whole = int(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"

@@ -1,4 +1,4 @@
-"""Follows the log while a run goes on, in one thread of its own, cheaply enough to share two cores with the run."""
+"""Reads the log while a run goes on, in its own thread, cheaply enough to share two cores with the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from infra.launcher.lag import LagMeter
 from infra.launcher.progress import Facts, Progress
 from rft.config import Config
 from rft.errors import MissingRangeError, RftError
-from rft.log.events import EventReader, Position
+from rft.log.coordinates import EntityPartition
+from rft.log.reader import EventReader
 
 PAUSE_S = 0.5
 MEASURE_EVERY_S = 2.0
@@ -25,13 +26,13 @@ log = logging.getLogger(__name__)
 
 
 class Watcher:
-    """Keeps :class:`Facts` fresh. A log that cannot be read for a while only makes them older."""
+    """Keeps :class:`Facts` up to date. While the log cannot be read, they only get older."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._progress = Progress(config)
         self._facts = self._progress.facts()
-        self._positions: dict[Position, int] = {}
+        self._positions: dict[EntityPartition, int] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
 
@@ -47,7 +48,7 @@ class Watcher:
 
     @property
     def facts(self) -> Facts:
-        """The newest picture; safe to read from any thread."""
+        """The newest facts. Thread-safe."""
         return self._facts
 
     def _run(self) -> None:
@@ -59,10 +60,10 @@ class Watcher:
                 ):
                     self._follow(reader, meter)
             except MissingRangeError as error:
-                # Only what is shown suffers.
-                self._positions[error.entity, error.partition] = error.end
+                # This affects only the view.
+                self._positions[EntityPartition(error.entity, error.partition)] = error.end
             except (RftError, KafkaError) as error:
-                log.debug("the log cannot be followed now: %s", error)
+                log.debug("the log cannot be read now: %s", error)
                 self._stop.wait(RETRY_S)
 
     def _follow(self, reader: EventReader, meter: LagMeter) -> None:
@@ -77,5 +78,5 @@ class Watcher:
                 measured = now
                 self._progress.measure(now, *meter.measure())
             self._facts = self._progress.facts()
-            # One look now and then: a wake-up for each of hundreds of events a second would cost the run more.
+            # Poll rarely: a wake-up for each of hundreds of events a second would cost the run more.
             self._stop.wait(PAUSE_S)

@@ -8,7 +8,7 @@ from rft.config import Config
 
 
 def run(config: Config, stop: threading.Event) -> None:
-    """See :func:`producers.conductor.shell.run`."""
-    from producers.conductor import shell  # task sources take a moment to import; the pure parts do without
+    """Run the conductor: see :func:`producers.conductor.shell.run`."""
+    from producers.conductor import shell  # task sources are slow to import; the pure parts do not need them
 
     shell.run(config, stop)

@@ -1,8 +1,7 @@
-"""When held-out tasks are evaluated, and what came of it (pure).
+"""Decides when held-out tasks are evaluated, and collects the results (pure).
 
-Before training at the first version, after it at the final one, and, when asked, at every n-th version in
-between; each held-out set at its own pace. A task is issued once: what is in the log counts as issued, whoever issued
-it.
+Each held-out set is evaluated before training at the first version, after it at the final one, and, if so configured,
+at every n-th version in between. A task is issued once: what is on the log counts as issued.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ class EvaluationPlan:
     """How much of one held-out set is evaluated, and when."""
 
     tasks: int
-    """Held-out tasks before and after training; 0: no evaluation."""
+    """Held-out tasks before and after training; with 0 the set is not evaluated."""
     interim_tasks: int
     every_versions: int
-    """0: not between."""
+    """With 0 the set is not evaluated while training."""
 
     def between(self, version: int) -> bool:
-        """Whether ``version`` is one of those evaluated while training."""
+        """Return whether ``version`` is one of those evaluated while training."""
         return bool(self.every_versions) and version > 0 and version % self.every_versions == 0
 
 
-def plans_of(config: Config) -> dict[str, EvaluationPlan]:
-    """By set."""
+def evaluation_plans(config: Config) -> dict[str, EvaluationPlan]:
+    """Return the plan of each held-out set, by its name."""
     return {
         name: EvaluationPlan(chosen.tasks, chosen.interim_tasks, chosen.every_versions)
         for name, chosen in config.eval_sets.items()
@@ -46,13 +45,13 @@ class Evaluation:
     results: RangeSet = field(default_factory=RangeSet)
     """Tasks whose answers have all come."""
     partial: dict[int, set[str]] = field(default_factory=dict)
-    """Ids of the answers that have come, of tasks that await more."""
+    """Ids of the answers that have come, by task that awaits more."""
     answers: int = 0
     reward: float = 0.0
     """Sum over the answers."""
 
     def add(self, number: int, experience_id: str, reward: float, expected: int) -> None:
-        """Take in one answer of ``expected`` ones; one that is told twice counts once."""
+        """Take in one of a task's ``expected`` answers. A repeated one counts once."""
         if number in self.results:
             return
         seen = self.partial.setdefault(number, set())
@@ -73,35 +72,35 @@ class Outcome:
     version: int
     tasks: int
     reward: float
-    """Mean over the answers; one that failed counts 0."""
+    """Mean over the answers; a failed one counts 0."""
     set_name: str = MAIN_SET
 
 
 class Evaluator:
-    """Which evaluations are due, running and complete. Everything may be told twice and in any order."""
+    """Knows which evaluations are due, running and complete. Events may come repeatedly and in any order."""
 
     def __init__(self, plans: Mapping[str, EvaluationPlan]) -> None:
         self._plans = {name: plan for name, plan in plans.items() if plan.tasks}
         self._evaluations: dict[tuple[int, str], Evaluation] = {}
         self._wanted: dict[tuple[int, str], int] = {}
-        """Tasks by version and set, for evaluations decided on."""
+        """Number of tasks by version and set, of evaluations that were decided."""
         self._to_issue: set[tuple[int, str]] = set()
         self._reported: set[tuple[int, str]] = set()
 
     def saw_task(self, group_id: str) -> None:
-        """An evaluation's task is in the log."""
+        """Note that an evaluation's task is on the log."""
         group = parse_group_id(group_id)
         if group:
-            self._of(group.version, group.set_name).issued.add(group.number)
+            self._evaluation(group.version, group.set_name).issued.add(group.number)
 
     def saw_result(self, group_id: str, experience_id: str, reward: float, expected: int) -> None:
-        """One of a held-out task's ``expected`` answers has come; ``reward`` is 0 for one that failed."""
+        """Note one of a held-out task's ``expected`` answers; ``reward`` is 0 for a failed one."""
         group = parse_group_id(group_id)
         if group:
-            self._of(group.version, group.set_name).add(group.number, experience_id, reward, expected)
+            self._evaluation(group.version, group.set_name).add(group.number, experience_id, reward, expected)
 
     def want(self, version: int, *, whole: bool) -> None:
-        """Evaluate ``version``: on all tasks of all sets if ``whole``, else as in between and on the sets due then."""
+        """Evaluate ``version``: on all tasks of all sets if ``whole``, else on the sets and tasks of an interim one."""
         for name, plan in self._plans.items():
             if whole or plan.between(version):
                 key = (version, name)
@@ -109,57 +108,57 @@ class Evaluator:
                 self._to_issue.add(key)
 
     def wants_between(self, version: int) -> bool:
-        """Whether ``version`` is one of those evaluated while training, by any set."""
+        """Return whether any set is evaluated at ``version`` while training."""
         return any(plan.between(version) for plan in self._plans.values())
 
     def first_version(self) -> int | None:
-        """The lowest version that has tasks in the log."""
+        """Return the lowest version that has tasks on the log."""
         return min((v for (v, _), evaluation in self._evaluations.items() if len(evaluation.issued)), default=None)
 
-    def due(self) -> list[EvalGroup]:
-        """Held-out tasks to issue now, and marks them as issued."""
-        orders = [
+    def take_due(self) -> list[EvalGroup]:
+        """Return the held-out tasks to issue now, and mark them as issued."""
+        due = [
             EvalGroup(version, number, name)
-            for version, name in sorted(self._to_issue, key=self._order)
+            for version, name in sorted(self._to_issue, key=self._sort_key)
             for number in range(self._wanted[version, name])
-            if self._of(version, name).issued.add(number)
+            if self._evaluation(version, name).issued.add(number)
         ]
         self._to_issue.clear()
-        return orders
+        return due
 
     def complete(self, version: int) -> bool:
-        """Whether all results of ``version`` have come; True when it has nothing to evaluate."""
+        """Return whether all results of ``version`` have come; True when it has nothing to evaluate."""
         return all(self._complete(key) for key in self._wanted if key[0] == version)
 
     @property
     def awaits_results(self) -> bool:
-        """Whether an evaluation is under way."""
+        """Whether an evaluation is not complete."""
         return any(not self._complete(key) for key in self._wanted)
 
     @property
     def pending(self) -> set[int]:
-        """Versions whose evaluation is under way: some of its tasks are issued and have no result yet."""
+        """Versions that lack results: some of their tasks are issued and have no result yet."""
         return {
             key[0]
             for key in self._wanted
-            if not self._complete(key) and len(self._of(*key).results) < len(self._of(*key).issued)
+            if not self._complete(key) and len(self._evaluation(*key).results) < len(self._evaluation(*key).issued)
         }
 
-    def news(self) -> list[Outcome]:
-        """Evaluations that became complete since the last call."""
-        fresh = [key for key in self._wanted if key not in self._reported and self._complete(key)]
-        self._reported.update(fresh)
-        return [self._outcome(*key) for key in fresh]
+    def take_outcomes(self) -> list[Outcome]:
+        """Return the evaluations that became complete since the last call."""
+        unreported = [key for key in self._wanted if key not in self._reported and self._complete(key)]
+        self._reported.update(unreported)
+        return [self._outcome(*key) for key in unreported]
 
     def _outcome(self, version: int, name: str) -> Outcome:
-        found = self._of(version, name)
+        found = self._evaluation(version, name)
         return Outcome(version, len(found.results), found.reward / max(1, found.answers), name)
 
     def _complete(self, key: tuple[int, str]) -> bool:
-        return self._of(*key).results.first_missing() >= self._wanted[key]
+        return self._evaluation(*key).results.first_missing() >= self._wanted[key]
 
-    def _order(self, key: tuple[int, str]) -> tuple[int, int]:
+    def _sort_key(self, key: tuple[int, str]) -> tuple[int, int]:
         return key[0], list(self._plans).index(key[1])
 
-    def _of(self, version: int, name: str) -> Evaluation:
+    def _evaluation(self, version: int, name: str) -> Evaluation:
         return self._evaluations.setdefault((version, name), Evaluation())

@@ -1,15 +1,14 @@
-"""How many train tasks may be out, and with which weights they must be rolled out (pure).
+"""Bounds how many train tasks are in flight, and says with which weights they must be rolled out (pure).
 
 One bound makes every mode: a task is issued only while
 ``issued - retired < (max_staleness + 1) * sync_interval * groups_per_step``. Near the end of a run the
 bound shrinks to the groups that the remaining steps can still use, so nothing useless is issued.
 
 Each task also asks for a lowest weight version, so that it is not staler than allowed *when it is trained*.
-Steps are seats: each takes ``groups_per_step`` groups, and the version that a step starts from is known in
-advance because versions come every ``sync_interval`` steps. A new task is for the first free seat, and must be
-rolled out with at least ``version_of_that_step - max_staleness``. Counting seats by version (not just tasks)
-is what keeps a run alive when groups are dropped: the replacement of a dropped group takes its seat, and
-never waits for a version that cannot come before that seat is filled.
+Each step has ``groups_per_step`` slots for groups. The version that a step starts from is known in advance, because
+versions come every ``sync_interval`` steps. A new task is for the first free slot and must be rolled out with at least
+``version_of_that_step - max_staleness``. Slots are counted by version, because groups may be dropped: the replacement
+of a dropped group gets its slot, and never waits for a version that cannot come before that slot is filled.
 """
 
 from __future__ import annotations
@@ -34,7 +33,8 @@ class Pace:
     """False when nothing is trained: then a task is retired when it is scored, and steps only count tasks."""
 
     @classmethod
-    def of(cls, config: Config) -> Pace:
+    def from_config(cls, config: Config) -> Pace:
+        """Read the pace from a configuration."""
         trainer, mode = config.trainer, config.run.mode
         steps = 0 if mode == "eval" else trainer.steps
         fresh = config.new_groups_per_step
@@ -52,16 +52,16 @@ class Pace:
 
 
 class Pacer:
-    """Which train tasks are issued, retired and due. Everything may be told twice and in any order."""
+    """Knows which train tasks are issued, retired and due. Events may come repeatedly and in any order."""
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
         self._issued = RangeSet()
         self._retired = RangeSet()
-        self._waiting_for: dict[int, int] = {}
-        """Minimal version by number, of tasks issued and not retired."""
-        self._waiting: Counter[int] = Counter()
-        """How many of them by minimal version."""
+        self._min_versions: dict[int, int] = {}
+        """Minimal version by number, of the tasks in flight."""
+        self._in_flight: Counter[int] = Counter()
+        """Number of tasks in flight by minimal version."""
         self._steps_done = 0
         self._version = 0
         self._version_step = 0
@@ -79,11 +79,12 @@ class Pacer:
 
     @property
     def in_flight(self) -> int:
-        """Train tasks issued and not retired."""
-        return len(self._waiting_for)
+        """Number of train tasks issued and not retired."""
+        return len(self._min_versions)
 
     @property
     def steps_done(self) -> int:
+        """Gradient steps that the trainer has taken."""
         return self._steps_done
 
     @property
@@ -92,22 +93,22 @@ class Pacer:
         return self._version
 
     def saw_task(self, number: int, min_version: int) -> None:
-        """A train task is in the log."""
+        """Note that a train task is on the log."""
         if self._issued.add(number) and number not in self._retired:
-            self._waiting_for[number] = min_version
-            self._waiting[min_version] += 1
+            self._min_versions[number] = min_version
+            self._in_flight[min_version] += 1
 
     def saw_retired(self, numbers: Iterable[int]) -> None:
-        """The trainer needs these no more: trained or dropped."""
+        """Note that the trainer has trained or dropped these."""
         for number in numbers:
             if number >= 0 and self._retired.add(number):
-                min_version = self._waiting_for.pop(number, None)
+                min_version = self._min_versions.pop(number, None)
                 if min_version is not None:
-                    self._waiting.subtract({min_version: 1})
-                    self._waiting += Counter()  # forgets versions that none waits for
+                    self._in_flight.subtract({min_version: 1})
+                    self._in_flight += Counter()  # removes versions without a task
 
     def saw_version(self, version: int, step: int) -> None:
-        """``version`` is what training goes on from after ``step`` steps."""
+        """Note that training goes on from ``version`` after ``step`` steps."""
         self._steps_done = max(self._steps_done, step)
         if version > self._version:
             self._version, self._version_step = version, step
@@ -115,40 +116,40 @@ class Pacer:
             self._version_step = min(self._version_step, step)
 
     def saw_step(self, step: int) -> None:
-        """The trainer has taken ``step`` steps."""
+        """Note that the trainer has taken ``step`` steps."""
         self._steps_done = max(self._steps_done, step)
 
-    def due(self) -> list[tuple[int, int]]:
-        """Train tasks to issue now, as (number, minimal version), and marks them as issued."""
+    def take_due(self) -> list[tuple[int, int]]:
+        """Return the train tasks to issue now, as (number, minimal version), and mark them as issued."""
         done = self._steps_done * self._pace.groups_per_step if self._pace.trains else self.retired
         limit = min(self._pace.bound, self._pace.tasks - done)
-        orders = []
+        due = []
         while self.in_flight < limit:
             number = self._issued.first_missing()
-            if number in self._retired:  # its task was lost from the log, but the trainer is done with it
+            if number in self._retired:  # the log has lost the task, but the trainer has retired it
                 self._issued.add(number)
                 continue
             min_version = max(self._version, self._first_free_version() - self._pace.max_staleness)
             self.saw_task(number, min_version)
-            orders.append((number, min_version))
-        return orders
+            due.append((number, min_version))
+        return due
 
     def _first_free_version(self) -> int:
-        """Version of the first step to come that has a seat which no task in flight can take.
+        """Return the version of the first coming step that has a slot which no task in flight can take.
 
-        Tasks take the earliest seats that they may; a task may take the seats of its minimal version and later.
+        A task may take the slots of its minimal version and later ones, and takes the earliest of them.
         """
         version = self._version
-        seated = sum(count for minimal, count in self._waiting.items() if minimal <= version)
-        while seated >= (seats := self._seats(version)):
+        placed = sum(count for minimal, count in self._in_flight.items() if minimal <= version)
+        while placed >= (slots := self._slots(version)):
             version += 1
-            seated += self._waiting.get(version, 0) - seats
+            placed += self._in_flight.get(version, 0) - slots
             if version > self._version + self._pace.max_staleness + 1:
-                break  # no seat within the bound: tasks of an earlier run with other settings
+                break  # no slot within the bound: tasks of an earlier run with other settings
         return version
 
-    def _seats(self, version: int) -> int:
-        """Groups that the steps to come will train from ``version``."""
+    def _slots(self, version: int) -> int:
+        """Return how many groups the coming steps will train from ``version``."""
         announced = self._version_step + (version - self._version) * self._pace.sync_interval
         first = max(announced, self._steps_done)
         last = min(announced + self._pace.sync_interval, self._pace.steps)

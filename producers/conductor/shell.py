@@ -1,4 +1,4 @@
-"""The conductor as a role: reads the log, feeds the core, publishes the tasks that it orders."""
+"""Runs the conductor as a role: reads the log, feeds the core, publishes the tasks that it requests."""
 
 from __future__ import annotations
 
@@ -6,22 +6,32 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
+from typing import cast
 
-from producers.conductor.core import Conductor, EvalTaskRequest, Order, Seen, TrainTaskRequest
-from producers.conductor.evaluation import plans_of
-from producers.conductor.fixed import fixed_weights
-from producers.conductor.memory import Memory
+from producers.conductor.core import Conductor, ConductorInput
+from producers.conductor.evaluation import evaluation_plans
 from producers.conductor.pacing import Pace
+from producers.conductor.retention_check import RetentionCheck
 from producers.conductor.starvation import explain_starvation
-from producers.conductor.task_requests import task_of
+from producers.conductor.task_requests import EvalTaskRequest, TaskRequest, TrainTaskRequest, make_task
 from rft.config import Config
 from rft.errors import DecodeError, StarvationError
 from rft.evaluation.ids import PREFIX
-from rft.log.events import Event, EventReader, EventWriter
+from rft.log.dead_letters import Stage
+from rft.log.events import Event
+from rft.log.reader import EventReader
+from rft.log.records import CountedRejects, DeadLetterRejects, Reject, read_record
+from rft.log.topics import ENTITIES
+from rft.log.writer import EventWriter
+from rft.lora.adapter import Adapter, base_model_folder
+from rft.model_files.model_folder import companion_files
 from rft.tasks import TaskSplits, open_sources
 from rft.tasks.curriculum import Curriculum
 from rft.tasks.finite import FiniteTasks
-from schemas.events import ScoredExperience, Task
+from rft.weights.transport import NewVersion
+from rft.weights.version_folders import write_version
+from schemas.events import ScoredExperience, Task, WeightVersion
 
 CLIENT_ID = "conductor"
 POLL_S = 0.5
@@ -35,12 +45,14 @@ log = logging.getLogger("rft")
 def run(config: Config, stop: threading.Event) -> None:
     """Issue tasks until the final weights are evaluated, or ``stop`` is set.
 
-    Raises ConfigError for a task source that cannot be used, BrokerError when the log cannot be read or written,
-    StarvationError when ``trainer.max_barren_groups`` groups in a row were of no use to the trainer, MissingRangeError
-    when what it must know was deleted from the log.
+    Raises:
+        ConfigError: A task source cannot be used.
+        BrokerError: The log cannot be read or written.
+        StarvationError: The trainer could use none of ``trainer.max_barren_groups`` groups in a row.
+        MissingRangeError: What the conductor must know was deleted from the log.
     """
     splits = open_sources(config)
-    core = Conductor(Pace.of(config), plans_of(config), config.trainer.model_key, config.run.mode)
+    core = Conductor(Pace.from_config(config), evaluation_plans(config), config.trainer.model_key, config.run.mode)
     entities = ("tasks", "weights", "steps", "ready")
     with EventWriter(config, CLIENT_ID) as writer, EventReader(config, CLIENT_ID, entities) as reader:
         _Shell(config, core, splits, reader, writer).run(stop)
@@ -57,9 +69,11 @@ class _Shell:
         self._writer = writer
         self._progress_at = time.monotonic() + PROGRESS_S
         self._reads_results = True
-        self._memory = Memory(config, reader)
+        self._dead_letters = DeadLetterRejects(config, CLIENT_ID, writer)
+        self._counted = CountedRejects()
+        self._retention = RetentionCheck(config, reader)
         self._fixed = config.run.mode in ("explore", "eval")
-        """Nobody trains: the conductor announces the weights, and scored tasks are done with."""
+        """Nothing is trained: the conductor announces the weights, and a scored task is retired."""
         items = splits.train.items if isinstance(splits.train, FiniteTasks) else ()
         self._curriculum = Curriculum(config.tasks, config.run.seed, items)
         self._reads_all = self._fixed or self._curriculum.learns
@@ -73,76 +87,81 @@ class _Shell:
         pacer = self._core.pacer
         log.info("%d train tasks are issued, %d of them retired", pacer.issued, pacer.retired)
         if self._fixed and self._core.lacks_weights:
-            event = fixed_weights(self._config)
+            event = _publish_fixed_weights(self._config)
             self._writer.send("weights", event)
             self._writer.flush(FLUSH_TIMEOUT_S)
             self._core.step(event)
-        orders = self._core.caught_up()
-        self._memory.check(self._core.evaluator.pending)
-        self._issue(orders)
+        requests = self._core.caught_up()
+        self._retention.check(self._core.evaluator.pending)
+        self._issue(requests)
         while not stop.is_set() and not self._core.done:
-            self._read_results_when_awaited()
+            self._pause_results_when_complete()
             self._issue(self._feed(self._reader.poll(POLL_S)))
-            self._refuse_barren_run()
-            self._tell()
-        self._tell()
+            self._raise_if_starved()
+            self._log_progress()
+        self._log_progress()
 
-    def _refuse_barren_run(self) -> None:
+    def _raise_if_starved(self) -> None:
         allowed = self._config.trainer.max_barren_groups
-        if allowed and self._core.barren >= allowed:
-            raise StarvationError(explain_starvation(self._config, self._core.barren))
+        if allowed and self._core.starved >= allowed:
+            raise StarvationError(explain_starvation(self._config, self._core.starved))
 
-    def _feed(self, events: Iterable[Event]) -> list[Order]:
-        orders: list[Order] = []
+    def _feed(self, events: Iterable[Event]) -> list[TaskRequest]:
+        requests: list[TaskRequest] = []
         for event in events:
-            seen = _read(event, self._reads_all)
-            if seen is not None:
-                self._remember(seen)
-                self._memory.note(seen)
-                orders += self._core.step(seen)
-        return orders
+            record = _read(event, self._reads_all, self._reject)
+            if record is not None:
+                self._update_curriculum(record)
+                self._retention.observe(record)
+                requests += self._core.step(record)
+        return requests
 
-    def _read_results_when_awaited(self) -> None:
-        """``ready`` carries all experiences; nobody reads them for nothing while no evaluation is under way."""
+    def _reject(self, event: Event, stage: Stage, error: DecodeError) -> None:
+        """Set an event aside that is no record. The other topics have other roles that publish dead letters."""
+        rejects = self._dead_letters if event.entity == "weights" else self._counted
+        rejects.reject(event, stage, error)
+
+    def _pause_results_when_complete(self) -> None:
+        """Stop reading ``ready``, which carries all experiences, once no evaluation awaits results."""
         if not self._reads_all and self._reads_results and not self._core.evaluator.awaits_results:
             self._reader.pause("ready")
             self._reads_results = False
 
-    def _issue(self, orders: list[Order]) -> None:
+    def _issue(self, requests: list[TaskRequest]) -> None:
         now_ms, issued = int(time.time() * 1000), 0
-        if not self._reads_results and any(isinstance(order, EvalTaskRequest) for order in orders):
-            # Results of tasks that are not issued yet can only stand beyond the present end.
+        if not self._reads_results and any(isinstance(request, EvalTaskRequest) for request in requests):
+            # Results of tasks that are not issued yet can only come after the present end.
             for (entity, partition), end in self._reader.end_offsets().items():
                 if entity == "ready":
                     self._reader.seek(entity, partition, end)
             self._reader.resume("ready")
             self._reads_results = True
-        for order in orders:
-            if isinstance(order, TrainTaskRequest):
-                item = self._splits.train[self._curriculum.index(order.number)]
+        for request in requests:
+            if isinstance(request, TrainTaskRequest):
+                item = self._splits.train[self._curriculum.index(request.number)]
             else:
-                item = self._splits.sets[order.set_name][order.number]
-            self._writer.send("tasks", task_of(order, item, self._config, now_ms))
+                item = self._splits.sets[request.set_name][request.number]
+            self._writer.send("tasks", make_task(request, item, self._config, now_ms))
             issued += 1
         if issued:
             self._writer.flush(FLUSH_TIMEOUT_S)
 
-    def _remember(self, seen: Seen) -> None:
-        """What a curriculum by results is made of."""
+    def _update_curriculum(self, record: ConductorInput) -> None:
+        """Take in what a curriculum by results learns from."""
         history = self._curriculum.history
-        match seen:
-            case Task(split="train") if self._curriculum.learns and seen.number >= 0:
-                history.saw_task(seen.number, seen.prompt)
-            case ScoredExperience() if self._curriculum.learns and seen.experience.number >= 0:
-                if seen.experience.split == "train":
+        match record:
+            case Task(split="train") if self._curriculum.learns and record.number >= 0:
+                history.saw_task(record.number, record.prompt)
+            case ScoredExperience(experience=experience) if self._curriculum.learns and experience.number >= 0:
+                if experience.split == "train":
                     # Uniform groups are filtered, yet they say most about how hard a task is.
-                    failed = seen.experience.finish_reason == "error"
-                    history.saw_reward(seen.experience.number, seen.experience.sample, 0.0 if failed else seen.reward)
+                    failed = experience.finish_reason == "error"
+                    history.saw_reward(experience.number, experience.sample, 0.0 if failed else record.reward)
             case _:
                 pass
 
-    def _tell(self) -> None:
-        for result in self._core.news():
+    def _log_progress(self) -> None:
+        for result in self._core.take_outcomes():
             log.info(
                 "evaluated weight version %d on %s: mean reward %.3f, %d tasks",
                 result.version,
@@ -162,16 +181,32 @@ class _Shell:
             )
 
 
-def _read(event: Event, whole: bool) -> Seen | None:
-    """The event as the core takes it; None for what does not concern the conductor or is malformed.
+def _read(event: Event, read_all: bool, reject: Reject) -> ConductorInput | None:
+    """Decode an event for the core; None if it does not concern the conductor or is no record of its topic.
 
-    Unless ``whole``, of ``ready`` only results of evaluations do.
+    Unless ``read_all``, only results of evaluations concern it in ``ready``.
     """
-    if not whole and event.entity == "ready" and not (event.key or b"").startswith(PREFIX.encode()):
+    if not read_all and event.entity == "ready" and not (event.key or b"").startswith(PREFIX.encode()):
         return None  # most of the traffic
-    try:
-        record: Seen = event.record()
-    except DecodeError as error:
-        log.warning("%s, partition %d, offset %d: %s", event.entity, event.partition, event.offset, error)
-        return None
-    return record
+    kind = ENTITIES[event.entity].record
+    assert kind is not None
+    return cast(ConductorInput | None, read_record(event, kind, reject))
+
+
+def _publish_fixed_weights(config: Config) -> WeightVersion:
+    """Copy ``policy.model`` into the run's folder as version 0, and return the event that announces it.
+
+    In mode ``eval`` it is the final version too. Raises PolicyError or WeightsError.
+    """
+    # These load torch.
+    from rft.model_files.tensors import read_weights
+    from rft.model_files.weights_file import build_weights_file
+
+    folder = Path(config.policy.model)
+    adapter, base_folder = Adapter.from_folder(folder), base_model_folder(folder)
+    weights = build_weights_file(read_weights(folder), metadata=adapter.metadata() if adapter else None)
+    companions = companion_files(base_folder)
+    if adapter:
+        companions = adapter.companions(companions, str(base_folder))
+    new = NewVersion(config.trainer.model_key, version=0, step=0, weights=weights, final=config.run.mode == "eval")
+    return write_version(new, companions, config.run.path, keep_versions=config.trainer.keep_versions)

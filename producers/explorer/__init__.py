@@ -1,4 +1,4 @@
-"""The explorer: rolls tasks out with the newest weights and publishes what the policy did."""
+"""The explorer: rolls tasks out with the newest weights and publishes the experiences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rft.config import Config
 
 
 def run(config: Config, stop: threading.Event) -> None:
-    """See :func:`producers.explorer.shell.run`."""
-    from producers.explorer import shell  # torch and a model's libraries: seconds that the pure parts do without
+    """Run the explorer: see :func:`producers.explorer.shell.run`."""
+    from producers.explorer import shell  # torch takes seconds to import; the pure parts do not need it
 
     shell.run(config, stop)

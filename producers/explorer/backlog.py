@@ -1,6 +1,6 @@
-"""Tasks that were delivered and are not started yet (pure).
+"""Holds the tasks that were delivered and are not started yet (pure).
 
-A task that asks for newer weights than the explorer holds waits aside, so that it holds back no other.
+A task that asks for newer weights than the explorer holds waits apart, so that it delays no other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from schemas.events import Task
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delivery:
-    """A task and its place in the ``tasks`` topic."""
+    """A task and its position in the ``tasks`` topic."""
 
     partition: int
     offset: int
@@ -22,7 +22,7 @@ class Delivery:
 
 
 class Backlog:
-    """First come, first served among the tasks whose weights are here; waiting ones join in order of version."""
+    """First come, first served among the tasks whose weights are here. Waiting ones join in order of version."""
 
     def __init__(self) -> None:
         self._ready: deque[Delivery] = deque()
@@ -42,20 +42,21 @@ class Backlog:
         return len(self._waiting)
 
     def add(self, delivery: Delivery) -> None:
+        """Add a delivered task."""
         if delivery.task.min_version <= self._version:
             self._make_ready(delivery)
         else:
             self._count += 1
             heapq.heappush(self._waiting, (delivery.task.min_version, self._count, delivery))
 
-    def holds(self, version: int) -> None:
-        """The explorer's weights are now of ``version``."""
+    def set_version(self, version: int) -> None:
+        """Note that the explorer holds the weights of ``version``."""
         self._version = version
         while self._waiting and self._waiting[0][0] <= version:
             self._make_ready(heapq.heappop(self._waiting)[2])
 
-    def take(self, running: int, limit: int) -> Delivery | None:
-        """The next task, if its rollouts and those ``running`` are within ``limit``, or if none runs."""
+    def pop(self, running: int, limit: int) -> Delivery | None:
+        """Remove and return the next task, if its rollouts and those ``running`` are within ``limit`` or none runs."""
         if not self._ready or (running and running + self._ready[0].task.samples > limit):
             return None
         delivery = self._ready.popleft()

@@ -1,7 +1,7 @@
 """The consumer thread of an explorer: takes tasks from the log and commits the offsets of finished ones.
 
-A KafkaConsumer is not thread-safe, so this thread alone touches it. It polls all the time, also while it takes no
-tasks (its partitions are then paused), because a consumer that does not poll is expelled from its group.
+A KafkaConsumer is not thread-safe, so only this thread uses it. It always polls, also while it takes no tasks and its
+partitions are paused: a consumer that does not poll is expelled from its group.
 """
 
 from __future__ import annotations
@@ -18,20 +18,23 @@ from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRange
 
 from producers.explorer.backlog import Delivery
 from producers.explorer.ledger import TaskLedger
+from producers.explorer.task_check import check_size, check_task
 from rft.config import Config
-from rft.errors import DecodeError
-from rft.log.clients import make_consumer
+from rft.log.clients import is_retriable, make_consumer
+from rft.log.coordinates import EntityPartition, LogPosition
+from rft.log.events import Event
 from rft.log.offset_queries import ask_offsets
-from rft.log.patience import OutageTolerance
-from rft.log.registry import open_registry
-from rft.log.retention import SKIP, deleted, skip_or_raise
-from rft.log.topics import topic_name
-from schemas.codec import decode
+from rft.log.reader import to_event
+from rft.log.records import Reject, read_record
+from rft.log.registry import schema_lookup
+from rft.log.retention import SKIP, retention_error, skip_or_raise
+from rft.log.topics import consumer_group, topic_name
+from rft.retry import OutageTolerance
 from schemas.events import Task
 
 POLL_MS = 100
 COMMIT_INTERVAL_S = 0.5
-"""After a ``kill -9``, tasks finished within this time are done again, besides the unfinished ones."""
+"""After a ``kill -9``, tasks finished within this time are rolled out again, as the unfinished ones are."""
 LEAVE_TIMEOUT_MS = 5000
 NOT_COMMITTED = "offsets of %s are not committed yet: %s"
 
@@ -48,34 +51,32 @@ class TaskFeed(AsyncConsumerRebalanceListener):
         *,
         deliver: Callable[[list[Delivery]], None],
         saturated: Callable[[], bool],
-        refuse: Callable[[Any, DecodeError], None],
+        reject: Reject,
     ) -> None:
         """Connect. Raises BrokerError. The three functions are called on the feed's thread.
 
         Args:
             deliver: Takes tasks that have not been delivered here before.
-            saturated: Whether there is work enough for now.
-            refuse: Takes a message (kafka-python's ConsumerRecord) that is no task, and why. The message counts
-                as done when it returns.
+            saturated: Returns whether there is enough work for now.
+            reject: Takes an event that is no task. The event counts as finished when it returns.
         """
         self._config = config
         self._topic = topic_name(config, "tasks")
         self._max_bytes = config.log.max_message_bytes
-        registry = open_registry(config)
-        self._writer_schemas = None if registry is None else registry.find
+        self._writer_schemas = schema_lookup(config)
         self._deliver = deliver
         self._saturated = saturated
-        self._refuse = refuse
+        self._reject = reject
         self._ledger = TaskLedger()
-        self._acknowledged: deque[tuple[int, int]] = deque()
+        self._acknowledged: deque[LogPosition] = deque()
         self._taking = threading.Event()
         self._open = threading.Event()
         self._commit_at = 0.0
-        self._patience = OutageTolerance(f"cannot take tasks from {self._topic}")
+        self._outage = OutageTolerance(f"cannot take tasks from {self._topic}", is_retriable)
         self.error: Exception | None = None
         """What ended the thread, if it was not :meth:`close`."""
-        group = f"{config.log.namespace}.explorers"
-        # "none": tasks that the log has lost must stop the explorer, not be passed over.
+        group = consumer_group(config, "explorers")
+        # "none": the explorer must stop when the log has lost tasks, and not skip them.
         self._consumer: KafkaConsumer = make_consumer(config, member_id, group, auto_offset_reset="none")
         self._consumer.subscribe([self._topic], listener=self)
         self._thread = threading.Thread(target=self._run, name="task-feed", daemon=True)
@@ -87,15 +88,15 @@ class TaskFeed(AsyncConsumerRebalanceListener):
         self._thread.start()
 
     def published(self, partition: int, offset: int) -> None:
-        """The broker has acknowledged one more experience of the task at this place. From any thread."""
-        self._acknowledged.append((partition, offset))
+        """Note that the broker has acknowledged one more experience of the task at this position. Thread-safe."""
+        self._acknowledged.append(LogPosition(partition, offset))
 
     def stop_taking(self) -> None:
         """Take no more tasks, but go on committing what finishes."""
         self._taking.clear()
 
     def close(self, timeout_s: float) -> None:
-        """Commit what is finished and leave the group, so that the others get the partitions at once."""
+        """Commit the finished tasks and leave the group, so that the others get the partitions at once."""
         self._taking.clear()
         self._open.clear()
         self._thread.join(timeout_s)
@@ -127,10 +128,10 @@ class TaskFeed(AsyncConsumerRebalanceListener):
                 if time.monotonic() >= self._commit_at:
                     self._commit()
                 self._pause_or_resume()
-                self._take(self._poll())
+                self._deliver_tasks(self._poll())
             self._settle()
             self._commit()
-        # The thread's end is the role's end: its owner raises what is kept here.
+        # The role must end with this thread: the owner raises the error.
         except Exception as error:
             self.error = error
         finally:
@@ -144,27 +145,27 @@ class TaskFeed(AsyncConsumerRebalanceListener):
             return {}
         except OffsetOutOfRangeError as error:
             for partition, offset in error.args[0].items():
-                self._go_on_behind(partition, offset)
+                self._skip_deleted(partition, offset)
             return {}
         except KafkaError as error:
-            self._patience.bear(error)
+            self._outage.failed(error)
             return {}
-        self._patience.eased()
+        self._outage.succeeded()
         return batches
 
-    def _go_on_behind(self, partition: TopicPartition, offset: int) -> None:
-        """Raises MissingRangeError when tasks were deleted, unless ``log.skip_deleted``."""
+    def _skip_deleted(self, partition: TopicPartition, offset: int) -> None:
+        """Go on where the log begins. Raises MissingRangeError when tasks were deleted, unless ``log.skip_deleted``."""
         begin = ask_offsets(self._consumer.beginning_offsets, [partition])[partition]
         if offset < begin:
             number = partition.partition
-            missing = deleted(
+            missing = retention_error(
                 self._config, "tasks", number, offset, begin, SKIP, needed="no explorer had finished them"
             )
             skip_or_raise(self._config, missing)
         self._consumer.seek(partition, begin)
 
     def _settle(self) -> None:
-        """Enter in the ledger what was acknowledged since the last time."""
+        """Enter in the ledger what was acknowledged since the last call."""
         while self._acknowledged:
             self._ledger.published(*self._acknowledged.popleft())
 
@@ -176,7 +177,7 @@ class TaskFeed(AsyncConsumerRebalanceListener):
         try:
             self._consumer.commit(self._as_kafka(offsets))
         except KafkaError as error:
-            # The group is being rebalanced or the broker is away: at worst the tasks are delivered again.
+            # The group is being rebalanced or the broker is not reachable: at worst the tasks are delivered again.
             log.warning(NOT_COMMITTED, self._topic, error)
         else:
             self._ledger.committed(offsets)
@@ -192,23 +193,25 @@ class TaskFeed(AsyncConsumerRebalanceListener):
         elif paused:
             self._consumer.resume(*paused)
 
-    def _take(self, batches: dict[TopicPartition, list[Any]]) -> None:
+    def _deliver_tasks(self, batches: dict[TopicPartition, list[Any]]) -> None:
         deliveries = []
-        for place, messages in batches.items():
+        for partition, messages in batches.items():
+            at = EntityPartition("tasks", partition.partition)
             for message in messages:
-                try:
-                    task = decode(
-                        message.value or b"",
-                        Task,
-                        max_bytes=self._max_bytes,
-                        writer_schemas=self._writer_schemas,
-                        headers=message.headers or (),
-                    )
-                except DecodeError as error:
-                    self._ledger.delivered(place.partition, message.offset, experiences=0)
-                    self._refuse(message, error)
-                else:
-                    if self._ledger.delivered(place.partition, message.offset, task.samples):
-                        deliveries.append(Delivery(place.partition, message.offset, task))
+                event = to_event(at, message, self._max_bytes, self._writer_schemas)
+                task = self._read(event)
+                if task is None:
+                    self._ledger.delivered(partition.partition, message.offset, experiences=0)
+                elif self._ledger.delivered(partition.partition, message.offset, task.samples):
+                    deliveries.append(Delivery(partition.partition, message.offset, task))
         if deliveries and self._taking.is_set():
             self._deliver(deliveries)
+
+    def _read(self, event: Event) -> Task | None:
+        """Return the event's task; None if it is none that can be rolled out."""
+
+        def check(task: Task) -> None:
+            check_size(event, self._config)
+            check_task(task)
+
+        return read_record(event, Task, self._reject, check=check, partitions=self._config.log.partitions)

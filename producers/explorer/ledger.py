@@ -1,11 +1,11 @@
-"""Which tasks an explorer was given, and how far its offsets may be committed (pure).
+"""Records which tasks an explorer was given, and how far its offsets may be committed (pure).
 
-A task is finished when all its experiences are acknowledged by the broker. Tasks finish in any order, so a
-partition's offset is committed only up to the first unfinished task: whatever was not finished is delivered again,
-to whoever has the partition then.
+A task is finished when the broker has acknowledged all its experiences. Tasks finish in any order, so a partition's
+offset is committed only up to the first unfinished task. Unfinished tasks are delivered again, to the explorer that
+has the partition then.
 
-When partitions move, the ones that come back are delivered again from the last commit. Tasks that still run here,
-or were finished here beyond that commit, are recognised and not started a second time.
+When a partition comes back to an explorer, its tasks are delivered again from the last commit. Tasks that still run
+here, or were finished here after that commit, are recognized and not started a second time.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from rft.log.watermark import OffsetWatermark
 @dataclass(slots=True)
 class _Partition:
     unpublished: dict[int, int] = field(default_factory=dict)
-    """Experiences that each running task still has to publish, by offset."""
+    """Number of experiences that each running task still has to publish, by offset."""
     finished: set[int] = field(default_factory=set)
-    """Finished, but not known to be committed."""
+    """Offsets of tasks that are finished but not known to be committed."""
     watermark: OffsetWatermark | None = None
     """None while the partition belongs to another explorer."""
     committed: int = -1
@@ -34,7 +34,7 @@ class TaskLedger:
         self._partitions: dict[int, _Partition] = {}
 
     def delivered(self, partition: int, offset: int, experiences: int) -> bool:
-        """A task came that will have so many experiences. False if it runs or has run here already."""
+        """Note a delivered task with its number of ``experiences``. False if it runs or has run here already."""
         here = self._partitions.setdefault(partition, _Partition())
         if here.watermark is None:
             here.watermark = OffsetWatermark()
@@ -50,14 +50,14 @@ class TaskLedger:
         return True
 
     def published(self, partition: int, offset: int) -> None:
-        """One more experience of the task is acknowledged by the broker."""
+        """Note that the broker has acknowledged one more experience of the task."""
         here = self._partitions[partition]
         here.unpublished[offset] -= 1
         if here.unpublished[offset] <= 0:
             self._finish(here, offset)
 
     def lost(self, partitions: Iterable[int]) -> None:
-        """Another explorer may have these now: nothing of them is committed until they are delivered again."""
+        """Note that another explorer may have these now: they are not committed until they are delivered again."""
         for partition in partitions:
             here = self._partitions.get(partition)
             if here:
@@ -65,7 +65,7 @@ class TaskLedger:
                 here.committed = -1
 
     def committable(self) -> dict[int, int]:
-        """Next offset by partition, where that is further than what was committed."""
+        """Return the next offset by partition, where it is beyond the committed one."""
         offsets = {}
         for partition, here in self._partitions.items():
             offset = here.watermark.committable if here.watermark else None
@@ -74,7 +74,7 @@ class TaskLedger:
         return offsets
 
     def committed(self, offsets: dict[int, int]) -> None:
-        """The broker has taken these offsets."""
+        """Note that the broker has accepted these offsets."""
         for partition, offset in offsets.items():
             here = self._partitions[partition]
             here.committed = offset
@@ -82,7 +82,7 @@ class TaskLedger:
 
     @property
     def running(self) -> int:
-        """Tasks that have experiences to publish."""
+        """Number of tasks that have experiences to publish."""
         return sum(len(here.unpublished) for here in self._partitions.values())
 
     def _finish(self, here: _Partition, offset: int) -> None:

@@ -1,6 +1,6 @@
-"""The rollouts of an explorer: which run, which start next, and what becomes of each when it ends.
+"""Runs the rollouts of an explorer, starts the next ones, and publishes what each gave.
 
-Lives on one event loop. Other threads reach it through the loop's ``call_soon_threadsafe``.
+It lives on one event loop. Other threads reach it through the loop's ``call_soon_threadsafe``.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ class RolloutPool:
         self.tokens = 0
         """Tokens written by the policy."""
         self.error: BaseException | None = None
-        """Something that must not happen, such as an experience that cannot be published."""
+        """An error that must end the explorer, such as an experience that cannot be published."""
 
     @property
     def saturated(self) -> bool:
-        """Whether there is more work than can run: as much again waits to start. May be read from any thread."""
+        """Whether as many rollouts wait to start as can run. Thread-safe."""
         return len(self._rollouts) + self._backlog.ready_samples >= 2 * self._config.max_in_flight
 
     @property
     def stats(self) -> dict[str, float]:
-        """Counters since start; ``generating_s`` and ``waiting_s``: with and without a rollout running."""
+        """Counters since the start; ``generating_s`` and ``waiting_s``: time with and without a running rollout."""
         now = time.monotonic()
         busy = self._busy_s + (now - self._busy_since if self._rollouts else 0.0)
         return {
@@ -78,24 +78,24 @@ class RolloutPool:
         }
 
     def add(self, deliveries: Iterable[Delivery]) -> None:
-        """New tasks; they start when their weights are here and there is room."""
+        """Add tasks. They start when their weights are here and there is room."""
         for delivery in deliveries:
             self._backlog.add(delivery)
         self._start()
 
-    def holds(self, version: int) -> None:
-        """The policy's weights are now of ``version``."""
-        self._backlog.holds(version)
+    def set_version(self, version: int) -> None:
+        """Note that the policy holds the weights of ``version``."""
+        self._backlog.set_version(version)
         self._start()
 
     async def abandon(self) -> None:
-        """Cancel all rollouts; their tasks stay unfinished."""
+        """Cancel all rollouts. Their tasks stay unfinished."""
         for rollout in self._rollouts:
             rollout.cancel()
         await asyncio.gather(*self._rollouts, return_exceptions=True)
 
     def _start(self) -> None:
-        while delivery := self._backlog.take(len(self._rollouts), self._config.max_in_flight):
+        while delivery := self._backlog.pop(len(self._rollouts), self._config.max_in_flight):
             if not self._rollouts:
                 self._busy_since = time.monotonic()
             for sample in range(delivery.task.samples):
@@ -135,9 +135,11 @@ class RolloutPool:
                 log.warning(
                     "rollout %s (%d failed so far): %s", experiences.experience_id(task, sample), self.failed, error
                 )
-            experience = experiences.failed(task, sample, error, source=self._source, model=self._model, **stamp)
+            experience = experiences.make_failed_experience(
+                task, sample, error, source=self._source, model=self._model, **stamp
+            )
         else:
-            experience = experiences.rolled_out(
+            experience = experiences.make_experience(
                 task, sample, trajectory, source=self._source, model=self._model, **stamp
             )
             self.tokens += int(trajectory.action_mask.sum())

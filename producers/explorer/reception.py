@@ -1,4 +1,4 @@
-"""An explorer's part in one transfer, on a thread that may be abandoned without hurting the explorer."""
+"""Receives one transfer of weights at a time, on a thread that can be abandoned without harm to the explorer."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Callable, Sequence
 from rft.config import WeightsConfig
 from rft.errors import PolicyError, WeightsError
 from rft.policy.base import Policy
-from rft.weights.reception import Reception
+from rft.weights.transfer_spec import TransferSpec
 from schemas.events import WeightVersion
 
 GRACE_S = 30.0
-"""After a deadline, or after it was told to end: how long a stuck reception may last before the role ends."""
+"""How long a reception may be stuck after its deadline or its abort before the role ends."""
 
 log = logging.getLogger("rft")
 
 
 class ReceptionThread:
-    """At most one reception at a time."""
+    """Runs at most one reception at a time."""
 
     def __init__(self, config: WeightsConfig, policy: Policy) -> None:
         self._config = config
@@ -33,52 +33,52 @@ class ReceptionThread:
 
     @property
     def stats(self) -> dict[str, float]:
-        """Since start: transfers ``received`` and ``missed``, ``received_bytes``."""
+        """Counters since the start: transfers ``received`` and ``missed``, ``received_bytes``."""
         return dict(self._counts)
 
     @property
     def busy(self) -> bool:
-        """Whether one is under way, or stuck."""
+        """Whether a reception runs or is stuck."""
         return self._thread is not None and self._thread.is_alive()
 
     def begin(
-        self, announced: WeightVersion, receivers: Sequence[str], took: Callable[[WeightVersion, float], None]
+        self, announced: WeightVersion, receivers: Sequence[str], installed: Callable[[WeightVersion, float], None]
     ) -> None:
-        """Take part in the announced transfer; ``took(announced, seconds)`` on its thread when the policy has it."""
-        receptions = [self._reception(announced, receiver) for receiver in receivers]
+        """Take part in a transfer. The thread calls ``installed(announced, seconds)`` when the policy has weights."""
+        specs = [self._spec(announced, receiver) for receiver in receivers]
         self._epoch, self._aborted = announced.epoch, False
         self._ends_at = time.monotonic() + announced.deadline_ms / 1000
         self._thread = threading.Thread(
-            target=self._receive, args=(receptions, announced, took), name="weights-reception", daemon=True
+            target=self._receive, args=(specs, announced, installed), name="weights-reception", daemon=True
         )
         self._thread.start()
 
     def expire(self, *, newest_epoch: int) -> None:
-        """Break it off if its time is over or the trainer has gone on. Raises WeightsError if it does not end."""
+        """Abort the reception if it is late or the trainer has gone on. Raises WeightsError if it does not end."""
         now = time.monotonic()
         if newest_epoch > self._epoch or now >= self._ends_at:
             self._ends_at = min(self._ends_at, now)
             self.abort()
         if now >= self._ends_at + GRACE_S:
             raise WeightsError(
-                f"a transfer of weights (epoch {self._epoch}, {self._config.backend}) is stuck and cannot be broken "
-                "off; this explorer ends, to be started again"
+                f"a transfer of weights (epoch {self._epoch}, {self._config.backend}) is stuck and cannot be aborted. "
+                "This explorer must be restarted."
             )
 
     def abort(self) -> None:
-        """Break it off."""
+        """Abort the reception."""
         if self.busy and not self._aborted:
             self._aborted = True
-            self._policy.abort_reception()
+            self._policy.abort_transfer()
 
     def close(self, timeout_s: float) -> None:
-        """Break it off and wait for its end: a thread within torch at the end of a process would abort that."""
+        """Abort the reception and wait for its end: a thread inside torch would abort the process at its exit."""
         self.abort()
         if self._thread is not None:
             self._thread.join(timeout_s)
 
-    def _reception(self, announced: WeightVersion, receiver: str) -> Reception:
-        return Reception(
+    def _spec(self, announced: WeightVersion, receiver: str) -> TransferSpec:
+        return TransferSpec(
             rendezvous=announced.rendezvous,
             epoch=announced.epoch,
             receiver=receiver,
@@ -95,17 +95,17 @@ class ReceptionThread:
 
     def _receive(
         self,
-        receptions: Sequence[Reception],
+        specs: Sequence[TransferSpec],
         announced: WeightVersion,
-        took: Callable[[WeightVersion, float], None],
+        installed: Callable[[WeightVersion, float], None],
     ) -> None:
         began = time.monotonic()
         try:
-            self._policy.receive_weights(receptions, announced.version)
+            self._policy.receive_weights(specs, announced.version)
         except (WeightsError, PolicyError) as error:
             self._counts["missed"] += 1
-            log.warning("epoch %d did not bring weight version %d: %s", announced.epoch, announced.version, error)
+            log.warning("weight version %d was not received in epoch %d: %s", announced.version, announced.epoch, error)
             return
         self._counts["received"] += 1
         self._counts["received_bytes"] += announced.size_bytes
-        took(announced, time.monotonic() - began)
+        installed(announced, time.monotonic() - began)

@@ -1,4 +1,4 @@
-"""One rollout: its deadline, its retries, and the error that remains when all tries failed."""
+"""Runs one rollout with its deadline and retries; raises the last error when all tries failed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schemas.events import Task
 
 
 def sampling_of(task: Task, sample: int, attempt: int) -> Sampling:
-    """How this try of this sample is drawn: the same try always draws alike, another try differently."""
+    """Return how this try of this sample is drawn: a repeated try draws the same, another try differently."""
     digest = hashlib.blake2b(f"{task.seed}/{sample}/{attempt}".encode(), digest_size=4).digest()
     return Sampling(task.max_tokens, task.temperature, task.top_p, int.from_bytes(digest, "big") >> 1)
 
@@ -22,7 +22,7 @@ async def roll_out(
 ) -> Trajectory:
     """Run the workflow, at most ``1 + retries`` times, each for at most ``deadline_s`` seconds.
 
-    Raises RolloutError with the last try's cause, EngineDiedError when nothing can be generated any more.
+    Raises RolloutError with the cause of the last failure, EngineDiedError when nothing can be generated any more.
     Cancellation passes through.
     """
     error: Exception | None = None
@@ -32,7 +32,7 @@ async def roll_out(
                 return await workflow(task, policy, sampling_of(task, sample, attempt))
         except EngineDiedError:
             raise
-        # A workflow is anyone's code: whatever it raises fails this try and nothing else.
+        # A workflow is the user's code: any error fails this try and nothing else.
         except Exception as failure:
             error = failure
     cause = (

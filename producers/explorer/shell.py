@@ -1,7 +1,7 @@
-"""The explorer as a role: connects the task feed, the weights follower, the rollouts and the writer.
+"""Runs the explorer as a role: connects the task feed, the weights follower, the rollouts and the writer.
 
-Threads: the feed's, the weights follower's, the policy's and the producer's own; the event loop of the rollouts is
-the main thread's. They meet in three places only: ``call_soon_threadsafe`` into the loop, the feed's queue of
+The feed, the weights follower, the policy and the producer have threads of their own. The event loop of the rollouts
+runs on the main thread. They share three things only: ``call_soon_threadsafe`` into the loop, the feed's queue of
 acknowledged experiences, and the policy, which is thread-safe.
 """
 
@@ -13,7 +13,6 @@ import os
 import platform
 import threading
 import time
-from typing import Any
 
 from producers.explorer.backlog import Delivery
 from producers.explorer.feed import TaskFeed
@@ -21,14 +20,14 @@ from producers.explorer.follower import WeightsFollower
 from producers.explorer.pool import RolloutPool
 from rft.config import Config
 from rft.errors import BrokerError, DecodeError, EncodeError, RolloutError
-from rft.log.dead_letters import dead_letter_headers, earlier_failure
-from rft.log.events import EventWriter
+from rft.log.dead_letters import Stage
+from rft.log.events import Event
+from rft.log.writer import EventWriter
+from rft.policy import open_policy
 from rft.policy.base import Policy
-from rft.policy.opening import open_policy
-from rft.weights.checkpoint import TRANSPORT as CHECKPOINT
-from rft.weights.choosing import COLLECTIVE
-from rft.workflows.base import resolve
-from rft.workflows.experiences import failed
+from rft.weights.transport import CHECKPOINT, COLLECTIVE
+from rft.workflows.base import find_workflow
+from rft.workflows.experiences import make_failed_experience
 from schemas.events import Experience, Member
 
 TICK_S = 0.1
@@ -42,11 +41,11 @@ log = logging.getLogger("rft")
 def run(config: Config, stop: threading.Event) -> None:
     """Roll out tasks until ``stop`` is set. Unfinished tasks are left to the other explorers.
 
-    Raises BrokerError, PolicyError, WeightsError or ConfigError when the explorer cannot do its work, MissingRangeError
-    when tasks were deleted before anyone had finished them.
+    Raises BrokerError, PolicyError, WeightsError or ConfigError when the explorer cannot work, MissingRangeError when
+    tasks were deleted before an explorer had finished them.
     """
     member_id = f"explorer-{platform.node()}-{os.getpid()}"
-    resolve(config.rollout.workflow)  # what is wrong in the configuration shows before a model is loaded
+    find_workflow(config.rollout.workflow)  # an unknown workflow is reported before the model is loaded
     writer = EventWriter(config, member_id)
     try:
         policy = open_policy(config)
@@ -59,7 +58,7 @@ def run(config: Config, stop: threading.Event) -> None:
 
 
 async def explore(config: Config, member_id: str, policy: Policy, writer: EventWriter, stop: threading.Event) -> None:
-    """The explorer's life, with a policy and a writer that the caller closes."""
+    """Run an explorer until ``stop`` is set, with a policy and a writer that the caller closes."""
     explorer = Explorer(config, member_id, policy, writer)
     explorer.start()
     try:
@@ -83,7 +82,7 @@ class Explorer:
         self._pool = RolloutPool(
             config.rollout,
             policy,
-            resolve(config.rollout.workflow),
+            find_workflow(config.rollout.workflow),
             source=member_id,
             model=config.trainer.model_key,
             publish=self._publish,
@@ -93,12 +92,12 @@ class Explorer:
             member_id,
             deliver=self._deliver,
             saturated=lambda: self._pool.saturated,
-            refuse=self._refuse,
+            reject=self._publish_dead_letter,
         )
         self._follower = WeightsFollower(config, member_id, policy, changed=self._changed)
         self._heartbeat_at = 0.0
         self._unpublished: BaseException | None = None
-        """Why the broker did not take an experience."""
+        """The error with which the broker rejected an experience."""
 
     def start(self) -> None:
         """Follow the weights, join the group, take tasks."""
@@ -106,7 +105,7 @@ class Explorer:
         self._feed.start()
 
     def tick(self) -> None:
-        """What is due from time to time. Raises what ended one of the parts."""
+        """Raise the error that ended one of the parts, if one did; send a heartbeat if it is due."""
         for error in (self._policy.error, self._feed.error, self._follower.error, self._pool.error):
             if error:
                 raise error
@@ -117,7 +116,7 @@ class Explorer:
             self._announce("here")
 
     async def close(self) -> None:
-        """Abandon what runs, commit what is finished, leave the group and say so."""
+        """Abandon the running rollouts, commit the finished tasks, leave the group and announce it."""
         self._feed.stop_taking()
         await self._pool.abandon()
         self._announce("left")
@@ -133,25 +132,25 @@ class Explorer:
         self._loop.call_soon_threadsafe(lambda: self._pool.add(deliveries))
 
     def _changed(self, version: int) -> None:
-        def tell() -> None:
-            self._pool.holds(version)
-            # At once: the trainer waits to hear who holds what.
+        def update() -> None:
+            self._pool.set_version(version)
+            # At once: the trainer waits for the members' versions.
             self._announce("here")
 
-        self._loop.call_soon_threadsafe(tell)
+        self._loop.call_soon_threadsafe(update)
 
     def _publish(self, delivery: Delivery, experience: Experience) -> None:
         try:
             future = self._writer.send("experiences", experience)
         except (EncodeError, BrokerError) as error:
-            # A trajectory that cannot be an event fails its rollout. If it is the broker, this raises once more.
-            future = self._writer.send("experiences", self._unwritable(delivery, experience, error))
+            # A trajectory that cannot be encoded fails its rollout. If the cause is the broker, this raises again.
+            future = self._writer.send("experiences", self._failed_experience(delivery, experience, error))
         future.add_callback(lambda _: self._feed.published(delivery.partition, delivery.offset))
         future.add_errback(self._not_published)
 
-    def _unwritable(self, delivery: Delivery, experience: Experience, error: Exception) -> Experience:
+    def _failed_experience(self, delivery: Delivery, experience: Experience, error: Exception) -> Experience:
         log.warning("rollout %s cannot be published: %s", experience.experience_id, error)
-        return failed(
+        return make_failed_experience(
             delivery.task,
             experience.sample,
             RolloutError(f"its trajectory cannot be published: {error}"),
@@ -164,22 +163,9 @@ class Explorer:
     def _not_published(self, error: BaseException) -> None:
         self._unpublished = error
 
-    def _refuse(self, message: Any, error: DecodeError) -> None:
-        """A message on ``tasks`` that is no task goes to the dead letters."""
-        log.warning("tasks, partition %d, offset %d: %s", message.partition, message.offset, error)
-        now_ms = int(time.time() * 1000)
-        attempt, first_failure_ms = earlier_failure(message.headers) or (0, now_ms)
-        headers = dead_letter_headers(
-            message.headers,
-            stage="explorer",
-            error=error,
-            topic=message.topic,
-            partition=message.partition,
-            offset=message.offset,
-            attempt=attempt + 1,
-            first_failure_ms=first_failure_ms,
-        )
-        self._writer.send_bytes("dlq", message.value, key=message.key, headers=headers).get(FLUSH_TIMEOUT_S)
+    def _publish_dead_letter(self, event: Event, stage: Stage, error: DecodeError) -> None:
+        """Publish an event of ``tasks`` that is not a task as a dead letter, and return when it is acknowledged."""
+        self._writer.publish_dead_letter(event, stage, error).get(FLUSH_TIMEOUT_S)
 
     def _announce(self, state: str) -> None:
         follower = self._follower

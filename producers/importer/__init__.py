@@ -8,7 +8,7 @@ from rft.config import Config
 
 
 def run(config: Config, stop: threading.Event) -> None:
-    """See :func:`producers.importer.shell.run`."""
+    """Run the importer: see :func:`producers.importer.shell.run`."""
     from producers.importer import shell  # the tokenizer's library takes seconds to import
 
     shell.run(config, stop)

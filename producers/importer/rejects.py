@@ -1,4 +1,4 @@
-"""Rows that cannot be used: a file of them with number and cause, and a sample for the operator."""
+"""Writes rows that cannot be used to a file, with number and cause, and counts the causes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from rft.data.reading import BadRow, Row
 from rft.errors import DataError
 
 TOO_MANY = 100
-"""Rows rejected before the first was good: the columns are mapped wrongly, and there is no use in going on."""
+"""Rejected rows before the first good one at which the import fails: the columns are mapped wrongly."""
 
 
 class Rejects:
-    """Writes ``<file>.rejected.jsonl`` when the first row is rejected; an old one of that name goes at the start."""
+    """Writes ``<file>.rejected.jsonl`` when the first row is rejected. An old file of that name is removed first."""
 
-    def __init__(self, path: Path, hopeless: Callable[[], bool]) -> None:
-        """``hopeless`` says whether no row was good so far."""
+    def __init__(self, path: Path, none_good: Callable[[], bool]) -> None:
+        """``none_good`` returns whether no row was good so far."""
         self.path = path
         self.causes: Counter[str] = Counter()
-        self._hopeless = hopeless
+        self._none_good = none_good
         self._file: TextIOWrapper | None = None
 
     def add(self, number: int, row: Row | BadRow, cause: str) -> None:
@@ -39,11 +39,11 @@ class Rejects:
             self._file.write(line + "\n")
         except OSError as error:
             raise DataError(
-                f"rejected rows cannot be written to {self.path}: {error.strerror}; name another file as rejected"
+                f"rejected rows cannot be written to {self.path}: {error.strerror}. Set rejected to another file."
             ) from error
-        if self.causes.total() >= TOO_MANY and self._hopeless():
+        if self.causes.total() >= TOO_MANY and self._none_good():
             raise DataError(
-                f"the first {TOO_MANY} rows were all rejected, the last because it {cause}: see {self.path}"
+                f"the first {TOO_MANY} rows were all rejected, the last because it {cause}. See {self.path}."
             )
 
     def __enter__(self) -> Self:

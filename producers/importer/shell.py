@@ -1,4 +1,4 @@
-"""The importer as a role: rows become events, in batches, each batch on the log before it counts as done."""
+"""Runs the importer as a role: publishes rows as events, in batches, and notes a batch once it is on the log."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pathlib import Path
 
 from producers.importer.progress import (
     CLIENT_ID,
-    Position,
+    ImportProgress,
     entity_of,
     published_since,
-    read_position,
-    write_position,
+    read_progress,
+    write_progress,
 )
 from producers.importer.rejects import Rejects
 from rft.config import Config, ImportConfig
-from rft.data.errors import RowError
 from rft.data.reading import BadRow, Row, open_rows
 from rft.data.recorded import Recorded
 from rft.data.rows import RowMaker
 from rft.data.tokenizer import open_tokens
-from rft.errors import DataError
-from rft.log.events import EventReader, EventWriter
-from rft.log.headers import event_id
+from rft.errors import DataError, RowError
+from rft.log.cloud_events import event_id
+from rft.log.reader import EventReader
+from rft.log.writer import EventWriter
 from schemas.events import Experience, Task
 
 BATCH = 1000
@@ -34,8 +34,8 @@ BATCH = 1000
 LOG_EVERY_S = 10.0
 
 Events = Sequence[Experience] | Sequence[Task]
-Progress = Callable[[int, int], None]
-"""Told (rows done, rows in all)."""
+ReportProgress = Callable[[int, int], None]
+"""Is called with (rows done, rows in total)."""
 
 log = logging.getLogger("rft")
 
@@ -50,7 +50,7 @@ class Counts:
     present: int = 0
     """Rows whose events were on the log already."""
     repeated: int = 0
-    """Rows that say the same as an earlier one."""
+    """Rows that equal an earlier one."""
     rejected: int = 0
 
     def __str__(self) -> str:
@@ -61,15 +61,14 @@ class Counts:
 
 
 def run(config: Config, stop: threading.Event) -> None:
-    """Publish everything that ``[[imports]]`` names, what is ``manual`` aside.
+    """Publish everything that ``[[imports]]`` names, except ``manual`` entries.
 
     Raises DataError, PolicyError, BrokerError.
     """
     for source in [source for source in config.imports if not source.manual]:
         if stop.is_set():
             return
-        told = _Log(source.name)
-        counts = Import(config, source).run(stop, told)
+        counts = Import(config, source).run(stop, _ProgressLog(source.name))
         log.info("import %s: %s", source.name, counts)
         if counts.rejected:
             log.warning("import %s: rejected rows are in %s", source.name, source.rejected_path)
@@ -96,55 +95,55 @@ class Import:
         if source.limit is not None:
             self.total = min(self.total, source.limit)
 
-    def run(self, stop: threading.Event, progress: Progress = lambda done, total: None) -> Counts:
-        """Publish what the log does not hold yet; ends early, at a whole batch, when ``stop`` is set.
+    def run(self, stop: threading.Event, report: ReportProgress = lambda done, total: None) -> Counts:
+        """Publish what the log does not hold yet. When ``stop`` is set, end after the current batch.
 
         Raises DataError, BrokerError.
         """
         config, source = self._config, self._source
-        position = self._position()
-        present = published_since(config, source, position)
+        earlier = self._earlier_progress()
+        present = published_since(config, source, earlier)
         if present is None:
-            position = Position(position.topic)
-            present = published_since(config, source, position) or set()
-        skipped, seen = position.rows, set[str]()
+            earlier = ImportProgress(earlier.topic)
+            present = published_since(config, source, earlier) or set()
+        seen = set[str]()
         good = [0]
         with (
             EventWriter(config, f"{CLIENT_ID}-{source.name}") as writer,
             EventReader(config, CLIENT_ID, [entity_of(source)], from_end=True) as reader,
             Rejects(source.rejected_path, lambda: not good[0]) as rejects,
         ):
-            state = Position(position.topic)
+            progress = ImportProgress(earlier.topic)
             unsaved = 0
             for number, row in self._rows():
                 self.counts.rows += 1
-                events = self._made(number, row, rejects)
+                events = self._make_events(number, row, rejects)
                 if events:
                     good[0] += 1
                     ids = [event_id(event) for event in events]
                     if ids[0] in seen:
                         self.counts.repeated += 1
-                    elif self.counts.rows <= skipped or present.issuperset(ids):
+                    elif self.counts.rows <= earlier.rows or present.issuperset(ids):
                         self.counts.present += 1
                     else:
                         self._send(writer, events, present)
                         self.counts.published += 1
                         unsaved += 1
                     seen.add(ids[0])
-                    state = replace(state, chain=state.then(ids))
+                    progress = replace(progress, chain=progress.next_chain(ids))
                 if unsaved >= BATCH:
                     writer.flush()
                     unsaved = 0
-                    self._note(replace(state, rows=self.counts.rows), reader)
+                    self._note(replace(progress, rows=self.counts.rows), reader)
                     if stop.is_set():
                         return self.counts
-                progress(self.counts.rows, self.total)
+                report(self.counts.rows, self.total)
             writer.flush()
-            self._note(replace(state, rows=self.counts.rows), reader)
-            progress(self.total, self.total)
+            self._note(replace(progress, rows=self.counts.rows), reader)
+            report(self.total, self.total)
         if self.counts.rows and not good[0]:
             cause = rejects.causes.most_common(1)[0][0]
-            raise DataError(f"{source.path}: all {self.counts.rows} rows were rejected, e.g. because it {cause}")
+            raise DataError(f"{source.path}: all {self.counts.rows} rows were rejected, e.g. because one {cause}")
         return self.counts
 
     def _rows(self) -> Iterator[tuple[int, object]]:
@@ -153,8 +152,8 @@ class Import:
                 return
             yield number, row
 
-    def _made(self, number: int, row: object, rejects: Rejects | None) -> Events:
-        """The row's events; none if it is rejected."""
+    def _make_events(self, number: int, row: object, rejects: Rejects | None) -> Events:
+        """Return the row's events; none if it is rejected."""
         try:
             if isinstance(row, BadRow):
                 raise RowError(f"is {row.cause}")
@@ -167,32 +166,32 @@ class Import:
             return []
 
     def _send(self, writer: EventWriter, events: Events, present: set[str]) -> None:
-        """A kill may have left the first of a pair on the log."""
+        """Send a row's events. A kill may have left the first of a pair on the log, which is not sent again."""
         for event in events:
             if event_id(event) not in present:
                 writer.send(entity_of(self._source), event)
 
-    def _position(self) -> Position:
-        """What was noted, if the rows are still the same up to there; else the beginning."""
-        noted = read_position(self._config, self._source)
-        state = Position(noted.topic)
+    def _earlier_progress(self) -> ImportProgress:
+        """Return the noted progress if the rows are still the same up to there, else the beginning."""
+        noted = read_progress(self._config, self._source)
+        progress = ImportProgress(noted.topic)
         for done, (number, row) in enumerate(self._rows() if noted.rows else (), 1):
-            if events := self._made(number, row, None):
-                state = replace(state, chain=state.then(event_id(event) for event in events))
+            if events := self._make_events(number, row, None):
+                progress = replace(progress, chain=progress.next_chain(event_id(event) for event in events))
             if done == noted.rows:
-                return noted if state.chain == noted.chain else Position(noted.topic)
-        return Position(noted.topic)
+                return noted if progress.chain == noted.chain else ImportProgress(noted.topic)
+        return ImportProgress(noted.topic)
 
-    def _note(self, position: Position, reader: EventReader) -> None:
+    def _note(self, progress: ImportProgress, reader: EventReader) -> None:
         ends = tuple(sorted((partition, offset) for (_, partition), offset in reader.end_offsets().items()))
         try:
-            write_position(self._config, self._source, replace(position, ends=ends))
+            write_progress(self._config, self._source, replace(progress, ends=ends))
         except OSError as error:
-            raise DataError(f"the position of import {self._source.name} cannot be noted: {error}") from error
+            raise DataError(f"the progress of import {self._source.name} cannot be written: {error}") from error
 
 
-class _Log:
-    """Progress for a log file."""
+class _ProgressLog:
+    """Logs the progress of an import every ``LOG_EVERY_S``."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -1,4 +1,4 @@
-"""Rewards from Python programs outside the loop: people's votes, test suites, judges. See ``docs/rewards.md``."""
+"""Sends rewards from Python programs outside the loop: people's votes, test suites, judges; see ``docs/rewards.md``."""
 
 from __future__ import annotations
 

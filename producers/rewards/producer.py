@@ -1,4 +1,4 @@
-"""Sends rewards to the log, by the id of the experience that they are for."""
+"""Sends rewards to the log, each by the id of its experience."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from rft.config import Config
 from rft.errors import BrokerError, RewardError
-from rft.log.events import EventWriter
+from rft.log.writer import EventWriter
 from schemas.events import Reward
 
 
 def group_of(experience_id: str) -> str:
-    """The group of ``group_id/sample`` or ``group_id/sample/turn``; it decides where on the log a reward belongs.
+    """Return the group of ``group_id/sample`` or ``group_id/sample/turn``; it decides the reward's partition.
 
-    Group ids hold no slash. Raises RewardError when the id has none either.
+    Group ids hold no slash. Raises RewardError when the id holds none either.
     """
     group_id, slash, rest = experience_id.partition("/")
     if not (group_id and slash and rest):
@@ -26,28 +26,28 @@ def group_of(experience_id: str) -> str:
 
 
 class RewardProducer:
-    """A typed way in for rewards. Thread-safe; use it as a context manager, or call ``close``.
+    """A typed producer of rewards. Thread-safe. Use it as a context manager, or call ``close``.
 
     ::
 
         with RewardProducer("broker:9092") as rewards:
             rewards.send("train-00000012/3", 0.75, source="human")
 
-    A reward may be sent before its experience is, or days after. Sent twice it counts once. To correct it, send it
-    again with a higher revision.
+    A reward may be sent before its experience, or days after it. A reward that is sent twice counts once. To correct
+    a reward, send it again with a higher revision.
     """
 
     def __init__(
         self, config: Config | str, *, namespace: str = "rft", client_id: str = "rewards", flush_timeout_s: float = 60.0
     ) -> None:
-        """Connects.
+        """Connect.
 
         Args:
             config: A whole configuration (for security, a schema registry, limits), as
                 ``rft.config_sources.load_config`` reads it, or only ``host:port[,host:port]`` of a plain cluster.
-            namespace: Of the topics (``log.namespace``), when ``config`` is no whole configuration.
-            client_id: What the broker's logs and the events' ``ce_source`` call us.
-            flush_timeout_s: How long leaving the context waits for the broker.
+            namespace: Namespace of the topics (``log.namespace``), when ``config`` is no whole configuration.
+            client_id: Our name in the broker's logs and in the events' ``ce_source``.
+            flush_timeout_s: How long the end of the context waits for the broker.
 
         Raises:
             BrokerError: The broker cannot be reached, with the cause.
@@ -72,19 +72,19 @@ class RewardProducer:
         metadata: Mapping[str, Any] | None = None,
         group_id: str | None = None,
     ) -> None:
-        """Give an experience a reward; returns before it is on the log (see ``flush``).
+        """Give an experience a reward. Returns before it is on the log (see ``flush``).
 
         Args:
             value: Finite; higher is better.
-            source: Who gives it, as ``processor.external`` names them.
-            revision: A higher one from the same source replaces a lower one; the same again is ignored.
-            metadata: Anything of JSON to keep with it.
-            group_id: The experience's group, when ids are not ours and a group's holds slashes.
+            source: Name of the source, as in ``processor.external``.
+            revision: A higher one from the same source replaces a lower one; a repeated one is ignored.
+            metadata: Any JSON values to store with it.
+            group_id: The experience's group, for foreign ids whose group holds slashes.
 
         Raises:
             RewardError: The id has no group, or the metadata is not JSON.
             EncodeError: The value is not finite, or a field is of the wrong type.
-            BrokerError: The broker does not take any more.
+            BrokerError: The broker accepts no more events.
         """
         group = group_of(experience_id) if group_id is None else group_id
         if not experience_id.startswith(f"{group}/"):
@@ -100,11 +100,11 @@ class RewardProducer:
         )
 
     def flush(self, timeout_s: float | None = None) -> None:
-        """Return when everything sent is on the log. BrokerError if anything is not, or not in time."""
+        """Return when all rewards are on the log. Raises BrokerError if any is not, or not in time."""
         self._writer.flush(self._flush_timeout_s if timeout_s is None else timeout_s)
 
     def close(self) -> None:
-        """Flush and disconnect. BrokerError as ``flush``."""
+        """Flush and disconnect. Raises BrokerError as ``flush`` does."""
         try:
             self.flush()
         finally:

@@ -1,6 +1,6 @@
-"""What the functions of an algorithm are given, and what a loss returns.
+"""Defines what the functions of an algorithm receive and what a loss returns.
 
-Tokens are those to learn from (that the policy, or an expert, wrote); prompts and padding never show.
+"Tokens" are action tokens only: those that the policy, or an expert, wrote. Prompts and padding are left out.
 """
 
 from __future__ import annotations
@@ -19,133 +19,140 @@ Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 MAX_LOG_RATIO = 20.0
-"""exp(20) is beyond any clip range, yet far from overflow in float32."""
+"""Bound of log-ratios before exp. exp(20) is beyond any clip range, yet far from overflow in float32."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """The B sequences of a step, as filters see them; numpy arrays [B]."""
+    """The B sequences of a step, as filters receive them."""
 
     rewards: Floats
+    """[B]"""
     groups: Ints
-    """Index of the group, 0 … G-1."""
+    """[B]: index of the group, 0 … G-1."""
     counts: Ints
-    """Tokens to learn from."""
+    """[B]: number of action tokens."""
     truncated: Flags
-    """Cut at the token limit."""
+    """[B]: the sequence was cut at the token limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectories:
-    """All tokens of a step in one row, as estimators of advantages by token see them.
+    """The M tokens of a step's B sequences in one row, as estimators of advantages by token receive them.
 
-    M tokens of B sequences; sequence i has the tokens ``starts[i] … starts[i] + counts[i] - 1``.
+    Sequence i has the tokens ``starts[i] … starts[i] + counts[i] - 1``.
     """
 
     rewards: Floats
-    """[B]: of the whole sequence."""
+    """[B]: reward of the whole sequence."""
     groups: Ints
-    """[B]"""
+    """[B]: index of the group, 0 … G-1."""
     starts: Ints
-    """[B]"""
+    """[B]: index of the sequence's first token."""
     counts: Ints
-    """[B]"""
+    """[B]: number of tokens."""
     penalties: Floats
-    """[M]: subtracted from the reward at each token: ``kl_coef`` times the KL estimate when that is in the reward."""
+    """[M]: subtracted from the reward at each token. ``kl_coef`` times the KL estimate if ``kl_in = "reward"``, else
+    0."""
     policy: Floats
-    """[M]: log-probabilities of the policy as the step began; the sampler's where nothing had them recomputed."""
+    """[M]: log-probabilities of the policy as the step began, or the sampler's if the trainer did not recompute them.
+    """
     values: Floats | None
-    """[M]: of the value head, for the state before the token; None without one."""
+    """[M]: the value head's estimate for the state before the token; None without a value head."""
     teacher: Floats | None
-    """[M]: log-probabilities of the teacher; None without one."""
+    """[M]: the teacher's log-probabilities; None without a teacher."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tokens:
-    """N tokens of S whole sequences in one micro-batch, as losses see them."""
+class TokenBatch:
+    """The N tokens of S whole sequences in one micro-batch, as losses receive them."""
 
     logprobs: Tensor
-    """float [N]: of the policy now; carries the gradient."""
+    """float [N]: log-probabilities of the policy as it is now. Carries the gradient."""
     old: Tensor
-    """float [N]: of the policy that ratios are taken against: the sampler's, or those as the step began."""
+    """float [N]: log-probabilities that ratios are taken against: the sampler's, or the policy's as the step began."""
     advantages: Tensor
     """float [N]"""
     sequences: Tensor
-    """int64 [N]: which sequence a token belongs to, 0 … S-1; ascending."""
+    """int64 [N]: index of the token's sequence, 0 … S-1, ascending."""
     rewards: Tensor
     """float [S]"""
     groups: Tensor
     """int64 [S]: index of the group in the step."""
     reference: Tensor | None = None
-    """float [N]: of the initial weights; only for losses that say so by :func:`needs`."""
+    """float [N]: log-probabilities under the initial weights; only for losses that ask for them with :func:`needs`."""
     baseline: float = 0.0
     """KTO's reference point, see :func:`rft.algorithms.losses.preference.kto`."""
 
     def sums(self, values: Tensor) -> Tensor:
-        """[N] → [S]: sum over the tokens of each sequence."""
+        """Sum ``values`` [N] over the tokens of each sequence; returns [S]."""
         return torch.zeros_like(self.rewards, dtype=values.dtype).index_add(0, self.sequences, values)
 
     def means(self, values: Tensor) -> Tensor:
-        """[N] → [S]: mean over the tokens of each sequence."""
+        """Average ``values`` [N] over the tokens of each sequence; returns [S]."""
         return self.sums(values) / self.sums(torch.ones_like(values)).clamp(min=1)
 
     def spread(self, values: Tensor) -> Tensor:
-        """[S] → [N]: to each token its sequence's value."""
+        """Repeat each sequence's value in ``values`` [S] at its tokens; returns [N]."""
         return values[self.sequences]
 
 
 class TokenLoss(NamedTuple):
-    """What a loss says about each token; all [N].
+    """The result of a loss, each field [N].
 
-    The loss of a whole sequence stands at each of its tokens: ``sequence_mean`` then makes the mean over sequences.
+    A loss of whole sequences repeats the sequence's loss at each of its tokens. The aggregation ``sequence_mean`` then
+    averages over sequences.
     """
 
     loss: Tensor
-    """To be weighted, summed and minimised."""
+    """Is weighted, summed and minimized."""
     ratio: Tensor
     """Probability now over that of the old policy; without gradient."""
     clipped: Tensor
-    """bool: the clip took this token's gradient away."""
+    """bool: the clip removed this token's gradient."""
 
 
 def importance_ratio(logprobs: Tensor, old: Tensor) -> Tensor:
-    """``exp(logprobs - old)`` for log-probabilities of the same tokens, bounded to stay finite."""
+    """Return ``exp(logprobs - old)`` for log-probabilities of the same tokens.
+
+    The difference is bounded to ±:data:`MAX_LOG_RATIO`, so that the ratio stays finite.
+    """
     return torch.exp(torch.clamp(logprobs - old, -MAX_LOG_RATIO, MAX_LOG_RATIO))
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a function wants computed for it. The default is safe for any loss over tokens."""
+    """What must be computed for a loss or an estimator. The default is safe for any loss over tokens."""
 
     reference: bool = False
-    """A loss reads ``Tokens.reference``."""
+    """A loss reads :attr:`TokenBatch.reference`."""
     pairs: bool = False
-    """A loss compares the best with the worst of a group: only these two are given, in one micro-batch."""
+    """A loss compares the best and the worst sample of a group. It receives only these two, in one micro-batch."""
     baseline: bool = False
-    """A loss reads ``Tokens.baseline``."""
+    """A loss reads :attr:`TokenBatch.baseline`."""
     values: bool = False
-    """An estimator reads ``Trajectories.values``: there is a value head, and it is trained."""
+    """An estimator reads :attr:`Trajectories.values`, so a value head is trained."""
     teacher: bool = False
-    """An estimator reads ``Trajectories.teacher``."""
+    """An estimator reads :attr:`Trajectories.teacher`."""
     policy: bool = False
-    """An estimator reads ``Trajectories.policy`` and must have the trainer's own numbers there."""
+    """An estimator reads :attr:`Trajectories.policy` and must find the trainer's own log-probabilities there."""
     vanishes: bool = False
-    """A loss has no gradient where the advantage is 0, so such sequences need not be computed."""
+    """The gradient of a loss is 0 where the advantage is 0, so sequences without any advantage are not computed."""
 
 
 def needs(**wants: bool) -> Callable[[F], F]:
-    """Decorator that says what a loss or an estimator needs, see :class:`Needs`."""
+    """Declare what a loss or an estimator needs (a decorator); names are the fields of :class:`Needs`."""
 
     def mark(function: F) -> F:
-        function.needs = Needs(**wants)  # type: ignore[attr-defined]
+        function.needs = Needs(**wants)  # type: ignore[attr-defined]  # functions take any attribute
         return function
 
     return mark
 
 
 def needs_of(function: Callable[..., Any]) -> Needs:
-    """What :func:`needs` said of ``function``."""
+    """Return what :func:`needs` declared for ``function``; the default if it declared nothing."""
     found: Needs = getattr(function, "needs", Needs())
     return found

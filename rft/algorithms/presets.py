@@ -1,4 +1,4 @@
-"""What an algorithm's name stands for: which functions, with which options."""
+"""Defines what an algorithm's name stands for: its functions and their options."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from importlib.metadata import entry_points
 from typing import Any, Literal
 
 from rft.errors import ConfigError
+from rft.plugins import unknown_name
 
 ENTRY_POINTS = "stream_rft.algorithms"
-"""Group in which other packages offer a :class:`Preset` under an algorithm's name."""
+"""Entry-point group under which other packages offer a :class:`Preset`; the entry point's name is the algorithm's."""
 
 ROLLOUTS = frozenset({"rollout"})
 EVERYTHING = frozenset({"rollout", "demonstration", "preference"})
@@ -18,7 +19,7 @@ EVERYTHING = frozenset({"rollout", "demonstration", "preference"})
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """An algorithm, as far as the configuration's fields are not set."""
+    """The defaults of one algorithm, used where the configuration sets nothing."""
 
     advantage: str | Callable[..., Any]
     """Name as in ``algorithm.advantage``, or the function itself."""
@@ -27,17 +28,25 @@ class Preset:
     aggregation: str | Callable[..., Any] = "token_mean"
     """Name as in ``algorithm.aggregation``, or the function itself."""
     loss_options: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments for ``loss``."""
     advantage_options: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments for ``advantage``."""
     demonstrations: str | Callable[..., Any] | None = None
-    """Loss of demonstrations, if they have one of their own; then the two are mixed by share."""
+    """Loss of demonstrations: a name as in ``algorithm.loss``, or the function itself. If set, rollouts and
+    demonstrations are mixed by share. None: demonstrations have the same loss as all others."""
     demonstration_share: float = 0.1
+    """Default of ``algorithm.demonstration_share``."""
     demonstration_decay: int = 0
+    """Default of ``algorithm.demonstration_decay``, in steps."""
     old: Literal["sampler", "trainer"] = "sampler"
+    """Default of ``algorithm.old``."""
     correction: Literal["none", "importance", "tis", "mis"] = "none"
+    """Default of ``algorithm.correction``."""
     overlong_share: float = 0.0
-    """Default of ``overlong_buffer`` over ``rollout.max_tokens``."""
+    """Default of ``algorithm.overlong_buffer``, as a share of ``rollout.max_tokens``."""
     kinds: frozenset[str] = ROLLOUTS
-    """Kinds of experiences that it can learn from; others count as filtered. Ratios need what the policy wrote."""
+    """Kinds of experiences that the algorithm can learn from. Others are filtered, because ratios need samples that the
+    policy wrote."""
 
 
 PRESETS: dict[str, Preset] = {
@@ -68,14 +77,16 @@ PRESETS: dict[str, Preset] = {
 }  # fmt: skip
 
 
-def find(name: str) -> Preset:
-    """The preset of that name: shipped, or another package's entry point. Raises ConfigError."""
+def find_preset(name: str) -> Preset:
+    """Return the preset of that name: a shipped one, or another package's entry point.
+
+    Raises ConfigError if there is none, or the entry point cannot be loaded.
+    """
     if name in PRESETS:
         return PRESETS[name]
     offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if name not in offered:
-        known = ", ".join([*PRESETS, *sorted(offered)])
-        raise ConfigError(f"algorithm.name = '{name}' is not known; choose one of: {known}")
+        raise ConfigError(f"algorithm.name = {unknown_name(name, [*PRESETS, *sorted(offered)])}")
     try:
         preset = offered[name].load()
     # Loading runs another package's code, which may raise anything.

@@ -1,4 +1,4 @@
-"""What is done with samples before they are compared: rewards shaped, samples left out. Pure numpy functions."""
+"""Shapes rewards, selects samples and schedules demonstrations before the loss. All functions are pure, on numpy."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from rft.algorithms.inputs import Flags, Floats, Ints, Sequences
 
 
 def overlong_penalty(counts: Ints, *, limit: int, buffer: int) -> Floats:
-    """0 to -1 [B], added to rewards: DAPO's soft overlong punishment (https://arxiv.org/abs/2503.14476, equation 13).
+    """Return a penalty [B] from 0 to -1 to add to rewards: DAPO's soft overlong punishment
+    (https://arxiv.org/abs/2503.14476, equation 13).
 
-    0 up to ``limit - buffer`` tokens, falling linearly to -1 at ``limit``, -1 beyond.
+    The penalty is 0 up to ``limit - buffer`` tokens, falls linearly to -1 at ``limit``, and is -1 beyond.
     """
     penalty: Floats = np.clip((limit - buffer - counts) / max(buffer, 1), -1.0, 0.0)
     return penalty
 
 
 def not_uniform(sequences: Sequences) -> Flags:
-    """[B]: in a group whose rewards differ (DAPO's dynamic sampling, equation 11, for what has already been sampled).
+    """Select the sequences [B] whose group has differing rewards: DAPO's dynamic sampling (equation 11), applied to
+    what was already sampled.
 
-    ``processor.drop_uniform_groups`` does it before the trainer counts groups, so that steps stay full.
+    ``processor.drop_uniform_groups`` does the same before the trainer counts groups, so that steps stay full.
     """
     size = int(sequences.groups.max()) + 1
     highest, lowest = np.full(size, -np.inf), np.full(size, np.inf)
@@ -32,25 +34,32 @@ def not_uniform(sequences: Sequences) -> Flags:
 
 
 def not_truncated(sequences: Sequences) -> Flags:
-    """[B]: ended by itself (DAPO's overlong filtering, section 3.4). Its reward still counts for its group."""
+    """Select the sequences [B] that were not cut at the token limit: DAPO's overlong filtering (section 3.4).
+
+    The rewards of the others still count in their group's mean.
+    """
     return ~sequences.truncated
 
 
 def best(sequences: Sequences, *, share: float = 0.5) -> Flags:
-    """[B]: among the ``share`` of highest rewards of its group, ties included: rejection sampling within the step."""
+    """Select the sequences [B] with the highest rewards in their group, ``share`` of it: rejection sampling within a
+    step.
+
+    The number is rounded up, is at least 1, and grows by ties with the lowest selected reward.
+    """
     kept = np.zeros(len(sequences.rewards), dtype=np.bool_)
     for group in np.unique(sequences.groups):
-        members = np.flatnonzero(sequences.groups == group)
-        rewards = np.sort(sequences.rewards[members])[::-1]
+        samples = np.flatnonzero(sequences.groups == group)
+        rewards = np.sort(sequences.rewards[samples])[::-1]
         least = rewards[max(math.ceil(share * len(rewards)), 1) - 1]
-        kept[members] = sequences.rewards[members] >= least
+        kept[samples] = sequences.rewards[samples] >= least
     return kept
 
 
 def share_of_demonstrations(step: int, *, peak: float, valley: float, warmup: int, decay: int) -> float:
-    """μ of step ``step`` (from 1): how much of the loss is the demonstrations'.
+    """Return μ of step ``step`` (from 1): the demonstrations' share of the loss.
 
-    Rises linearly to ``peak`` over ``warmup`` steps, then falls to ``valley`` over ``decay`` steps by a cosine
+    μ rises linearly to ``peak`` over ``warmup`` steps, then falls to ``valley`` along a cosine over ``decay`` steps
     (CHORD-μ, https://arxiv.org/abs/2508.11408). Without warm-up and decay it is ``valley``.
     """
     if step <= warmup:

@@ -1,4 +1,8 @@
-"""Advantages by token. Pure functions: :class:`rft.algorithms.inputs.Trajectories` in, float64 [M] out."""
+"""Computes one advantage for each token, over all tokens of a step.
+
+All functions are pure. They take one :class:`rft.algorithms.inputs.Trajectories` and return float64 advantages [M], or
+an :class:`AdvantageEstimate` if a value head learns from them.
+"""
 
 from __future__ import annotations
 
@@ -10,39 +14,45 @@ from rft.algorithms.advantages import whitened
 from rft.algorithms.inputs import Floats, Trajectories, needs
 
 
-class Estimate(NamedTuple):
-    """What an estimator with a value head makes; both [M]."""
+class AdvantageEstimate(NamedTuple):
+    """What an estimator with a value head returns; both float64 [M]."""
 
     advantages: Floats
     returns: Floats
-    """What the value head is to learn."""
+    """Targets of the value head."""
 
 
 @needs(values=True)
-def gae(steps: Trajectories, *, gamma: float = 1.0, lam: float = 0.95, whiten: bool = True) -> Estimate:
-    """Generalised advantage estimation (https://arxiv.org/abs/1506.02438, equation 16), for PPO.
+def gae(steps: Trajectories, *, gamma: float = 1.0, lam: float = 0.95, whiten: bool = True) -> AdvantageEstimate:
+    """Compute generalized advantage estimation (https://arxiv.org/abs/1506.02438, equation 16), for PPO.
 
-    ``A_t = Σ_l (gamma · lam)^l · δ_{t+l}`` with ``δ_t = r_t + gamma · V_{t+1} - V_t`` and V = 0 after the last token;
-    r_t is minus the token's penalty, and at the last token also the sequence's reward. Returns are A + V, before
-    advantages are whitened over the step.
+    ``A_t = Σ_l (gamma · lam)^l · δ_{t+l}`` with ``δ_t = r_t + gamma · V_{t+1} - V_t`` and V = 0 after the last token.
+    ``r_t`` is minus the token's penalty; at the last token the sequence's reward is added. The returns are A + V, with
+    A as it was before ``whiten`` scaled it to mean 0 and standard deviation 1 over the step.
+
+    Raises RuntimeError without values.
     """
     if steps.values is None:
         raise RuntimeError("GAE needs a value head")
     advantages = np.zeros(len(steps.values))
     for reward, start, count in zip(steps.rewards, steps.starts, steps.counts, strict=True):
-        following, ahead = 0.0, 0.0
+        next_advantage, next_value = 0.0, 0.0
         for t in range(start + count - 1, start - 1, -1):
             last = t == start + count - 1
-            delta = (reward if last else 0.0) - steps.penalties[t] + gamma * ahead - steps.values[t]
-            advantages[t] = following = delta + gamma * lam * following
-            ahead = steps.values[t]
+            delta = (reward if last else 0.0) - steps.penalties[t] + gamma * next_value - steps.values[t]
+            advantages[t] = next_advantage = delta + gamma * lam * next_advantage
+            next_value = steps.values[t]
     returns: Floats = advantages + steps.values
-    return Estimate(whitened(advantages) if whiten else advantages, returns)
+    return AdvantageEstimate(whitened(advantages) if whiten else advantages, returns)
 
 
 def returns_to_go(steps: Trajectories, *, gamma: float = 1.0) -> Floats:
-    """Whitened over the step's tokens: ``r - Σ_{t' ≥ t} penalty``, discounted: REINFORCE++
-    (https://arxiv.org/abs/2501.03262). Needs no group: one sample a task is enough."""
+    """Return ``Σ_{t' ≥ t} gamma^(t' - t) · r_{t'}``, whitened over the step's tokens: REINFORCE++
+    (https://arxiv.org/abs/2501.03262).
+
+    ``r_t`` is minus the token's penalty; at the last token the sequence's reward is added. No group is needed, so one
+    sample a task is enough.
+    """
     advantages = np.zeros(len(steps.policy))
     for reward, start, count in zip(steps.rewards, steps.starts, steps.counts, strict=True):
         ahead = float(reward)
@@ -54,9 +64,14 @@ def returns_to_go(steps: Trajectories, *, gamma: float = 1.0) -> Floats:
 
 @needs(teacher=True)
 def teacher_gap(steps: Trajectories, *, scale: float = 1.0) -> Floats:
-    """``scale · (log teacher - log policy)`` at each token: minus a sample of the reverse KL, which on-policy
-    distillation minimises (GKD, https://arxiv.org/abs/2306.13649;
-    https://thinkingmachines.ai/blog/on-policy-distillation). Rewards play no part."""
+    """Return ``scale · (log teacher - log policy)`` at each token, for on-policy distillation (GKD,
+    https://arxiv.org/abs/2306.13649; https://thinkingmachines.ai/blog/on-policy-distillation).
+
+    With ``scale`` 1 it is minus a one-sample estimate of the reverse KL, which distillation minimizes. Rewards are not
+    used.
+
+    Raises RuntimeError without a teacher's log-probabilities.
+    """
     if steps.teacher is None:
         raise RuntimeError("distillation needs a teacher")
     gap: Floats = scale * (steps.teacher - steps.policy)

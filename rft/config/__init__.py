@@ -1,23 +1,29 @@
-"""The configuration: one typed tree, each field documented beneath itself.
+"""The configuration: one typed tree, one file a section, each field documented below itself.
 
-Values come from TOML, ``RFT_<SECTION>__<FIELD>`` environment variables and ``--section.field value``,
-each stronger than the one before (see :mod:`rft.config_sources`). Nothing here does I/O.
+Values come from TOML, ``RFT_<SECTION>__<FIELD>`` environment variables and ``--section.field value``; a later one wins
+over an earlier one (see :mod:`rft.config_sources`). Nothing here does I/O.
 """
 
 from rft.config.algorithm import AlgorithmConfig
-from rft.config.buffering import BufferConfig
-from rft.config.data import ColumnsConfig, ImportConfig
-from rft.config.engines import EngineConfig, LoraConfig, engine_fields
-from rft.config.evaluating import MAIN_SET, EvalConfig, EvalSet, EvalSetConfig
-from rft.config.exploring import RolloutConfig, TasksConfig
-from rft.config.learning import TrainerConfig, TrainerOverrides
-from rft.config.log import ArchiveConfig, BrokerConfig, LogConfig, RegistryConfig
+from rft.config.archive import ArchiveConfig
+from rft.config.broker import BrokerConfig
+from rft.config.buffer import BufferConfig
+from rft.config.eval import MAIN_SET, EvalConfig, EvalSet, EvalSetConfig
+from rft.config.imports import ColumnsConfig, ImportConfig
+from rft.config.launcher import LauncherConfig
+from rft.config.log import LogConfig
 from rft.config.policy import OpenAIConfig, PolicyConfig, VllmConfig
-from rft.config.processing import ExternalRewardsConfig, ProcessorConfig, RewardTerm
+from rft.config.processor import ExternalRewardsConfig, ProcessorConfig, RewardTerm
+from rft.config.registry import RegistryConfig
+from rft.config.rollout import RolloutConfig
+from rft.config.run import RunConfig
 from rft.config.section import EntityName, Name, Section
-from rft.config.staging import StageConfig
-from rft.config.tracking import TrackersConfig
-from rft.config.tree import Config, LauncherConfig, RunConfig
+from rft.config.stages import StageConfig
+from rft.config.tasks import TasksConfig
+from rft.config.trackers import TrackersConfig
+from rft.config.trainer import LoraConfig, TrainerConfig, engine_fields
+from rft.config.trainers import TrainerOverrides
+from rft.config.tree import Config
 from rft.config.weights import WeightsConfig
 
 __all__ = [
@@ -28,7 +34,6 @@ __all__ = [
     "BufferConfig",
     "ColumnsConfig",
     "Config",
-    "EngineConfig",
     "EntityName",
     "EvalConfig",
     "EvalSet",

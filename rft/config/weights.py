@@ -1,4 +1,4 @@
-"""How weight versions reach explorers."""
+"""``[weights]``: how weight versions reach explorers."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ from rft.config.section import Section
 
 class WeightsConfig(Section):
     transport: Literal["checkpoint", "collective"] = "checkpoint"
-    """``checkpoint``: a folder for each version, which explorers read. ``collective``: one broadcast of each version
-    from the trainer's memory to all explorers that are there; folders only every ``checkpoint_every`` versions and
-    for explorers that are behind. See docs/weights.md."""
+    """``checkpoint``: the trainer writes a folder for each version, and explorers read it. ``collective``: the trainer
+    broadcasts each version from memory to all explorers that are there; folders are written only every
+    ``checkpoint_every`` versions and for explorers that are behind. See docs/weights.md."""
     backend: Literal["gloo", "nccl", "ipc"] = "gloo"
-    """Of the collective: ``gloo`` over TCP from host memory, ``nccl`` between GPUs, ``ipc`` through shared memory, on
-    one host, where trainer and explorers may be on one GPU."""
+    """What a collective uses: ``gloo`` is TCP from host memory, ``nccl`` connects GPUs, ``ipc`` is shared memory on one
+    host, where trainer and explorers may use the same GPU."""
     bind: str = "127.0.0.1"
-    """Address of this host that collectives use: the trainer's rendezvous and gloo's connections. Loopback unless
-    told otherwise. There is no encryption and no password on it: name the address of a private network only."""
+    """Address of this host for collectives: for the trainer's rendezvous and gloo's connections. Connections have no
+    encryption and no password, so use only an address of a private network."""
     port: int = Field(default=0, ge=0, le=65535)
-    """Of the trainer's rendezvous; 0 takes a free one. Fixed where a firewall stands between."""
+    """Port of the trainer's rendezvous; 0 takes a free one. Set it if a firewall needs a fixed port."""
     bucket_mb: float = Field(default=16.0, gt=0, le=1024)
-    """MiB that are broadcast at once; two are on their way at a time."""
+    """Size in MiB of one broadcast. Two are in flight at a time."""
     deadline_s: float = Field(default=30.0, gt=0)
-    """A version's transfer, with whatever is tried again, ends by then; members that do not have it are left behind and
-    catch up. At least twice what a transfer takes."""
+    """Time limit of a version's transfer, retries included. Members that do not have the version by then are left
+    behind and catch up. Allow at least twice the duration of a transfer."""
     stall_s: float = Field(default=5.0, gt=0)
-    """Longest wait for members to come, or for one bucket; then the transfer goes on without who is missing."""
+    """Longest wait for members to join, or for one bucket. Then the transfer continues without the missing members."""
     checkpoint_every: int = Field(default=10, ge=1)
-    """With ``collective``: every so many versions are written as folders, too, for explorers that join late. The first
-    and the last always are; others when an explorer needs them."""
+    """With ``collective``: one version in this many is also written as a folder, for explorers that join late.
+    The first and the last version always are, and others when an explorer needs them."""
     content: Literal["model", "adapters"] = "model"
-    """What a version is. ``model``: the whole model; what ``trainer.lora`` trains is merged into it. ``adapters``: only
-    what ``trainer.lora`` trains, which is far less. Explorers have the model beneath already, as their
-    ``policy.model``, and vLLM computes with the adapters beside it."""
+    """What a version contains. ``model``: the whole model, with the adapters of ``trainer.lora`` merged into it.
+    ``adapters``: only the adapters, which are far smaller. Explorers already have the base model as ``policy.model``;
+    see ``policy.vllm.merge_adapters`` for how vLLM uses the adapters."""
     wire_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of published versions, by every transport. ``bfloat16`` halves the bytes; the trainer keeps float32, so the
-    explorers' log-probabilities differ by the rounding (``logprob_gap_*``)."""
+    """Type of the weights in published versions, with every transport. ``bfloat16`` halves the bytes. The trainer keeps
+    float32, so the explorers' log-probabilities differ by the rounding (``logprob_gap_*``)."""
     verify: Literal["crc32c", "sha256"] = "crc32c"
-    """What a receiver checks before it uses a collective's weights: each bucket's announced checksum, or the version's
-    sha256, which also withstands someone on the network who alters bytes and costs a core about a second a GB."""
+    """What a receiver checks before it uses weights from a collective: each bucket's announced checksum, or the
+    version's sha256. The latter also detects deliberate changes on the network, and costs one core about a second per
+    GB."""
 
     @model_validator(mode="after")
     def _consistent(self) -> WeightsConfig:
@@ -51,5 +52,5 @@ class WeightsConfig(Section):
 
     @property
     def bucket_bytes(self) -> int:
-        """Bytes of a bucket."""
+        """Size of a bucket in bytes."""
         return max(int(self.bucket_mb * 2**20), 1)

@@ -1,1 +1,1 @@
-"""Data from files: rows read one by one, and what each becomes on the log."""
+"""Data from files: rows are read one by one and become events."""

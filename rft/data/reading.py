@@ -1,6 +1,6 @@
-"""Rows of a file, one by one: JSON lines, Parquet, Arrow, Hugging Face datasets on disk.
+"""Reads the rows of a file one by one: JSON lines, Parquet, Arrow, Hugging Face datasets on disk.
 
-A dataset on disk is read by pyarrow alone: it is a folder of Arrow streams beside a ``state.json`` that names them.
+pyarrow alone reads a dataset on disk: it is a folder of Arrow streams with a ``state.json`` that names them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class BadRow:
 
     cause: str
     text: str
-    """What stands there, as far as it can be shown."""
+    """The row's text, as far as it can be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,13 @@ class Rows:
 
     total: int
     numbered: Callable[[], Iterator[tuple[int, Row | BadRow]]]
-    """Begins at the first row; numbers count from 1 (of JSON lines: lines)."""
+    """Begins at the first row. Numbers count from 1; for JSON lines they are line numbers."""
 
 
 def open_rows(path: Path, subset: str | None = None) -> Rows:
-    """The rows of what is at ``path``; it must not change while they are read.
+    """Return the rows of the file or folder ``path``, which must not change while they are read.
 
-    Raises DataError when nothing is there, or nothing of a kind that can be read.
+    Raises DataError if nothing is there, or nothing of a kind that can be read.
     """
     try:
         if path.is_dir():

@@ -1,4 +1,4 @@
-"""Experiences of another run: from its archive, or from an ``.avro`` file that ``rft replay`` wrote."""
+"""Reads experiences of another run from its archive, or from an ``.avro`` file that `rft replay` wrote."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from functools import partial
 import fastavro
 
 from rft.config import Config, ImportConfig
-from rft.data.errors import RowError
 from rft.data.reading import BadRow
-from rft.errors import DataError, DecodeError
+from rft.errors import DataError, DecodeError, RowError
 from rft.log.archive.store import ArchiveStore
 from rft.log.archive.view import ArchiveView
 from rft.log.topics import topic_name
@@ -24,7 +23,7 @@ ENTITY = "ready"
 
 
 class Recorded:
-    """Training experiences of one source, each id once, with the size of its group there."""
+    """Training experiences of one source, each with the size of its group there."""
 
     def __init__(self, config: Config, source: ImportConfig) -> None:
         """Reads through the source once, to count its groups. Raises DataError, ArchiveError or MissingRangeError."""
@@ -41,23 +40,23 @@ class Recorded:
             self._sizes[scored.experience.group_id] += 1
 
     def numbered(self) -> Numbered:
-        """What is there, numbered from 1; held-out experiences are left out."""
+        """Yield the experiences, numbered from 1. Held-out experiences are left out."""
         read = self._file if self._source.path.is_file() else self._archive
         for number, scored in read():
             if isinstance(scored, BadRow) or scored.experience.split == "train":
                 yield number, scored
 
     def experience(self, scored: ScoredExperience, now_ms: int) -> Experience:
-        """The event as this log is to have it: under ids of the import's, with the reward that it got there.
+        """Return the event for this log: with the import's ids, and with the reward from the other run.
 
-        What was filtered there is judged anew here. Its tokens' versions are those of another log, so the import's
-        name stands in for the model's.
+        An experience that was filtered there is scored again here. The versions of its tokens belong to another log, so
+        the import's name replaces the model's.
         """
         old = scored.experience
         if not old.experience_id.startswith(f"{old.group_id}/"):
             raise RowError(f"experience_id {old.experience_id!r} does not begin with its group's id {old.group_id!r}")
         group_id = f"{self._source.name}-{old.group_id}"
-        known = scored.verdict == "train" or scored.rewards
+        has_reward = scored.verdict == "train" or scored.rewards
         return replace(
             old,
             experience_id=f"{group_id}/{old.experience_id.removeprefix(old.group_id + '/')}",
@@ -67,7 +66,7 @@ class Recorded:
             created_at=now_ms,
             source=f"import:{self._source.name}",
             model=self._source.name,
-            reward=scored.reward if known else old.reward,
+            reward=scored.reward if has_reward else old.reward,
         )
 
     def _file(self) -> Numbered:
@@ -82,12 +81,12 @@ class Recorded:
             raise DataError(f"{path} cannot be read as rft replay writes it: {error}") from error
 
     def _archive(self) -> Numbered:
-        with ArchiveView(self._of_its_namespace(), str(self._source.path)) as view:
+        with ArchiveView(self._config_of_archive(), str(self._source.path)) as view:
             for number, event in enumerate(view.read(ENTITY), 1):
                 yield number, _decoded(partial(event.record, ScoredExperience))
 
-    def _of_its_namespace(self) -> Config:
-        """The archive's topics may have another prefix than ours."""
+    def _config_of_archive(self) -> Config:
+        """Return the configuration with the archive's own prefix of topics."""
         names = ArchiveStore(str(self._source.path)).topics()
         suffix = topic_name(self._config, ENTITY).removeprefix(self._config.log.namespace)
         found = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]

@@ -1,6 +1,6 @@
-"""What a row becomes: demonstrations, pairs of preferences, or tasks. Pure.
+"""Turns a row into events: a demonstration, a pair of preferences, or a task. Pure.
 
-Ids are made from the content: the same row imported again, from wherever in the file, has the same id.
+Ids are made from the content, so the same row has the same id when it is imported again, wherever it is in the file.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 
 from rft.config import Config, ImportConfig
 from rft.data.chat import WRITER, Message, Tokens, Written, check_messages
-from rft.data.errors import RowError
 from rft.data.reading import Row
+from rft.errors import RowError
 from schemas.events import NOT_WRITTEN, Experience, Task
 
 CHOSEN, REJECTED = 1.0, 0.0
-"""Rewards of the two members of a preference."""
+"""Rewards of the two answers of a preference."""
 
 
 class RowMaker:
@@ -33,7 +33,7 @@ class RowMaker:
         self._tokens = tokens
 
     def events(self, row: Row, now_ms: int) -> list[Experience] | list[Task]:
-        """One demonstration, the chosen and the rejected of a preference, or one task. Raises RowError."""
+        """Return one demonstration, the two answers of a preference, or one task. Raises RowError."""
         match self._source.kind:
             case "demonstrations":
                 return [self._demonstration(row, now_ms)]
@@ -42,7 +42,10 @@ class RowMaker:
         return [self._task(row, now_ms)]
 
     def question(self, row: Row) -> dict[str, Any]:
-        """A task as a source of tasks gives it: the rendered prompt as ``question``, ``answer``, metadata. RowError."""
+        """Return a task as a task source gives it: the rendered prompt as ``question``, ``answer`` and metadata.
+
+        Raises RowError.
+        """
         return {"question": self._prompt_text(row), "answer": self._answer(row), **self._metadata(row)}
 
     def _demonstration(self, row: Row, now_ms: int) -> Experience:
@@ -62,14 +65,14 @@ class RowMaker:
         return self._experiences(row, "preference", [(chosen, CHOSEN), (rejected, REJECTED)], now_ms)
 
     def _written(self, row: Row, column: str) -> Written:
-        """The prompt and the expert's answer in ``column``."""
+        """Return the prompt, and the expert's answer in ``column``."""
         answer = _value(row, column)
         if isinstance(answer, list):
             messages = check_messages(answer, column)
             if messages[0]["role"] == WRITER:
                 prompt = self._prompt_messages(row)
                 return self._tokens.conversation([*prompt, *messages], len(prompt))
-            # The prompt is in it, as TRL has it too: the last message is the answer.
+            # The messages include the prompt, as in TRL: the last message is the answer.
             return self._tokens.conversation(messages, len(messages) - 1)
         if not isinstance(answer, str) or not answer:
             raise RowError(f"column {column!r} must be a text, found {answer!r:.80}")
@@ -79,7 +82,7 @@ class RowMaker:
         return self._tokens.text(self._prompt_plain(row), answer)
 
     def _prompt_text(self, row: Row) -> str:
-        """The prompt as a policy is given it."""
+        """Return the prompt as a policy gets it."""
         if self._columns.messages is not None:
             return self._tokens.render(check_messages(_value(row, self._columns.messages), self._columns.messages))
         if self._source.chat or isinstance(row.get(self._columns.prompt), list):
@@ -131,12 +134,12 @@ class RowMaker:
         return plain
 
     def _experiences(
-        self, row: Row, kind: str, members: list[tuple[Written, float | None]], now_ms: int
+        self, row: Row, kind: str, samples: list[tuple[Written, float | None]], now_ms: int
     ) -> list[Experience]:
         answer, metadata = self._answer(row), json.dumps(self._metadata(row))
-        for written, _ in members:
+        for written, _ in samples:
             self._check(written)
-        content = [(w.prompt, w.response, w.tokens.tolist(), w.action_mask.tolist(), reward) for w, reward in members]
+        content = [(w.prompt, w.response, w.tokens.tolist(), w.action_mask.tolist(), reward) for w, reward in samples]
         group_id = self._id([kind, content, answer, metadata])
         return [
             Experience(
@@ -145,7 +148,7 @@ class RowMaker:
                 number=-1,
                 sample=sample,
                 split="train",
-                group_size=len(members),
+                group_size=len(samples),
                 prompt=written.prompt,
                 response=written.response,
                 answer=answer,
@@ -160,7 +163,7 @@ class RowMaker:
                 reward=reward,
                 metadata=metadata,
             )
-            for sample, (written, reward) in enumerate(members)
+            for sample, (written, reward) in enumerate(samples)
         ]
 
     def _task(self, row: Row, now_ms: int) -> Task:
@@ -187,9 +190,9 @@ class RowMaker:
     def _check(self, written: Written) -> None:
         if not written.action_mask[1:].any():
             raise RowError("the answer has no token")
-        most = self._source.max_tokens
-        if most is not None and written.tokens.size > most:
-            raise RowError(f"has {written.tokens.size} tokens, more than max_tokens = {most}")
+        limit = self._source.max_tokens
+        if limit is not None and written.tokens.size > limit:
+            raise RowError(f"has {written.tokens.size} tokens, more than max_tokens = {limit}")
 
     def _id(self, content: list[Any]) -> str:
         text = json.dumps(content, ensure_ascii=False)

@@ -1,1 +1,1 @@
-"""Evaluations: which group belongs to which, and what their answers amount to. Pure."""
+"""Recognizes the groups of evaluations and computes estimates from their answers. Pure."""

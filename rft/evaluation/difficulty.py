@@ -1,4 +1,4 @@
-"""Which tasks are hard: by what their metadata says, or by how they went the first time. Pure."""
+"""Sorts the tasks of a set into difficulty classes, by their metadata or by their first evaluation. Pure."""
 
 from __future__ import annotations
 
@@ -10,28 +10,32 @@ from itertools import pairwise
 from typing import Any
 
 MOST_VALUES = 8
-"""Numbers with more different values are put into ``BINS`` classes of about equal size."""
+"""Numbers with more distinct values than this are put into :data:`BINS` classes of about equal size."""
 BINS = 4
 UNKNOWN = "unknown"
+"""Class of a task whose difficulty is not known."""
 FIRST_TIME = ("never solved", "solved in under half", "solved in half or more", "always solved")
-"""By the share of right answers in the set's first evaluation, hardest first."""
+"""Classes by the share of right answers in the set's first evaluation, hardest first."""
 
 
 @dataclass(frozen=True, slots=True)
-class Classes:
-    """A class for each task of a set, the same for all its evaluations."""
+class DifficultyClasses:
+    """The classes of a set. They are the same for all its evaluations."""
 
     by: str
-    """What the classes are made of, for people."""
+    """What the classes are based on, for people."""
     path: str | None = None
+    """Path of the value in the tasks' metadata; None if classes are by the first evaluation."""
     first: Mapping[int, float] = field(default_factory=dict)
+    """Share of right answers in the first evaluation, by task number."""
     edges: tuple[float, ...] = ()
+    """Lower bounds of all bins but the first; empty if values are not binned."""
     names: tuple[str, ...] = ()
-    """In order."""
+    """Names of the classes, in order."""
 
     @classmethod
-    def from_metadata(cls, path: str, metadata: Iterable[str]) -> Classes:
-        """Classes of the values at ``path`` (``a.b`` for nested keys) in the tasks' JSON ``metadata``."""
+    def from_metadata(cls, path: str, metadata: Iterable[str]) -> DifficultyClasses:
+        """Make classes of the values at ``path`` (``a.b`` for nested keys) in the tasks' JSON ``metadata``."""
         values = [value for value in (value_at(text, path) for text in metadata) if value is not None]
         numbers = sorted(float(value) for value in values if _is_number(value))
         distinct = sorted(set(numbers))
@@ -48,12 +52,12 @@ class Classes:
         return cls(path, path, names=tuple(sorted({str(value) for value in values})))
 
     @classmethod
-    def from_first_evaluation(cls, shares: Mapping[int, float]) -> Classes:
-        """Classes of the ``shares`` of right answers, by task number, that the set's first evaluation found."""
+    def from_first_evaluation(cls, shares: Mapping[int, float]) -> DifficultyClasses:
+        """Make classes of the ``shares`` of right answers, by task number, in the set's first evaluation."""
         return cls("first evaluation", first=dict(shares), names=FIRST_TIME)
 
-    def of(self, number: int, metadata: str) -> str:
-        """Class of the task with this number and JSON metadata."""
+    def class_of(self, number: int, metadata: str) -> str:
+        """Return the class of the task with this number and JSON metadata."""
         if self.path is None:
             share = self.first.get(number)
             if share is None:
@@ -67,15 +71,15 @@ class Classes:
         name = f"{float(value):g}" if _is_number(value) else str(value)
         return name if name in self.names else UNKNOWN
 
-    def order(self, name: str) -> int:
-        """Place of a class among the others, for sorting."""
+    def rank(self, name: str) -> int:
+        """Return the rank of a class, for sorting. Unknown classes come last."""
         return self.names.index(name) if name in self.names else len(self.names)
 
 
-def value_at(metadata: str, path: str) -> Any:
-    """The value at ``path`` of a JSON object; None when it is not there or no plain value."""
+def value_at(metadata: str, path: str) -> str | int | float | None:
+    """Return the value at ``path`` of a JSON object; None if there is none, or it is not a string or a number."""
     try:
-        value = json.loads(metadata)
+        value: Any = json.loads(metadata)
     except ValueError:
         return None
     for name in path.split("."):

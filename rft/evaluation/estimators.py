@@ -1,4 +1,4 @@
-"""What several answers to one task say about a model. Pure."""
+"""Estimates how good a model is from several answers to each task. Pure."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import math
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
-    """Probability that at least one of ``k`` answers is right, estimated without bias from ``samples`` of them.
+    """Estimate the probability that at least one of ``k`` answers is right, without bias.
 
-    Chen et al. 2021 (arXiv:2107.03374), equation 1: 1 − C(n − c, k) / C(n, k), as the product
-    1 − ∏_{i = n − c + 1}^{n} (1 − k / i) of its figure 3, which no large binomial enters.
+    Chen et al. 2021 (arXiv:2107.03374), equation 1: 1 − C(n − c, k) / C(n, k). It is computed as the product
+    1 − ∏_{i = n − c + 1}^{n} (1 − k / i) of its figure 3, so that no binomial overflows.
 
     Args:
-        samples: n, answers of which ``right`` (c) are right.
+        samples: n, the number of answers.
+        right: c, the number of right answers among them.
         k: at most ``samples``.
 
-    Raises ValueError when k is not in 1 … n or c not in 0 … n.
+    Raises ValueError if k is not in 1 … n or c not in 0 … n.
     """
     if not (1 <= k <= samples and 0 <= right <= samples):
         raise ValueError(f"pass@{k} of {right} right among {samples} answers is not defined")
@@ -25,10 +26,13 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
 
 
 def standard_error(shares: list[float]) -> float:
-    """Of the mean over tasks: sample standard deviation / √tasks; 0 with fewer than two tasks.
+    """Return the standard error of the mean over tasks: sample standard deviation / √tasks; 0 with one task or none.
 
-    The tasks are what is drawn at random, so answers to one task count as one draw (Miller 2024, arXiv:2411.00640:
-    clustered standard errors, here with equal clusters).
+    Tasks are what is drawn at random, so the answers to one task count as one draw (Miller 2024, arXiv:2411.00640:
+    clustered standard errors, here with clusters of equal size).
+
+    Args:
+        shares: share of right answers of each task.
     """
     count = len(shares)
     if count < 2:

@@ -1,38 +1,41 @@
-"""The answers of one evaluation as they come, and what they amount to. Pure."""
+"""Collects the answers of one evaluation as they arrive and computes its numbers. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rft.config import EvalSet
-from rft.evaluation.difficulty import Classes
+from rft.evaluation.difficulty import DifficultyClasses
 from rft.evaluation.estimators import pass_at_k, standard_error
 
 
 @dataclass(slots=True)
 class TaskAnswers:
-    """The answers to one task by experience id: whether each is right, and its reward."""
+    """The answers to one task."""
 
     right: dict[str, bool] = field(default_factory=dict)
+    """Whether each answer is right, by experience id."""
     reward: dict[str, float] = field(default_factory=dict)
+    """Reward of each answer, by experience id."""
     expected: int = 1
-    """Answers that its group was released with."""
+    """Number of answers that the group was released with."""
 
     @property
     def share(self) -> float:
-        """Of right answers."""
+        """Share of right answers."""
         return sum(self.right.values()) / len(self.right)
 
     @property
     def whole(self) -> bool:
+        """True when all answers have arrived."""
         return len(self.right) >= self.expected
 
 
 @dataclass(slots=True)
 class Tally:
-    """One set evaluated at one weight version. An answer that is told twice counts once."""
+    """One set evaluated at one weight version. An answer that arrives twice counts once."""
 
     tasks: dict[int, TaskAnswers] = field(default_factory=dict)
     """By the task's number."""
@@ -42,7 +45,7 @@ class Tally:
     def add(
         self, number: int, experience_id: str, *, right: bool, reward: float, expected: int = 1, metadata: str = "{}"
     ) -> None:
-        """Take in one answer. ``expected``: answers that its group has in all."""
+        """Take in one answer. ``expected`` is the number of answers in its group."""
         answers = self.tasks.setdefault(number, TaskAnswers())
         answers.expected = max(answers.expected, expected)
         answers.right[experience_id] = right
@@ -51,32 +54,32 @@ class Tally:
 
     @property
     def answered(self) -> int:
-        """Tasks whose answers have all come."""
+        """Number of tasks whose answers have all arrived."""
         return sum(answers.whole for answers in self.tasks.values())
 
     @property
     def accuracy(self) -> float:
-        """Mean over tasks of the share of right answers; 0 without any."""
+        """Share of right answers, averaged over tasks; 0 without any."""
         return sum(answers.share for answers in self.tasks.values()) / len(self.tasks) if self.tasks else 0.0
 
     def shares(self) -> dict[int, float]:
-        """Share of right answers by task."""
+        """Return the share of right answers by task number."""
         return {number: answers.share for number, answers in sorted(self.tasks.items())}
 
-    def result(self, chosen: EvalSet, classes: Classes) -> dict[str, Any]:
-        """The numbers for ``report.json`` and trackers: ``mean_at`` and ``pass_at`` have the k as text.
+    def result(self, eval_set: EvalSet, classes: DifficultyClasses) -> dict[str, Any]:
+        """Return the numbers for ``report.json`` and trackers. The keys of ``mean_at`` and ``pass_at`` are k as text.
 
-        mean@k is the mean over the first k answers of each task (its samples are alike, so it tells how a smaller k
-        would have looked); ``accuracy`` is mean@n over all n. A task with fewer than k answers plays no part in
-        pass@k and mean@k.
+        mean@k is the mean over the first k answers of each task. All samples of a task are alike, so it shows what a
+        smaller k would have given. ``accuracy`` is mean@n over all n answers. Tasks with fewer than k answers do not
+        count in pass@k and mean@k.
         """
         by_class: dict[str, list[int]] = {}
         for number in self.tasks:
-            by_class.setdefault(classes.of(number, self.metadata[number]), []).append(number)
+            by_class.setdefault(classes.class_of(number, self.metadata[number]), []).append(number)
         return {
-            **self._numbers(list(self.tasks), chosen.pass_at),
+            **self._numbers(list(self.tasks), eval_set.pass_at),
             "by_difficulty": {
-                name: self._numbers(by_class[name], chosen.pass_at) for name in sorted(by_class, key=classes.order)
+                name: self._numbers(by_class[name], eval_set.pass_at) for name in sorted(by_class, key=classes.rank)
             },
         }
 
@@ -97,24 +100,28 @@ class Tally:
         }
 
 
-def classes_of(chosen: EvalSet, tallies: Sequence[Tally]) -> Classes:
-    """The difficulty classes of a set, from all its evaluations, first to last."""
-    if chosen.difficulty is None:
-        return Classes.from_first_evaluation(tallies[0].shares() if tallies else {})
-    return Classes.from_metadata(chosen.difficulty, [text for tally in tallies for text in tally.metadata.values()])
+def difficulty_classes(eval_set: EvalSet, tallies: Sequence[Tally]) -> DifficultyClasses:
+    """Return the difficulty classes of a set, from all its evaluations, first to last."""
+    if eval_set.difficulty is None:
+        return DifficultyClasses.from_first_evaluation(tallies[0].shares() if tallies else {})
+    metadata = [text for tally in tallies for text in tally.metadata.values()]
+    return DifficultyClasses.from_metadata(eval_set.difficulty, metadata)
 
 
 def mean_at(answers: TaskAnswers, k: int) -> float:
-    """Share of right ones among the first ``k`` answers, in order of their ids."""
+    """Return the share of right answers among the first ``k``, ordered by experience id."""
     return sum(right for _, right in sorted(answers.right.items())[:k]) / k
 
 
-def _by_k(tasks: list[TaskAnswers], ks: tuple[int, ...], estimate: Any) -> Mapping[str, float]:
+def _by_k(
+    tasks: list[TaskAnswers], ks: tuple[int, ...], estimate: Callable[[TaskAnswers, int], float]
+) -> Mapping[str, float]:
+    """Average an estimate over the tasks with at least k answers, for each k that has any."""
     found = {}
     for k in ks:
-        able = [answers for answers in tasks if len(answers.right) >= k]
-        if able:
-            found[str(k)] = _mean([estimate(answers, k) for answers in able])
+        enough = [answers for answers in tasks if len(answers.right) >= k]
+        if enough:
+            found[str(k)] = _mean([estimate(answers, k) for answers in enough])
     return found
 
 

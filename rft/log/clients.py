@@ -1,4 +1,4 @@
-"""Kafka clients with our settings. Each checks first that the broker answers, so failures carry their real cause."""
+"""Makes Kafka clients with our settings. Each first checks that the broker answers, so errors name the real cause."""
 
 from __future__ import annotations
 
@@ -9,21 +9,43 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from rft.config import Config
+from rft.config import Config, LogConfig
 from rft.errors import BrokerError
-from rft.log.limits import message_limit
 from rft.log.probe import probe
-from rft.log.security import password, security_options, ssl_context
+from rft.log.security import security_options
 
 Client = TypeVar("Client")
 
+_MIB = 1024 * 1024
+_OVERHEAD_BYTES = 64 * 1024
+"""Room for a record's key and headers (a dead letter's among them) and for batch framing."""
 _RECONNECT_MS = 1000
-"""Longest wait between two tries to reach a broker that went away. kafka-python's 30 s is how long a role would
-stand still after a broker's restart of three seconds."""
+"""Longest wait between two tries to reach a broker that went away. With kafka-python's 30 s, a role would stand still
+for that long after a broker's restart of three seconds."""
+_METADATA_MAX_AGE_MS = 5_000
+"""How soon a client asks again which partitions there are. kafka-python may lose a request for a topic's partitions if
+it comes while an answer about other topics is on its way. With its 5 minutes, a consumer would then wait that long."""
+
+
+def message_limit(log: LogConfig) -> int:
+    """Return the bytes that a topic takes in one message.
+
+    The limit is above ``max_message_bytes``, so that an event too large for us is still received, named and kept as a
+    dead letter. Its producer, in whatever language, would otherwise get only a refusal that it may overlook.
+    """
+    return max(4 * log.max_message_bytes, 16 * _MIB) + _OVERHEAD_BYTES
+
+
+def is_retriable(error: Exception) -> bool:
+    """Return whether Kafka calls an error temporary."""
+    return isinstance(error, KafkaError) and bool(error.retriable)
 
 
 def make_producer(config: Config, client_id: str, **overrides: Any) -> KafkaProducer:
-    """A producer of bytes: idempotent, acknowledged by all replicas, murmur2 by key. BrokerError if unreachable."""
+    """Return a producer of bytes: idempotent, acknowledged by all replicas, murmur2 by key.
+
+    Raises BrokerError if the broker is unreachable.
+    """
     options = {
         "acks": "all",
         "enable_idempotence": True,
@@ -37,9 +59,10 @@ def make_producer(config: Config, client_id: str, **overrides: Any) -> KafkaProd
 
 
 def make_consumer(config: Config, client_id: str, group: str | None = None, **overrides: Any) -> KafkaConsumer:
-    """A consumer of bytes that starts at the beginning and commits only when told to. BrokerError if unreachable.
+    """Return a consumer of bytes that starts at the beginning and commits only when asked to.
 
-    ``group`` is the consumer group; without one, assign partitions yourself.
+    ``group`` is the consumer group; without one, assign partitions yourself. Raises BrokerError if the broker is
+    unreachable.
     """
     options = {
         "group_id": group,
@@ -56,21 +79,21 @@ def make_consumer(config: Config, client_id: str, group: str | None = None, **ov
 
 
 def make_admin(config: Config, client_id: str) -> KafkaAdminClient:
-    """An admin client. BrokerError if unreachable."""
+    """Return an admin client. Raises BrokerError if the broker is unreachable."""
     return _connect(KafkaAdminClient, config, client_id, {})
 
 
 def fetch_wait_ms(config: Config) -> int:
-    """How long a broker may hold a fetch that finds nothing.
+    """Return how long a broker may hold a fetch that finds nothing.
 
-    Kafka answers as soon as an event comes. The embedded broker sleeps through the whole time, so there it is the
-    latency of every hop: with 100 ms (and Faust's 1,500) explorer and trainer waited for each other most of the time.
+    Kafka answers as soon as an event comes. The embedded broker sleeps the whole time, so there it adds to the latency
+    of every hop: with 100 ms (and Faust's 1,500) explorer and trainer waited for each other most of the time.
     """
     return 20 if config.broker.kind == "embedded" else 100
 
 
 def bootstrap_servers(config: Config) -> list[str]:
-    """``host:port`` of each server to start from. BrokerError if none is configured."""
+    """Return ``host:port`` of each server to start from. Raises BrokerError if none is configured."""
     servers = [server.strip() for server in (config.broker.bootstrap_servers or "").split(",") if server.strip()]
     if not servers:
         raise BrokerError(
@@ -78,39 +101,6 @@ def bootstrap_servers(config: Config) -> list[str]:
             "broker and fills it in; to start a role by hand, pass --broker.bootstrap_servers host:port"
         )
     return servers
-
-
-def faust_broker_options(config: Config) -> dict[str, Any]:
-    """Keyword arguments for ``faust.App`` that concern the broker. BrokerError if unreachable."""
-    # Faust takes half a second to import, and most roles do without it.
-    import faust
-
-    servers = bootstrap_servers(config)
-    probe(config.broker, servers)
-    options: dict[str, Any] = {
-        "broker": ";".join(f"kafka://{server}" for server in servers),
-        "broker_session_timeout": config.log.session_timeout_ms / 1000,
-        "broker_heartbeat_interval": config.log.session_timeout_ms / 3000,
-        "consumer_auto_offset_reset": "earliest",
-        "consumer_max_fetch_size": 4 * 1024 * 1024,
-        "producer_acks": -1,
-        "producer_max_request_size": message_limit(config.log),
-        "topic_partitions": config.log.partitions,
-        "topic_replication_factor": config.log.replication_factor,
-        "topic_disable_leader": True,
-        "web_enabled": False,
-    }
-    context = ssl_context(config.broker)
-    if config.broker.security_protocol.startswith("SASL"):
-        options["broker_credentials"] = faust.SASLCredentials(
-            username=config.broker.sasl_username,
-            password=password(config.broker),
-            mechanism=config.broker.sasl_mechanism,
-            ssl_context=context,
-        )
-    elif context is not None:
-        options["broker_credentials"] = faust.SSLCredentials(context=context)
-    return options
 
 
 def _connect(make: Callable[..., Client], config: Config, client_id: str, options: dict[str, Any]) -> Client:
@@ -121,6 +111,7 @@ def _connect(make: Callable[..., Client], config: Config, client_id: str, option
         "client_id": client_id,
         "bootstrap_timeout_ms": int(config.broker.connect_timeout_s * 1000),
         "reconnect_backoff_max_ms": _RECONNECT_MS,
+        "metadata_max_age_ms": _METADATA_MAX_AGE_MS,
         "metrics_enabled": False,
         **security_options(config.broker),
     }

@@ -1,7 +1,7 @@
-"""Sends dead letters again, or closes them for good.
+"""Sends the events of dead letters again, or closes dead letters for good.
 
-An event is sent first and its letter closed when it is acknowledged. Killed in between, the letter is still open and
-its event is sent once more: consumers know it by its id.
+The event is sent first, and its dead letter is closed when the event is acknowledged. If this process is killed in
+between, the dead letter is still open and its event is sent once more: consumers know it by its id.
 """
 
 from __future__ import annotations
@@ -11,36 +11,45 @@ from dataclasses import dataclass, field
 
 from rft.config import Config
 from rft.errors import MissingRangeError
-from rft.log.dead_letter_index import DeadLetterIndex, Letter, Outcome, Selection, resolution_headers, retry_headers
-from rft.log.events import Event, EventWriter
+from rft.log.coordinates import LogPosition
+from rft.log.dead_letter_index import (
+    DeadLetterIndex,
+    DeadLetterRecord,
+    DeadLetterSelection,
+    Outcome,
+    resolution_headers,
+    retry_headers,
+)
+from rft.log.events import Event
 from rft.log.topics import ENTITIES, topic_name
 from rft.log.views import LogView
+from rft.log.writer import EventWriter
 
 Progress = Callable[[int, int], None]
-"""Called with the letters done and their total."""
+"""Called with the number of dead letters done and their total."""
 _BATCH = 500
 _BATCH_BYTES = 32 * 1024 * 1024
 _FLUSH_S = 120.0
 
 
 @dataclass(slots=True)
-class Result:
-    """What became of the letters that were meant."""
+class ActionResult:
+    """What became of the dead letters that an action was asked to handle."""
 
     done: int = 0
-    kept: dict[str, str] = field(default_factory=dict)
-    """Why letters, by name, are still open."""
+    left_open: dict[str, str] = field(default_factory=dict)
+    """The reason, by name of the dead letter."""
 
 
-def read_book(view: LogView, selection: Selection | None = None) -> DeadLetterIndex:
-    """The letters of a selection, as of now."""
-    book = DeadLetterIndex(selection or Selection())
-    book.feed_all(view.read("dlq"))
-    return book
+def read_dead_letters(view: LogView, selection: DeadLetterSelection | None = None) -> DeadLetterIndex:
+    """Index the dead letters of a selection, as of now."""
+    index = DeadLetterIndex(selection or DeadLetterSelection())
+    index.feed_all(view.read("dlq"))
+    return index
 
 
-def discard(config: Config, letters: Iterable[Letter], progress: Progress) -> Result:
-    """Close letters without sending their events again. BrokerError if the broker cannot be reached."""
+def discard(config: Config, letters: Iterable[DeadLetterRecord], progress: Progress) -> ActionResult:
+    """Close dead letters without sending their events again. Raises BrokerError if the broker cannot be reached."""
     letters = list(letters)
     with EventWriter(config, "dlq") as writer:
         for done, letter in enumerate(letters, start=1):
@@ -50,38 +59,38 @@ def discard(config: Config, letters: Iterable[Letter], progress: Progress) -> Re
                 progress(done, len(letters))
         writer.flush(_FLUSH_S)
     progress(len(letters), len(letters))
-    return Result(done=len(letters))
+    return ActionResult(done=len(letters))
 
 
-def retry(config: Config, view: LogView, letters: Iterable[Letter], max_attempts: int, progress: Progress) -> Result:
-    """Send the events of letters to the topics that they were read from, byte for byte, and close the letters.
+def retry(
+    config: Config, view: LogView, letters: Iterable[DeadLetterRecord], max_attempts: int, progress: Progress
+) -> ActionResult:
+    """Send the events of dead letters to the topics that they were read from, byte for byte, and close the letters.
 
-    What failed ``max_attempts`` times stays open, as does what cannot be sent. Raises BrokerError.
+    A dead letter stays open if it failed ``max_attempts`` times or cannot be sent. Raises BrokerError.
     """
     letters = list(letters)
-    result, todo = Result(), {}
     entities = {topic_name(config, name): name for name, spec in ENTITIES.items() if spec.record is not None}
+    result = ActionResult()
+    todo: dict[LogPosition, DeadLetterRecord] = {}
     for letter in letters:
         if letter.attempt >= max_attempts:
-            result.kept[letter.name] = f"has failed {letter.attempt} times (--max-attempts {max_attempts})"
+            result.left_open[letter.name] = f"has failed {letter.attempt} times (--max-attempts {max_attempts})"
         elif letter.topic not in entities:
-            result.kept[letter.name] = f"came from {letter.topic or 'nowhere'}, no topic of {config.log.namespace}.*"
+            came_from = letter.topic or "nowhere"
+            result.left_open[letter.name] = f"came from {came_from}, no topic of {config.log.namespace}.*"
         else:
-            todo[letter.place] = letter
+            todo[letter.position] = letter
     with EventWriter(config, "dlq") as writer:
-        for batch in _batches(event for event in view.read("dlq") if (event.partition, event.offset) in todo):
+        for batch in _batches(event for event in view.read("dlq") if event.position in todo):
             sent = []
             for event in batch:
-                letter = todo[event.partition, event.offset]
+                letter = todo[event.position]
                 entity = entities[letter.topic]
                 try:
-                    value = (
-                        view.fetch(entity, letter.partition, letter.offset).value
-                        if letter.value_omitted
-                        else event.value
-                    )
+                    value = _original_value(view, entity, letter, event)
                 except MissingRangeError as error:
-                    result.kept[letter.name] = f"is too large to be kept here, and its event is gone: {error}"
+                    result.left_open[letter.name] = f"is too large to be kept here, and its event is gone: {error}"
                     continue
                 writer.send_bytes(entity, value, key=event.key, headers=retry_headers(event))
                 sent.append(letter)
@@ -90,18 +99,24 @@ def retry(config: Config, view: LogView, letters: Iterable[Letter], max_attempts
                 _close(writer, letter, "retried")
             writer.flush(_FLUSH_S)
             result.done += len(sent)
-            progress(result.done + len(result.kept), len(letters))
+            progress(result.done + len(result.left_open), len(letters))
     return result
 
 
-def _close(writer: EventWriter, letter: Letter, outcome: Outcome) -> None:
-    # In the letter's partition: whoever reads on there has read the letter before, and retention takes it first.
+def _original_value(view: LogView, entity: str, letter: DeadLetterRecord, event: Event) -> bytes | None:
+    if letter.value_omitted:
+        return view.fetch(entity, letter.partition, letter.offset).value
+    return event.value
+
+
+def _close(writer: EventWriter, letter: DeadLetterRecord, outcome: Outcome) -> None:
+    # In the letter's partition: readers see the letter first, and retention deletes it first.
     writer.send_bytes(
         "dlq",
         None,
         key=letter.key,
-        headers=resolution_headers(letter.place, outcome),
-        partition=letter.place[0],
+        headers=resolution_headers(letter.position, outcome),
+        partition=letter.position.partition,
     )
 
 

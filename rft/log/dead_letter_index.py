@@ -1,9 +1,9 @@
-"""Dead letters as people see them: what each says, which are still open, which are meant. Pure.
+"""Keeps an index of dead letters for people: what each says, which are open, which are selected. Pure.
 
-The log is the truth here, too. What became of a letter is a further event on ``dlq``, in the letter's partition,
-without a value and with the headers ``rft.dlq.resolution`` (``retried`` or ``discarded``), ``rft.dlq.of-partition`` and
-``rft.dlq.of-offset``. A letter without one is open. A retried event that fails again is a letter of its own, with the
-next attempt's number and the first failure's time; ``rft.dlq.retry-of`` names the letter before it.
+What became of a dead letter is a further event on ``dlq``, in the dead letter's partition. It has no value, and the
+headers ``rft.dlq.resolution`` (``retried`` or ``discarded``), ``rft.dlq.of-partition`` and ``rft.dlq.of-offset``. A
+dead letter without such an event is open. A retried event that fails again is a dead letter of its own, with the next
+attempt's number and the first failure's time; ``rft.dlq.retry-of`` names the dead letter before it.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rft.log.dead_letters import PREFIX, VALUE_OMITTED
-from rft.log.headers import Headers
-from rft.log.reader import Event
+from rft.log.coordinates import LogPosition
+from rft.log.dead_letters import EARLIER_STAGES, PREFIX, VALUE_OMITTED
+from rft.log.events import Event
+from schemas.framing import Headers
 
-MARK = "rft.dlq."
+RESOLUTION_PREFIX = "rft.dlq."
 Outcome = Literal["retried", "discarded"]
 OUTCOMES: tuple[Outcome, ...] = ("retried", "discarded")
-Place = tuple[int, int]
-"""(partition, offset) in ``dlq``"""
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """One dead letter without its value."""
+class DeadLetterRecord:
+    """What one dead letter says, without its value."""
 
-    place: Place
+    position: LogPosition
+    """In ``dlq``."""
     time_ms: int
     """When it was written, Unix time in ms."""
     key: bytes | None
@@ -37,25 +37,25 @@ class Letter:
     """Class of the error."""
     message: str
     topic: str
-    """Where the event was read from, with its place there."""
+    """Topic that the event was read from; ``partition`` and ``offset`` are its position there."""
     partition: int
     offset: int
     attempt: int
     first_failure_ms: int
     value_omitted: bool
-    retry_of: Place | None
+    retry_of: LogPosition | None
 
     @property
     def name(self) -> str:
         """``partition:offset``, by which people name it."""
-        return f"{self.place[0]}:{self.place[1]}"
+        return f"{self.position.partition}:{self.position.offset}"
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """Which letters are meant; None means any."""
+class DeadLetterSelection:
+    """Selects dead letters; None selects any."""
 
-    places: Collection[Place] | None = None
+    positions: Collection[LogPosition] | None = None
     stage: str | None = None
     error: str | None = None
     """The error's class, or part of its message."""
@@ -65,10 +65,10 @@ class Selection:
     until_ms: int | None = None
     """Exclusive."""
 
-    def takes(self, letter: Letter) -> bool:
+    def selects(self, letter: DeadLetterRecord) -> bool:
         return (
-            (self.places is None or letter.place in self.places)
-            and self.stage in (None, letter.stage)
+            (self.positions is None or letter.position in self.positions)
+            and self.stage in (None, letter.stage, EARLIER_STAGES.get(letter.stage))
             and self.topic in (None, letter.topic)
             and (self.error is None or self.error == letter.error or self.error.lower() in letter.message.lower())
             and (self.since_ms is None or letter.time_ms >= self.since_ms)
@@ -78,11 +78,11 @@ class Selection:
 
 @dataclass(slots=True)
 class DeadLetterIndex:
-    """The letters of a selection and what became of them. Feed it ``dlq`` in the order of each partition."""
+    """The selected dead letters and what became of them. Feed it ``dlq``, each partition in order."""
 
-    selection: Selection = field(default_factory=Selection)
-    letters: dict[Place, Letter] = field(default_factory=dict)
-    outcomes: dict[Place, Outcome] = field(default_factory=dict)
+    selection: DeadLetterSelection = field(default_factory=DeadLetterSelection)
+    letters: dict[LogPosition, DeadLetterRecord] = field(default_factory=dict)
+    outcomes: dict[LogPosition, Outcome] = field(default_factory=dict)
 
     def feed_all(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -91,38 +91,48 @@ class DeadLetterIndex:
     def feed(self, event: Event) -> None:
         resolved = resolution(event.headers)
         if resolved is not None:
-            place, outcome = resolved
-            if place in self.letters:
-                self.outcomes[place] = outcome
+            position, outcome = resolved
+            if position in self.letters:
+                self.outcomes[position] = outcome
             return
-        letter = read_letter(event)
-        if self.selection.takes(letter):
-            self.letters[letter.place] = letter
+        letter = read_dead_letter(event)
+        if self.selection.selects(letter):
+            self.letters[letter.position] = letter
 
-    def open(self) -> list[Letter]:
-        """Those that nothing became of yet, the oldest first."""
-        return [letter for letter in self.all() if letter.place not in self.outcomes]
+    def open(self) -> list[DeadLetterRecord]:
+        """Return those without an outcome, the oldest first."""
+        return [letter for letter in self.all() if letter.position not in self.outcomes]
 
-    def all(self) -> list[Letter]:
-        """All of them, the oldest first."""
-        return sorted(self.letters.values(), key=lambda letter: (letter.time_ms, letter.place))
+    def all(self) -> list[DeadLetterRecord]:
+        """Return all of them, the oldest first."""
+        return sorted(self.letters.values(), key=lambda letter: (letter.time_ms, letter.position))
 
-    def state(self, letter: Letter) -> str:
-        """``open``, ``retried`` or ``discarded``."""
-        return self.outcomes.get(letter.place, "open")
+    def state(self, letter: DeadLetterRecord) -> str:
+        """Return ``open``, ``retried`` or ``discarded``."""
+        return self.outcomes.get(letter.position, "open")
+
+    def earlier(self, letter: DeadLetterRecord) -> list[DeadLetterRecord]:
+        """Return the dead letters of the same event's earlier attempts, the first attempt first."""
+        chain: list[DeadLetterRecord] = []
+        seen = {letter.position}
+        while letter.retry_of in self.letters and letter.retry_of not in seen:
+            letter = self.letters[letter.retry_of]
+            seen.add(letter.position)
+            chain.insert(0, letter)
+        return chain
 
 
-def read_letter(event: Event) -> Letter:
-    """What an event of ``dlq`` says; headers that are missing or malformed count as empty, 0 or −1."""
-    # The newest failure of a letter that was sent again is the last of each name.
+def read_dead_letter(event: Event) -> DeadLetterRecord:
+    """Read an event of ``dlq``. Headers that are missing or malformed count as empty, 0 or −1."""
+    # If it was sent again and failed again, the newest failure is the last of each name.
     found = {name: (value or b"").decode("utf-8", "replace") for name, value in event.headers}
 
     def number(name: str, default: int) -> int:
         text = found.get(PREFIX + name, "")
         return int(text) if text.isascii() and text.isdigit() else default
 
-    return Letter(
-        place=(event.partition, event.offset),
+    return DeadLetterRecord(
+        position=event.position,
         time_ms=event.timestamp_ms,
         key=event.key,
         size_bytes=len(event.value or b""),
@@ -135,46 +145,46 @@ def read_letter(event: Event) -> Letter:
         attempt=number("attempt", 1),
         first_failure_ms=number("first-failure", event.timestamp_ms),
         value_omitted=VALUE_OMITTED in found,
-        retry_of=parse_place(found.get(MARK + "retry-of", "")),
+        retry_of=parse_position(found.get(RESOLUTION_PREFIX + "retry-of", "")),
     )
 
 
-def resolution(headers: Headers) -> tuple[Place, Outcome] | None:
-    """Which letter an event of ``dlq`` closes, and how; None if it is itself a letter."""
-    found = {name: value for name, value in headers if name.startswith((MARK, PREFIX))}
+def resolution(headers: Headers) -> tuple[LogPosition, Outcome] | None:
+    """Return which dead letter an event of ``dlq`` closes, and how; None if the event is itself a dead letter."""
+    found = {name: value for name, value in headers if name.startswith((RESOLUTION_PREFIX, PREFIX))}
     if PREFIX + "stage" in found:
         return None
-    outcome = next((one for one in OUTCOMES if found.get(MARK + "resolution") == one.encode()), None)
-    of = b":".join(found.get(MARK + name) or b"" for name in ("of-partition", "of-offset"))
-    place = parse_place(of.decode("ascii", "replace"))
-    return None if outcome is None or place is None else (place, outcome)
+    outcome = next((one for one in OUTCOMES if found.get(RESOLUTION_PREFIX + "resolution") == one.encode()), None)
+    numbers = (found.get(RESOLUTION_PREFIX + name) or b"" for name in ("of-partition", "of-offset"))
+    position = parse_position(b":".join(numbers).decode("ascii", "replace"))
+    return None if outcome is None or position is None else (position, outcome)
 
 
-def resolution_headers(place: Place, outcome: Outcome) -> list[tuple[str, bytes | None]]:
-    """Headers of the event that closes the letter at ``place``."""
+def resolution_headers(position: LogPosition, outcome: Outcome) -> list[tuple[str, bytes | None]]:
+    """Return the headers of the event that closes the dead letter at ``position``."""
     return [
-        (MARK + "resolution", outcome.encode()),
-        (MARK + "of-partition", str(place[0]).encode()),
-        (MARK + "of-offset", str(place[1]).encode()),
+        (RESOLUTION_PREFIX + "resolution", outcome.encode()),
+        (RESOLUTION_PREFIX + "of-partition", str(position.partition).encode()),
+        (RESOLUTION_PREFIX + "of-offset", str(position.offset).encode()),
     ]
 
 
 def retry_headers(event: Event) -> list[tuple[str, bytes | None]]:
-    """Headers to send a letter's event again with: its own, and what must survive if it fails again."""
-    letter = read_letter(event)
-    # Earlier failures stay where they are, on dlq; carried along, they would grow with every attempt.
-    own = [(name, value) for name, value in event.headers if not name.startswith((PREFIX, MARK))]
+    """Return the headers to send a dead letter's event again with: its own, and what a next failure must know."""
+    letter = read_dead_letter(event)
+    # Earlier failures stay on dlq; carried along, their headers would grow with every attempt.
+    own = [(name, value) for name, value in event.headers if not name.startswith((PREFIX, RESOLUTION_PREFIX))]
     return [
         *own,
         (PREFIX + "attempt", str(letter.attempt).encode()),
         (PREFIX + "first-failure", str(letter.first_failure_ms).encode()),
-        (MARK + "retry-of", letter.name.encode()),
+        (RESOLUTION_PREFIX + "retry-of", letter.name.encode()),
     ]
 
 
-def parse_place(text: str) -> Place | None:
-    """``partition:offset``; None if it is none."""
+def parse_position(text: str) -> LogPosition | None:
+    """Parse ``partition:offset``; return None for anything else."""
     partition, _, offset = text.partition(":")
     if not all(part.isascii() and part.isdigit() for part in (partition, offset)):
         return None
-    return int(partition), int(offset)
+    return LogPosition(int(partition), int(offset))

@@ -1,32 +1,45 @@
-"""Dead letters: the event as received, with what went wrong and where in its headers. Pure."""
+"""Builds the headers of dead letters: events that could not be processed, kept as they came, with the cause. Pure.
+
+:meth:`rft.log.writer.EventWriter.publish_dead_letter` publishes one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
+Stage = Literal["decode", "validate", "score", "reward", "process"]
+"""What a role was doing with the event when it failed; travels as ``rft.error.stage``.
+
+``decode``: read it as a record, whichever role did. ``validate``: check the record's values. ``score``: run a reward
+function. ``reward``: wait for its external rewards, which did not come in time. ``process``: anything else; a fault
+of ours.
+"""
+EARLIER_STAGES = {"train": "decode", "explorer": "decode"}
+"""What earlier releases wrote when a trainer or explorer could not decode an event."""
 PREFIX = "rft.error."
 VALUE_OMITTED = PREFIX + "value-omitted"
-"""Header of a dead letter without its value: with the error's headers it was larger than the broker takes. Its origin
-is in the other headers."""
+"""Header of a dead letter without its value: with the error's headers it was larger than the broker takes. The other
+headers name its origin; the number is its size in bytes."""
 _MAX_MESSAGE_BYTES = 4096
 
 
 def dead_letter_headers(
     original_headers: Sequence[tuple[str, bytes | None]] | None,
     *,
-    stage: str,
+    stage: Stage,
     error: BaseException,
     topic: str,
     partition: int,
     offset: int,
-    attempt: int = 1,
-    first_failure_ms: int,
+    now_ms: int,
 ) -> list[tuple[str, bytes | None]]:
-    """The original headers, untouched and first, then ``rft.error.*``: cause, origin, attempt, first failure (Unix ms).
+    """Return the original headers, untouched and first, then ``rft.error.*``: cause, origin, attempt, first failure.
 
-    When a dead letter is sent again and fails again, the newest failure is the last header of each name, and
-    ``attempt`` and ``first_failure_ms`` are the caller's to carry over (see :func:`earlier_failure`).
+    If a dead letter was sent again and fails again, the newest failure is the last header of each name. It counts one
+    attempt more and keeps the time of the first failure. ``now_ms`` is Unix time.
     """
+    attempt, first_failure_ms = earlier_failure(original_headers) or (0, now_ms)
     facts = {
         "stage": stage,
         "class": type(error).__name__,
@@ -34,14 +47,14 @@ def dead_letter_headers(
         "topic": topic,
         "partition": str(partition),
         "offset": str(offset),
-        "attempt": str(attempt),
+        "attempt": str(attempt + 1),
         "first-failure": str(first_failure_ms),
     }
     return [*(original_headers or ()), *((PREFIX + name, value.encode()) for name, value in facts.items())]
 
 
 def earlier_failure(headers: Sequence[tuple[str, bytes | None]] | None) -> tuple[int, int] | None:
-    """``(attempt, first_failure_ms)`` of an event that was a dead letter before; None for a fresh one."""
+    """Return ``(attempt, first_failure_ms)`` of an event that was a dead letter before; None for any other event."""
     found = {key: value for key, value in headers or () if key.startswith(PREFIX) and value is not None}
     attempt, first = found.get(PREFIX + "attempt"), found.get(PREFIX + "first-failure")
     if attempt is None or first is None or not (attempt.isdigit() and first.isdigit()):

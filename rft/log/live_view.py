@@ -1,19 +1,22 @@
-"""A :class:`rft.log.views.LogView` of the topics themselves."""
+"""Reads the topics themselves as a :class:`rft.log.views.LogView`."""
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
 from rft.config import Config
 from rft.errors import BrokerError, MissingRangeError
 from rft.log.clients import bootstrap_servers, make_consumer
-from rft.log.reader import Event, EventReader
+from rft.log.coordinates import EntityPartition, LogPosition, Offsets
+from rft.log.events import Event
+from rft.log.exact_reader import ExactReader
+from rft.log.reader import EventReader
 from rft.log.topics import ENTITIES
-from rft.log.views import Offsets, merge
+from rft.log.views import merge, no_event_there
+from rft.retry import Deadline
 
 _CLIENT = "log-view"
 _STALL_S = 30.0
@@ -27,13 +30,14 @@ _DELETED = (
 
 
 class LiveView:
-    """Connects when something is asked for."""
+    """The log as it is now. Connects when something is asked for."""
 
     def __init__(self, config: Config) -> None:
-        """BrokerError if the broker cannot be reached."""
+        """Raises BrokerError if the broker cannot be reached."""
         self._config = config
         make_consumer(config, _CLIENT).close()
-        self._readers: dict[str, EventReader] = {}
+        self._offset_readers: dict[str, EventReader] = {}
+        self._exact_readers: dict[str, ExactReader] = {}
 
     @property
     def name(self) -> str:
@@ -43,44 +47,42 @@ class LiveView:
         return tuple(ENTITIES)
 
     def begin_offsets(self, entity: str) -> dict[int, int]:
-        return {partition: offset for (_, partition), offset in self._reader(entity).begin_offsets().items()}
+        return _by_partition(self._offset_reader(entity).begin_offsets())
 
     def end_offsets(self, entity: str) -> dict[int, int]:
-        return {partition: offset for (_, partition), offset in self._reader(entity).end_offsets().items()}
+        return _by_partition(self._offset_reader(entity).end_offsets())
 
     def read(self, entity: str, *, start: Offsets | None = None, end: Offsets | None = None) -> Iterator[Event]:
-        kept, written = self.begin_offsets(entity), self.end_offsets(entity)
-        begins, ends = {**kept, **(start or {})}, {**written, **(end or {})}
+        held, written = self.begin_offsets(entity), self.end_offsets(entity)
+        begins, ends = {**held, **(start or {})}, {**written, **(end or {})}
         for partition in sorted(begins):
-            if begins[partition] < min(kept[partition], ends[partition]):
-                raise self._deleted(entity, partition, begins[partition], min(kept[partition], ends[partition]))
+            first_held = min(held[partition], ends[partition])
+            if begins[partition] < first_held:
+                raise self._deleted(entity, partition, begins[partition], first_held)
             if ends[partition] > written[partition]:
                 raise self._not_written(entity, partition, max(begins[partition], written[partition]), ends[partition])
         return self._read(entity, begins, ends)
 
     def fetch(self, entity: str, partition: int, offset: int) -> Event:
-        reader = self._reader(entity)
-        begin, end = self.begin_offsets(entity)[partition], self.end_offsets(entity)[partition]
-        if offset < begin:
+        if entity not in self._exact_readers:
+            self._exact_readers[entity] = ExactReader(self._config, _CLIENT, entity)
+        position = LogPosition(partition, offset)
+        found = self._exact_readers[entity].read([position], _STALL_S)
+        if found:
+            return found[position]
+        if offset < self.begin_offsets(entity)[partition]:
             raise self._deleted(entity, partition, offset, offset + 1)
-        if offset >= end:
+        if offset >= self.end_offsets(entity)[partition]:
             raise self._not_written(entity, partition, offset, offset + 1)
-        reader.seek(entity, partition, offset)
-        reader.resume(entity, partition)
-        try:
-            event = self._first(reader, lambda: reader.reached(entity, partition) > offset)
-        finally:
-            reader.pause(entity, partition)
-        if event is None or event.offset != offset:
-            raise MissingRangeError(
-                self.name, entity, partition, offset, offset + 1, "Compaction or a transaction left no event there."
-            )
-        return event
+        raise no_event_there(self.name, entity, position)
 
     def close(self) -> None:
-        for reader in self._readers.values():
+        for reader in self._offset_readers.values():
             reader.close()
-        self._readers.clear()
+        for exact_reader in self._exact_readers.values():
+            exact_reader.close()
+        self._offset_readers.clear()
+        self._exact_readers.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -90,59 +92,46 @@ class LiveView:
     ) -> None:
         self.close()
 
-    def _reader(self, entity: str) -> EventReader:
-        """A reader for offsets and single events: it reads nothing by itself."""
-        if entity not in self._readers:
-            reader = EventReader(self._config, _CLIENT, [entity], auto_offset_reset="none")
-            reader.pause(entity)
-            self._readers[entity] = reader
-        return self._readers[entity]
+    def deleted_while_read(self, entity: str, partition: int, offset: int) -> MissingRangeError:
+        """Return the error for the range from ``offset`` that retention deleted before it was read."""
+        return self._deleted(entity, partition, offset, self.begin_offsets(entity)[partition])
 
-    def _first(self, reader: EventReader, passed: Callable[[], bool]) -> Event | None:
-        deadline = time.monotonic() + _STALL_S
-        while True:
-            events = reader.poll(0.2, max_events=1)
-            if events or passed():
-                return events[0] if events else None
-            if time.monotonic() > deadline:
-                raise BrokerError(f"{self.name} has delivered nothing for {_STALL_S:g} s")
+    def _offset_reader(self, entity: str) -> EventReader:
+        """Return a reader that is asked for offsets only: it never polls."""
+        if entity not in self._offset_readers:
+            self._offset_readers[entity] = EventReader(self._config, _CLIENT, [entity])
+        return self._offset_readers[entity]
 
-    def _read(self, entity: str, begins: dict[int, int], ends: dict[int, int]) -> Iterator[Event]:
-        positions = {(entity, partition): offset for partition, offset in begins.items()}
-        with EventReader(self._config, _CLIENT, [entity], positions=positions, auto_offset_reset="none") as reader:
-            intake = _Intake(reader, entity, begins, ends, self)
-            yield from merge([intake.events(partition) for partition in sorted(begins)])
+    def _read(self, entity: str, begins: Offsets, ends: Offsets) -> Iterator[Event]:
+        positions = {EntityPartition(entity, partition): offset for partition, offset in begins.items()}
+        with EventReader(self._config, _CLIENT, [entity], positions=positions) as reader:
+            feed = _PartitionFeed(reader, entity, begins, ends, self)
+            yield from merge([feed.events(partition) for partition in sorted(begins)])
 
     def _deleted(self, entity: str, partition: int, start: int, end: int) -> MissingRangeError:
         begin = self.begin_offsets(entity)[partition]
-        left = begin < self.end_offsets(entity)[partition]
-        since_ms = self.fetch(entity, partition, begin).timestamp_ms if left else None
+        anything_left = begin < self.end_offsets(entity)[partition]
+        since_ms = self.fetch(entity, partition, begin).timestamp_ms if anything_left else None
         return MissingRangeError(self.name, entity, partition, start, end, _DELETED, since_ms=since_ms)
 
     def _not_written(self, entity: str, partition: int, start: int, end: int) -> MissingRangeError:
         advice = "The log ends before them: it is not the log that these offsets are of, or they are still to come."
         return MissingRangeError(self.name, entity, partition, start, end, advice)
 
-    def deleted_while_read(self, entity: str, partition: int, at: int) -> MissingRangeError:
-        """The range from ``at`` that retention deleted before it was read."""
-        return self._deleted(entity, partition, at, self.begin_offsets(entity)[partition])
 
+class _PartitionFeed:
+    """Shares one reader among the partitions of a topic: each is read on only when its next event is asked for."""
 
-class _Intake:
-    """One reader for all partitions of a topic, handed out partition by partition."""
-
-    def __init__(
-        self, reader: EventReader, entity: str, begins: dict[int, int], ends: dict[int, int], view: LiveView
-    ) -> None:
+    def __init__(self, reader: EventReader, entity: str, begins: Offsets, ends: Offsets, view: LiveView) -> None:
         self._reader = reader
         self._entity = entity
         self._ends = ends
         self._view = view
         self._waiting: dict[int, deque[Event]] = {partition: deque() for partition in begins}
         self._bytes = dict.fromkeys(begins, 0)
-        self._open = {partition for partition in begins if begins[partition] < ends[partition]}
+        self._unfinished = {partition for partition in begins if begins[partition] < ends[partition]}
         self._paused: set[int] = set()
-        for partition in begins.keys() - self._open:
+        for partition in begins.keys() - self._unfinished:
             reader.pause(entity, partition)
 
     def events(self, partition: int) -> Iterator[Event]:
@@ -152,33 +141,33 @@ class _Intake:
                 event = waiting.popleft()
                 self._bytes[partition] -= _size(event)
                 yield event
-            if partition not in self._open:
+            if partition not in self._unfinished:
                 return
             self._resume(partition)
-            self._take_in(partition)
+            self._poll_for(partition)
 
-    def _take_in(self, wanted: int) -> None:
-        """Poll until something of that partition has come, or nothing more will."""
-        heard = time.monotonic()
-        while not self._waiting[wanted] and wanted in self._open:
+    def _poll_for(self, wanted: int) -> None:
+        """Poll until an event of that partition has come, or nothing more will."""
+        deadline = Deadline(_STALL_S)
+        while not self._waiting[wanted] and wanted in self._unfinished:
             try:
                 events = self._reader.poll(0.2, max_events=2000)
             except MissingRangeError as error:
-                raise self._gap() from error
+                raise self._deleted() from error
             for event in events:
                 self._put(event)
-            for partition in list(self._open):
+            for partition in list(self._unfinished):
                 if self._reader.reached(self._entity, partition) >= self._ends[partition]:
-                    self._done(partition)
-            now = time.monotonic()
-            heard = now if events else heard
-            if now - heard > _STALL_S:
+                    self._finish(partition)
+            if events:
+                deadline = Deadline(_STALL_S)
+            elif deadline.passed:
                 raise BrokerError(f"{self._view.name} has delivered nothing for {_STALL_S:g} s")
 
     def _put(self, event: Event) -> None:
         partition = event.partition
         if event.offset >= self._ends[partition]:
-            self._done(partition)
+            self._finish(partition)
             return
         self._waiting[partition].append(event)
         self._bytes[partition] += _size(event)
@@ -186,9 +175,9 @@ class _Intake:
             self._paused.add(partition)
             self._reader.pause(self._entity, partition)
 
-    def _done(self, partition: int) -> None:
-        if partition in self._open:
-            self._open.discard(partition)
+    def _finish(self, partition: int) -> None:
+        if partition in self._unfinished:
+            self._unfinished.discard(partition)
             self._reader.pause(self._entity, partition)
 
     def _resume(self, partition: int) -> None:
@@ -196,11 +185,14 @@ class _Intake:
             self._paused.discard(partition)
             self._reader.resume(self._entity, partition)
 
-    def _gap(self) -> MissingRangeError:
-        kept = self._view.begin_offsets(self._entity)
-        behind = {p: at for (_, p), at in self._reader.positions.items() if p in self._open and at < kept[p]}
-        partition, at = min(behind.items())
-        return self._view.deleted_while_read(self._entity, partition, at)
+    def _deleted(self) -> MissingRangeError:
+        begins, positions = self._view.begin_offsets(self._entity), _by_partition(self._reader.positions)
+        partition = min(p for p in self._unfinished if positions[p] < begins[p])
+        return self._view.deleted_while_read(self._entity, partition, positions[partition])
+
+
+def _by_partition(offsets: Mapping[EntityPartition, int]) -> dict[int, int]:
+    return {at.partition: offset for at, offset in offsets.items()}
 
 
 def _size(event: Event) -> int:

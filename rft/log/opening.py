@@ -1,4 +1,4 @@
-"""Which log is read again: the live one or an archive of it."""
+"""Opens the log to read again: the live one or an archive of it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rft.log.views import LogView
 
 
 def open_log(config: Config, archive: str | None = None) -> LogView:
-    """The archive at that path or URL, or else the live log.
+    """Return the archive at that path or URL, or else the live log.
 
-    An embedded broker's log ends with its run, so where the configuration names no server of one, its archive is
+    An embedded broker's log ends with its run, so if the configuration names no server of it, the run's archive is
     the log.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Does a broker answer as configured, and if not, why not?
+"""Checks whether a broker answers as configured, and names the cause if it does not.
 
 kafka-python retries everything and then says "Unable to bootstrap", whether the password is wrong or the host does
-not exist. So each client's start is preceded by one connection of our own that goes as far as being logged in:
-TCP, TLS, ApiVersions, SASL. It costs a few milliseconds, and whatever fails is named.
+not exist. So before each client starts, we make one connection of our own and go as far as being logged in: TCP, TLS,
+ApiVersions, SASL. That costs a few milliseconds, and whatever fails is named.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-import time
 from collections.abc import Sequence
 
 from kafka.net.sasl import get_sasl_mechanism
@@ -20,9 +19,10 @@ from rft.errors import BrokerError
 from rft.log import wire
 from rft.log.security import sasl_options, ssl_context
 from rft.log.wire import NotKafkaError
+from rft.retry import Backoff, Deadline, any_of, retry
 
 _UNSUPPORTED_MECHANISM, _ILLEGAL_SASL_STATE = 33, 34
-_RETRY_S = 0.25
+_BACKOFF = Backoff(0.25)
 _HOSTNAME_MISMATCH = (62, 64)
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 
@@ -34,28 +34,38 @@ class _NotYetError(Exception):
 def probe(broker: BrokerConfig, servers: Sequence[str]) -> None:
     """Return as soon as one of ``servers`` (``host:port``) lets us in.
 
-    What waiting may cure (refused, unknown host, no answer) is tried again until ``connect_timeout_s``; what it
-    cannot (password, certificate, protocol) fails at once. Raises BrokerError with the cause and what to do.
+    A fault that may pass (refused, unknown host, no answer) is retried until ``connect_timeout_s``; one that cannot
+    (password, certificate, protocol) fails at once. Raises BrokerError with the cause and what to do.
     """
     context = ssl_context(broker)
-    deadline = time.monotonic() + broker.connect_timeout_s
-    while True:
-        causes: list[str] = []
-        final: BrokerError | None = None
-        for server in servers:
-            remaining = deadline - time.monotonic()
-            try:
-                _log_in(broker, context, server, min(max(remaining, 0.1), broker.connect_timeout_s / len(servers)))
-                return
-            except _NotYetError as error:
-                causes.append(f"broker {server}: {error}")
-            except BrokerError as error:
-                final = error
-        if final is not None:
-            raise final
-        if time.monotonic() + _RETRY_S >= deadline:
-            raise BrokerError("; ".join(causes) + f" (tried for {broker.connect_timeout_s:g} s)")
-        time.sleep(_RETRY_S)
+    deadline = Deadline(broker.connect_timeout_s)
+    try:
+        retry(
+            lambda: _log_in_to_any(broker, context, servers, deadline),
+            retryable=any_of(_NotYetError),
+            backoff=_BACKOFF,
+            deadline=deadline,
+        )
+    except _NotYetError as error:
+        raise BrokerError(f"{error} (tried for {broker.connect_timeout_s:g} s)") from error
+
+
+def _log_in_to_any(
+    broker: BrokerConfig, context: ssl.SSLContext | None, servers: Sequence[str], deadline: Deadline
+) -> None:
+    """Raise BrokerError if a server refuses us for good and no other lets us in, else _NotYetError with all causes."""
+    causes: list[str] = []
+    refusal: BrokerError | None = None
+    for server in servers:
+        timeout = min(max(deadline.remaining(), 0.1), broker.connect_timeout_s / len(servers))
+        try:
+            _log_in(broker, context, server, timeout)
+            return
+        except _NotYetError as error:
+            causes.append(f"broker {server}: {error}")
+        except BrokerError as error:
+            refusal = error
+    raise refusal or _NotYetError("; ".join(causes))
 
 
 def _log_in(broker: BrokerConfig, context: ssl.SSLContext | None, server: str, timeout: float) -> None:
@@ -71,7 +81,7 @@ def _log_in(broker: BrokerConfig, context: ssl.SSLContext | None, server: str, t
 
 
 def _reach_any(server: str, advertised: Sequence[tuple[str, int]], timeout: float) -> None:
-    """From here on, clients talk to the addresses that the brokers advertise, not to the one they started from."""
+    """Check an advertised address: clients talk to those from now on, not to the one that they started from."""
     causes = []
     for host, port in advertised:
         try:
@@ -134,7 +144,7 @@ def _reason(error: OSError) -> str:
 
 
 def _speak_kafka(broker: BrokerConfig, server: str, sock: socket.socket) -> list[tuple[str, int]]:
-    """ApiVersions, then SASL as far as being logged in (or knowing that none is asked for), then who is in the cluster.
+    """Send ApiVersions, log in by SASL (or find that no login is asked for), and ask for the cluster's brokers.
 
     Returns the (host, port) that each broker advertises.
     """
@@ -149,7 +159,7 @@ def _speak_kafka(broker: BrokerConfig, server: str, sock: socket.socket) -> list
         ) from error
     except (ConnectionError, NotKafkaError) as error:
         hint = _PERHAPS_TLS if "SSL" not in broker.security_protocol else "Is it a Kafka broker?"
-        raise BrokerError(f"broker {server}: no Kafka answer ({_reason_of(error)}). {hint}") from error
+        raise BrokerError(f"broker {server}: no Kafka answer ({_closed_or(error)}). {hint}") from error
     try:
         if broker.security_protocol.startswith("SASL"):
             _authenticate(broker, server, sock)
@@ -159,10 +169,10 @@ def _speak_kafka(broker: BrokerConfig, server: str, sock: socket.socket) -> list
     except TimeoutError as error:
         raise _NotYetError("connected, but there is no answer to the login") from error
     except (OSError, NotKafkaError, struct.error) as error:
-        raise BrokerError(f"broker {server}: the login did not work out ({error})") from error
+        raise BrokerError(f"broker {server}: the login failed ({error})") from error
 
 
-def _reason_of(error: Exception) -> str:
+def _closed_or(error: Exception) -> str:
     return str(error) if isinstance(error, NotKafkaError) else "it closed the connection"
 
 
@@ -191,7 +201,10 @@ def _authenticate(broker: BrokerConfig, server: str, sock: socket.socket) -> Non
 
 
 def _expect_no_sasl(broker: BrokerConfig, server: str, sock: socket.socket) -> None:
-    """A SASL listener answers ApiVersions to anyone and then hangs up: only the offer of a login tells it apart."""
+    """Raise BrokerError if the listener wants a login.
+
+    A SASL listener answers ApiVersions to anyone and then hangs up. Only its offer of a login tells it apart.
+    """
     name = broker.sasl_mechanism
     code, offered = wire.sasl_handshake(sock, name)
     # A PLAINTEXT listener of Apache Kafka answers ILLEGAL_SASL_STATE; Tansu "unsupported", echoing the name.

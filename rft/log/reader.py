@@ -1,64 +1,30 @@
-"""Reading topics from positions of one's own, without a consumer group."""
+"""Reads topics from positions that the caller keeps, without a consumer group."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any
 
 from kafka import TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from rft.config import Config
-from rft.errors import BrokerError, DecodeError, MissingRangeError, TopicError
-from rft.log.clients import make_consumer
+from rft.errors import BrokerError, TopicError
+from rft.log.clients import is_retriable, make_consumer
+from rft.log.coordinates import EntityPartition
+from rft.log.events import Event
 from rft.log.offset_queries import OffsetReader, ask_offsets
-from rft.log.patience import OutageTolerance
-from rft.log.registry import open_registry
-from rft.log.retention import deleted
+from rft.log.registry import schema_lookup
+from rft.log.retention import retention_error
 from rft.log.topics import topic_name
-from schemas.codec import DEFAULT_MAX_BYTES, decode
-from schemas.events import Record
+from rft.retry import Deadline, OutageTolerance
 from schemas.framing import SchemaLookup
 
-Position = tuple[str, int]
-"""(entity, partition)"""
-R = TypeVar("R", bound=Record)
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One message as it stands on the log."""
-
-    entity: str
-    partition: int
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
-    """None is a tombstone."""
-    headers: tuple[tuple[str, bytes | None], ...]
-    max_bytes: int = DEFAULT_MAX_BYTES
-    """A larger value is no valid record."""
-    writer_schemas: SchemaLookup | None = field(default=None, repr=False, compare=False)
-    """Finds schemas that the value names by a registry's id."""
-
-    @overload
-    def record(self) -> Any: ...
-    @overload
-    def record(self, expect: type[R]) -> R: ...
-    def record(self, expect: type[Record] | None = None) -> Any:
-        """The decoded value, checked to be an ``expect`` if given.
-
-        Raises DecodeError if it is malformed, RegistryError if its schema is in a registry that cannot be asked now.
-        """
-        if self.value is None:
-            raise DecodeError("the message is a tombstone (no value)")
-        return decode(
-            self.value, expect, max_bytes=self.max_bytes, writer_schemas=self.writer_schemas, headers=self.headers
-        )
+_TOPIC_KNOWN_S = 3.0
+"""How long a topic that was just created may take to be known."""
 
 
 class EventReader:
@@ -70,15 +36,20 @@ class EventReader:
         client_id: str,
         entities: Iterable[str],
         *,
-        positions: Mapping[Position, int] | None = None,
+        positions: Mapping[EntityPartition, int] | None = None,
         from_end: bool = False,
         needed: str = "reading was to go on there",
         choices: Collection[str] = (),
         **consumer_options: Any,
     ) -> None:
-        """``positions`` maps (entity, partition) to the next offset to read; others start at the beginning, or at
-        the end if ``from_end``. ``needed`` and ``choices`` are for the error when the log has deleted what comes next,
-        see :func:`rft.log.retention.deleted`.
+        """Connect.
+
+        Args:
+            positions: Next offset to read of each partition. The others start at the beginning, or at the end if
+                ``from_end``.
+            needed: Explains the error when the log has deleted what comes next; see
+                :func:`rft.log.retention.retention_error`.
+            choices: For the same error.
 
         Raises:
             BrokerError: The broker cannot be reached, or its log ends before the positions.
@@ -89,77 +60,94 @@ class EventReader:
         self._needed, self._choices = needed, tuple(choices)
         self._entities = {topic_name(config, entity): entity for entity in entities}
         self._ends = OffsetReader(config, client_id)
-        self._patience = OutageTolerance(f"cannot read {', '.join(self._entities)}")
+        self._outage = OutageTolerance(f"cannot read {', '.join(self._entities)}", is_retriable)
         self._max_bytes = config.log.max_message_bytes
-        registry = open_registry(config)
-        self._writer_schemas = None if registry is None else registry.find
+        self._writer_schemas = schema_lookup(config)
+        self._paused: dict[EntityPartition, int] = {}
+        """Paused partitions, and the offset that each continues from."""
         # "none": what the log has lost must stop the reader, not move it silently.
         self._consumer = make_consumer(config, client_id, **{"auto_offset_reset": "none", **consumer_options})
         try:
             self._partitions = self._find_partitions()
-            self._consumer.assign(list(self._partitions.values()))
+            self._assign()
             self._start(dict(positions or {}), from_end)
         except BaseException:
             self.close()
             raise
 
     @property
-    def positions(self) -> dict[Position, int]:
-        """Next offset to read of each (entity, partition), counting what ``poll`` has returned."""
+    def positions(self) -> dict[EntityPartition, int]:
+        """Next offset to read of each partition, after the events that ``poll`` has returned."""
         return dict(self._positions)
 
     def poll(self, timeout_s: float = 0.5, max_events: int = 500) -> list[Event]:
-        """Events, in order within each partition; empty if none came within ``timeout_s``.
+        """Return events, in order within each partition; none if none came within ``timeout_s``.
 
-        A broker that is away is borne for a minute; then, or if trying again cannot help, BrokerError. What retention
-        has deleted before it was read is a MissingRangeError; :meth:`seek` behind it to go on.
+        Raises:
+            BrokerError: The broker has been away for a minute, or trying again cannot help.
+            MissingRangeError: Retention deleted events before they were read; :meth:`seek` behind them to go on.
         """
+        if len(self._paused) == len(self._partitions):
+            time.sleep(timeout_s)
+            return []
         try:
             batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_events)
         except OffsetOutOfRangeError:
-            self._refuse_positions()
+            self._check_positions()
             return []
         except KafkaError as error:
-            self._patience.bear(error)
+            self._outage.failed(error)
             return []
-        self._patience.eased()
-        events = []
-        for partition, messages in batches.items():
-            where = (self._entities[partition.topic], partition.partition)
-            events += [self._event(where, message) for message in messages]
-            self._positions[where] = messages[-1].offset + 1
+        self._outage.succeeded()
+        events: list[Event] = []
+        for topic_partition, messages in batches.items():
+            partition = EntityPartition(self._entities[topic_partition.topic], topic_partition.partition)
+            events += [to_event(partition, message, self._max_bytes, self._writer_schemas) for message in messages]
+            self._positions[partition] = messages[-1].offset + 1
         return events
 
     def seek(self, entity: str, partition: int, offset: int) -> None:
         """Read on from ``offset``."""
-        self._consumer.seek(self._partitions[entity, partition], offset)
-        self._positions[entity, partition] = offset
+        at = EntityPartition(entity, partition)
+        self._positions[at] = offset
+        if at in self._paused:
+            self._paused[at] = offset
+        else:
+            self._consumer.seek(self._partitions[at], offset)
 
     def pause(self, entity: str, partition: int | None = None) -> None:
-        """``poll`` returns nothing more of this topic (or partition) until ``resume``; nothing is skipped."""
-        self._consumer.pause(*self._of(entity, partition))
+        """Return no more events of this topic (or partition) from ``poll`` until ``resume``. Nothing is skipped."""
+        self._paused |= {at: self.reached(*at) for at in self._matching(entity, partition) if at not in self._paused}
+        self._assign()
 
     def resume(self, entity: str, partition: int | None = None) -> None:
         """Undo ``pause``."""
-        self._consumer.resume(*self._of(entity, partition))
+        resumed = {at: self._paused.pop(at) for at in self._matching(entity, partition) if at in self._paused}
+        self._assign()
+        for at, offset in resumed.items():
+            self._consumer.seek(self._partitions[at], offset)
 
     def reached(self, entity: str, partition: int) -> int:
-        """The offset that ``poll`` goes on from, past what it never returns: transaction markers, compacted events."""
-        return max(
-            self._positions[entity, partition], int(self._consumer.position(self._partitions[entity, partition]) or 0)
-        )
+        """Return the offset that ``poll`` continues from.
 
-    def end_offsets(self) -> dict[Position, int]:
-        """The offset after the last event of each (entity, partition)."""
-        return self._by_position(self._ends.ask(self._partitions.values()))
+        It lies after what ``poll`` never returns: transaction markers and compacted events.
+        """
+        at = EntityPartition(entity, partition)
+        if at in self._paused:
+            return self._paused[at]
+        return max(self._positions[at], int(self._consumer.position(self._partitions[at]) or 0))
 
-    def begin_offsets(self) -> dict[Position, int]:
-        """The first offset that is still kept of each (entity, partition)."""
-        return self._by_position(ask_offsets(self._consumer.beginning_offsets, self._partitions.values()))
+    def end_offsets(self) -> dict[EntityPartition, int]:
+        """Return the offset after the last event of each partition."""
+        return self._by_entity(self._ends.ask(self._partitions.values()))
 
-    def caught_up(self, ends: Mapping[Position, int]) -> bool:
-        """Whether everything before ``ends`` has been returned by ``poll``."""
-        return all(self._positions.get(where, 0) >= end for where, end in ends.items())
+    def begin_offsets(self) -> dict[EntityPartition, int]:
+        """Return the first offset that the log still holds of each partition."""
+        return self._by_entity(ask_offsets(self._consumer.beginning_offsets, self._partitions.values()))
+
+    def caught_up(self, ends: Mapping[EntityPartition, int]) -> bool:
+        """Return whether ``poll`` has returned everything before ``ends``."""
+        return all(self._positions.get(partition, 0) >= end for partition, end in ends.items())
 
     def close(self) -> None:
         """Disconnect."""
@@ -172,65 +160,70 @@ class EventReader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def _event(self, where: Position, m: Any) -> Event:
-        headers = tuple(m.headers or ())
-        return Event(*where, m.offset, m.timestamp, m.key, m.value, headers, self._max_bytes, self._writer_schemas)
+    def _matching(self, entity: str, number: int | None) -> list[EntityPartition]:
+        return [at for at in self._partitions if at.entity == entity and number in (None, at.partition)]
 
-    def _of(self, entity: str, number: int | None = None) -> list[TopicPartition]:
-        return [
-            partition
-            for (name, at), partition in self._partitions.items()
-            if name == entity and (number is None or at == number)
-        ]
+    def _assign(self) -> None:
+        """Assign the partitions that are not paused.
 
-    def _find_partitions(self) -> dict[Position, TopicPartition]:
-        found: dict[Position, TopicPartition] = {}
+        kafka-python's own ``pause`` would do, but it may never return what it holds of a partition after ``resume``.
+        """
+        if reading := [topic_partition for at, topic_partition in self._partitions.items() if at not in self._paused]:
+            self._consumer.assign(reading)
+
+    def _find_partitions(self) -> dict[EntityPartition, TopicPartition]:
+        found: dict[EntityPartition, TopicPartition] = {}
         for topic, entity in self._entities.items():
-            numbers = self._numbers(topic)
-            found |= {(entity, number): TopicPartition(topic, number) for number in sorted(numbers)}
+            for number in sorted(self._numbers(topic)):
+                found[EntityPartition(entity, number)] = TopicPartition(topic, number)
         return found
 
     def _numbers(self, topic: str) -> set[int]:
-        """Partition numbers; a topic just made may take a moment to be known."""
-        deadline = time.monotonic() + 3
+        deadline = Deadline(_TOPIC_KNOWN_S)
         while True:
             numbers = self._consumer.partitions_for_topic(topic)
             if numbers:
                 return set(numbers)
-            if time.monotonic() > deadline:
+            if deadline.passed:
                 raise TopicError(f"topic {topic} does not exist. `rft run` creates the topics")
             time.sleep(0.1)
 
-    def _start(self, saved: Mapping[Position, int], from_end: bool) -> None:
-        self._positions: dict[Position, int] = {}
+    def _start(self, saved: Mapping[EntityPartition, int], from_end: bool) -> None:
+        self._positions: dict[EntityPartition, int] = {}
         begins = self.begin_offsets()
         ends = self.end_offsets() if saved or from_end else {}
-        for where, partition in self._partitions.items():
-            offset = saved.get(where, ends[where] if from_end else begins[where])
-            if where in saved and offset < begins[where]:
-                raise self._missing(where, offset, begins[where])
-            if where in saved and offset > ends[where]:
-                raise BrokerError(_not_this_log(partition, offset, ends[where]))
-            self.seek(*where, offset)
+        for partition in self._partitions:
+            offset = saved.get(partition, ends[partition] if from_end else begins[partition])
+            if partition in saved:
+                self._check_position(partition, offset, begins[partition], ends[partition])
+            self.seek(*partition, offset)
 
-    def _refuse_positions(self) -> None:
+    def _check_positions(self) -> None:
+        """Find out which position the log does not hold. Raises MissingRangeError or BrokerError."""
         begins, ends = self.begin_offsets(), self.end_offsets()
-        for where, at in self._positions.items():
-            if at < begins[where]:
-                raise self._missing(where, at, begins[where])
-            if at > ends[where]:
-                raise BrokerError(_not_this_log(self._partitions[where], at, ends[where]))
+        for partition, offset in self._positions.items():
+            self._check_position(partition, offset, begins[partition], ends[partition])
 
-    def _missing(self, where: Position, start: int, end: int) -> MissingRangeError:
-        return deleted(self._config, *where, start, end, *self._choices, needed=self._needed)
+    def _check_position(self, partition: EntityPartition, offset: int, begin: int, end: int) -> None:
+        if offset < begin:
+            raise retention_error(self._config, *partition, offset, begin, *self._choices, needed=self._needed)
+        if offset > end:
+            topic = self._partitions[partition].topic
+            raise BrokerError(
+                f"topic {topic}, partition {partition.partition}: reading is to go on at offset {offset}, but the log "
+                f"ends at {end}: it is not the log that this position was saved for (an embedded broker's log ends "
+                "with its run). Start a new run, or name the cluster that holds the old log"
+            )
 
-    def _by_position(self, offsets: Mapping[TopicPartition, int]) -> dict[Position, int]:
-        return {where: offsets[partition] for where, partition in self._partitions.items()}
+    def _by_entity(self, offsets: Mapping[TopicPartition, int]) -> dict[EntityPartition, int]:
+        return {partition: offsets[topic_partition] for partition, topic_partition in self._partitions.items()}
 
 
-def _not_this_log(partition: TopicPartition, offset: int, end: int) -> str:
-    return (
-        f"topic {partition.topic}, partition {partition.partition}: reading is to go on at offset {offset}, but the "
-        f"log ends at {end}: it is not the log that this position was saved for (an embedded broker's log ends with "
-        "its run). Start a new run, or name the cluster that holds the old log"
+def to_event(
+    partition: EntityPartition, message: ConsumerRecord, max_bytes: int, writer_schemas: SchemaLookup | None
+) -> Event:
+    """Turn a message of kafka-python into an event."""
+    headers = tuple(message.headers or ())
+    return Event(
+        *partition, message.offset, message.timestamp, message.key, message.value, headers, max_bytes, writer_schemas
     )

@@ -1,7 +1,7 @@
-"""The schema registry as the log's readers and writers see it: ids of our schemas, and schemas of others' ids.
+"""Asks the schema registry for the ids of our schemas and for the schemas of others' ids.
 
-What was found once is kept for the process's life: ids never change their meaning. So a registry that goes away
-while a run goes on is missed only when an event with an id never seen before comes.
+What was found once is kept for the process's life, since ids never change their meaning. If the registry goes away
+during a run, the run needs it only when an event names an id that it has not seen before.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ from typing import TypeVar
 from rft.config import Config, RegistryConfig
 from rft.errors import RegistryError, RegistryUnreachableError
 from rft.log.topics import ENTITIES, topic_name
-from schemas.framing import SchemaId
+from rft.retry import Backoff, Deadline, any_of, retry
+from schemas.framing import SchemaId, SchemaLookup
 from schemas.load import current
 from schemas.registry import COMPATIBILITY, RegistryClient
 
 T = TypeVar("T")
 
 _UNKNOWN_FOR_S = 5.0
-"""How long an id counts as unknown before it is asked for again: registries of several nodes agree after a moment."""
+"""An id counts as unknown for so long before it is asked for again: the nodes of a registry agree after a moment."""
 _MAX_UNKNOWN = 4096
-"""Malformed events name any ids; no more of them are remembered."""
+"""Malformed events may name any ids; no more of them are remembered."""
+_BACKOFF = Backoff(0.2, factor=2.0, longest_s=5.0)
 
 logger = logging.getLogger(__name__)
 
 
 class Registry:
-    """A registry with memory. Thread-safe."""
+    """A client of the registry that remembers its answers. Thread-safe."""
 
     def __init__(self, config: RegistryConfig) -> None:
         assert config.url is not None
@@ -51,15 +53,15 @@ class Registry:
         self._lock = threading.Lock()
 
     def known(self, number: SchemaId) -> str | None:
-        """The schema with that id, if it was looked up before. Asks nobody."""
+        """Return the schema with that id if it was looked up before. Does not ask the registry."""
         return self._schemas.get(number)
 
     def settled(self, number: SchemaId) -> bool:
-        """Whether the id was looked up before, found or not."""
+        """Return whether the id was looked up before, found or not."""
         return number in self._schemas or self._unknown.get(number, 0) > time.monotonic()
 
     def look_up(self, number: SchemaId) -> str | None:
-        """Ask the registry, once; None when it has no such schema. Raises RegistryError."""
+        """Ask the registry once; return None when it has no such schema. Raises RegistryError."""
         if self.settled(number):
             return self._schemas.get(number)
         text = self._client.schema(number)
@@ -73,70 +75,72 @@ class Registry:
         return text
 
     def find(self, number: SchemaId) -> str | None:
-        """Like :meth:`look_up`, but patient with a registry that does not answer. A lookup for ``decode``."""
-        return self._patiently(lambda: self.look_up(number))
+        """Do :meth:`look_up`, and ask again while the registry does not answer. A lookup for ``decode``."""
+        return self._retry(lambda: self.look_up(number))
 
     def id_of(self, subject: str, record: str) -> int:
-        """The id by which to write ``record`` (its schema's name) to the topic of ``subject``; registers it first
-        if it is not and that is allowed.
+        """Return the id by which to write ``record`` (a schema's name) to the topic of ``subject``.
+
+        Registers the schema first if it is not registered and ``registry.auto_register`` allows it.
 
         Raises RegistryError; IncompatibleSchemaError when the subject's versions do not allow it.
         """
         key = (subject, record)
         if key not in self._ids:
-            number = self._patiently(lambda: self._announce(subject, current(record).text))
+            number = self._retry(lambda: self._find_or_register(subject, current(record).text))
             with self._lock:
                 self._schemas[number] = current(record).text
                 self._ids[key] = number
         return self._ids[key]
 
-    def _announce(self, subject: str, schema: str) -> int:
+    def _find_or_register(self, subject: str, schema: str) -> int:
         if not self._config.auto_register:
             number = self._client.find(subject, schema)
             if number is None:
                 raise RegistryError(
-                    f"schema registry {self._client.url}: our schema is no version of subject {subject}. Register it "
-                    "with `rft schemas register CONFIG`, or set registry.auto_register"
+                    f"schema registry {self._client.url}: our schema is not a version of subject {subject}. "
+                    "Register it with `rft schemas register CONFIG`, or set registry.auto_register"
                 )
             return number
         return self.register(subject, schema)
 
     def register(self, subject: str, schema: str) -> int:
-        """Make ``schema`` a version of ``subject``, under our rule of compatibility, if it is none yet."""
-        # First, so that a level that allows less does not let our schema in.
+        """Make ``schema`` a version of ``subject`` under our rule of compatibility, if it is not one yet."""
+        # The rule comes first: under a laxer one, the registry might take a schema that breaks readers.
         if self._client.compatibility(subject) != COMPATIBILITY:
             self._client.set_compatibility(subject)
         return self._client.register(subject, schema)
 
-    def _patiently(self, ask: Callable[[], T]) -> T:
-        deadline = time.monotonic() + self._config.patience_s
-        pause = 0.2
-        while True:
-            try:
-                return ask()
-            except RegistryUnreachableError as error:
-                if time.monotonic() + pause > deadline:
-                    raise
-                logger.warning("%s; trying again", error)
-            time.sleep(pause)
-            pause = min(2 * pause, 5.0)
+    def _retry(self, ask: Callable[[], T]) -> T:
+        return retry(
+            ask,
+            retryable=any_of(RegistryUnreachableError),
+            backoff=_BACKOFF,
+            deadline=Deadline(self._config.patience_s),
+            on_failure=lambda error, _: logger.warning("%s; trying again", error),
+        )
 
 
 def open_registry(config: Config) -> Registry | None:
-    """The registry of the configuration, one for the whole process; None if none is configured."""
+    """Return the configured registry, one for the whole process; None if none is configured."""
     return None if config.registry.url is None else _shared(config.registry)
 
 
+def schema_lookup(config: Config) -> SchemaLookup | None:
+    """Return what finds schemas by a registry's id; None if no registry is configured."""
+    registry = open_registry(config)
+    return None if registry is None else registry.find
+
+
 def subject_of(config: Config, entity: str) -> str:
-    """The subject of a topic's values (TopicNameStrategy)."""
+    """Return the subject of a topic's values (TopicNameStrategy)."""
     return f"{topic_name(config, entity)}-value"
 
 
 def writer_ids(config: Config) -> dict[str, int]:
-    """The id to write each entity's records with; empty if no registry is configured.
+    """Return the id to write each entity's records with; nothing if no registry is configured.
 
-    Asks for all of them, so that what is wrong shows when a role starts and not when it first writes. Raises
-    RegistryError.
+    Asks for all of them, so that a fault shows when a role starts and not when it first writes. Raises RegistryError.
     """
     registry = open_registry(config)
     if registry is None:

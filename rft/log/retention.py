@@ -1,9 +1,8 @@
-"""The error for what the log no longer holds: which range, since when, and the choices."""
+"""Explains what the log no longer holds: which range, since when, and what the operator can choose."""
 
 from __future__ import annotations
 
 import logging
-import time
 
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
@@ -13,30 +12,32 @@ from rft.config import Config
 from rft.errors import BrokerError, MissingRangeError
 from rft.log.clients import make_consumer
 from rft.log.topics import topic_name
+from rft.retry import Deadline
 
 logger = logging.getLogger(__name__)
 
 LOOK_S = 3.0
-"""How long to look for the first event that is kept: an error must not wait long for its embellishment."""
+"""How long to look for the first event that is left. Its time only completes an error, so the error does not wait."""
 SKIP = "go on without them (log.skip_deleted = true)"
-ELSEWHERE = "start over under another run.name and log.namespace"
-KEEP = "To have them next time, keep them longer ({setting}) or archive them (archive.enabled = true)"
-NO_LONGER = "They were deleted, by retention or by hand"
-_RETENTION = {"steps": "log.audit_retention_hours", "dlq": "log.audit_retention_hours"}
+START_OVER = "start over under another run.name and log.namespace"
+KEEP_LONGER = "To have them next time, keep them longer ({setting}) or archive them (archive.enabled = true)"
+DELETED = "They were deleted, by retention or by hand"
+_RETENTION_SETTING = {"steps": "log.audit_retention_hours", "dlq": "log.audit_retention_hours"}
 
 
-def deleted(
+def retention_error(
     config: Config, entity: str, partition: int, start: int, end: int, *choices: str, needed: str
 ) -> MissingRangeError:
-    """Offsets ``start`` to ``end`` (exclusive) of ``entity`` are needed and were deleted; the log begins at ``end``.
+    """Return the error for offsets ``start`` to ``end`` (exclusive) that are needed; the log begins at ``end``.
 
     Args:
-        choices: What the operator can do, each as ``do this``; starting over is always the last of them.
+        choices: What the operator can do, each as ``do this``. Starting over is always the last of them.
         needed: What they are needed for, as ``this is where ... goes on``.
     """
-    setting = _RETENTION.get(entity, "log.experience_retention_hours")
-    advice = f"{NO_LONGER}, and {needed}. Choose: {'; or '.join([*choices, ELSEWHERE])}. {KEEP.format(setting=setting)}"
-    since_ms = first_time_ms(config, entity, partition, end)
+    setting = _RETENTION_SETTING.get(entity, "log.experience_retention_hours")
+    options = "; or ".join([*choices, START_OVER])
+    advice = f"{DELETED}, and {needed}. Choose: {options}. {KEEP_LONGER.format(setting=setting)}"
+    since_ms = first_timestamp_ms(config, entity, partition, end)
     return MissingRangeError("the log", entity, partition, start, end, advice, since_ms=since_ms)
 
 
@@ -47,8 +48,8 @@ def skip_or_raise(config: Config, error: MissingRangeError) -> None:
     logger.warning("going on without what is missing, as log.skip_deleted says: %s", error)
 
 
-def first_time_ms(config: Config, entity: str, partition: int, offset: int) -> int | None:
-    """Time stamp of the first event from ``offset`` on; None if there is none, or nobody can say."""
+def first_timestamp_ms(config: Config, entity: str, partition: int, offset: int) -> int | None:
+    """Return the timestamp of the first event from ``offset`` on; None if there is none or the broker does not say."""
     try:
         found = first_event(config, entity, partition, offset)
     except (BrokerError, KafkaError):
@@ -57,20 +58,20 @@ def first_time_ms(config: Config, entity: str, partition: int, offset: int) -> i
 
 
 def first_event(config: Config, entity: str, partition: int, offset: int) -> ConsumerRecord | None:
-    """The first event from ``offset`` on; None if none comes within ``LOOK_S``.
+    """Return the first event from ``offset`` on; None if none comes within ``LOOK_S``.
 
     Raises:
         BrokerError: The broker cannot be reached.
         KafkaError: It refuses us; OffsetOutOfRangeError if the log no longer holds ``offset``.
     """
-    place = TopicPartition(topic_name(config, entity), partition)
+    at = TopicPartition(topic_name(config, entity), partition)
     consumer = make_consumer(config, "first-kept", auto_offset_reset="none")
     try:
-        consumer.assign([place])
-        consumer.seek(place, offset)
-        deadline = time.monotonic() + LOOK_S
-        while time.monotonic() < deadline:
-            if messages := consumer.poll(timeout_ms=200, max_records=1).get(place):
+        consumer.assign([at])
+        consumer.seek(at, offset)
+        deadline = Deadline(LOOK_S)
+        while not deadline.passed:
+            if messages := consumer.poll(timeout_ms=200, max_records=1).get(at):
                 return messages[0]
     finally:
         consumer.close()

@@ -1,4 +1,4 @@
-"""Security in one place: what every Kafka client is told about TLS and SASL."""
+"""Builds the TLS and SASL settings of every Kafka client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from rft.errors import BrokerError
 
 
 def ssl_context(broker: BrokerConfig) -> ssl.SSLContext | None:
-    """TLS settings for the broker's listener; None when it speaks no TLS. BrokerError if a file cannot be used."""
+    """Return TLS settings for the broker's listener; None when it speaks no TLS.
+
+    Raises BrokerError if a file cannot be used.
+    """
     if "SSL" not in broker.security_protocol:
         return None
     for key, path in (
@@ -37,7 +40,7 @@ def ssl_context(broker: BrokerConfig) -> ssl.SSLContext | None:
 
 
 def sasl_options(broker: BrokerConfig) -> dict[str, Any]:
-    """SASL settings as kafka-python names them; empty when the listener asks for none."""
+    """Return SASL settings as kafka-python names them; nothing when the listener asks for no login."""
     if not broker.security_protocol.startswith("SASL"):
         return {}
     return {
@@ -48,12 +51,12 @@ def sasl_options(broker: BrokerConfig) -> dict[str, Any]:
 
 
 def password(broker: BrokerConfig) -> str:
-    """The SASL password in clear; empty if there is none."""
+    """Return the SASL password in clear; empty if there is none."""
     return broker.sasl_password.get_secret_value() if broker.sasl_password else ""
 
 
 def security_options(broker: BrokerConfig) -> dict[str, Any]:
-    """TLS and SASL settings as kafka-python names them."""
+    """Return TLS and SASL settings as kafka-python names them."""
     return {
         "security_protocol": broker.security_protocol,
         "ssl_context": ssl_context(broker),

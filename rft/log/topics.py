@@ -1,6 +1,6 @@
-"""The nine topics: names, keys and settings, and their idempotent creation.
+"""Defines the nine topics (names, keys, settings) and creates them.
 
-The key decides the partition, so it decides what stays in order: everything about one group of rollouts does.
+The key decides the partition, and so what stays in order: all events of one group of rollouts do.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from kafka.errors import KafkaError, for_code
 
 from rft.config import Config, LogConfig
 from rft.errors import TopicError
-from rft.log.clients import make_admin
-from rft.log.limits import message_limit
+from rft.log.clients import make_admin, message_limit
 from schemas.events import (
     Experience,
     Member,
@@ -37,11 +36,11 @@ class Entity:
     """One topic of the design."""
 
     record: type[Record] | None
-    """What its values are; None for dead letters, which are bytes as received."""
+    """Class of its values; None for dead letters, which are bytes as received."""
     key: Callable[[Any], str] | None
-    """Key of a record; None where the key is the caller's."""
+    """Returns the key of a record; None where the caller gives the key."""
     retention: Callable[[LogConfig], float]
-    """Hours to keep."""
+    """Returns the hours to keep; −1 is forever."""
     cleanup: str = "delete"
     """``cleanup.policy``."""
     partitions: Callable[[LogConfig], int] = lambda log: log.partitions
@@ -68,25 +67,30 @@ ENTITIES: Mapping[str, Entity] = {
     "experiences": Entity(Experience, lambda r: r.group_id, _experience_hours),
     "rewards": Entity(Reward, lambda r: r.group_id, _experience_hours),
     "ready": Entity(ScoredExperience, lambda r: r.experience.group_id, _experience_hours),
-    # One partition: the control topics are small, and their readers want one order.
+    # One partition: the control topics are small, and their readers need one order.
     "weights": Entity(WeightVersion, lambda r: r.model, _forever, "compact", _one),
     "members": Entity(Member, lambda r: r.member_id, lambda _: 24, "compact,delete", _one),
     "steps": Entity(TrainingStep, lambda r: r.model, _audit_hours, "delete", _one),
     "dlq": Entity(None, None, _audit_hours),
-    # Pointers into `experiences`, partition by partition, so as many; never older than what they point to.
+    # Pointers into `experiences`, partition by partition, so as many partitions as that has.
     "waiting": Entity(Waiting, lambda r: r.group_id, _forever, "compact"),
 }
 
 
 def topic_name(config: Config, entity: str) -> str:
-    """``<namespace>.<entity>.v1``."""
+    """Return ``<namespace>.<entity>.v1``."""
     if entity not in ENTITIES:
         raise ValueError(f"no topic for {entity!r}; there are {', '.join(ENTITIES)}")
     return f"{config.log.namespace}.{entity}.v1"
 
 
+def consumer_group(config: Config, role: str) -> str:
+    """Return the consumer group that the processes of a role share: ``explorers`` or ``processors``."""
+    return f"{config.log.namespace}.{role}"
+
+
 def topic_settings(log: LogConfig, entity: str) -> dict[str, str]:
-    """The topic's configuration as Kafka spells it."""
+    """Return the topic's configuration as Kafka spells it."""
     spec = ENTITIES[entity]
     hours = spec.retention(log)
     settings = {
@@ -101,10 +105,10 @@ def topic_settings(log: LogConfig, entity: str) -> dict[str, str]:
 
 
 def ensure_topics(config: Config) -> list[str]:
-    """Create the topics that are missing; report those that contradict the design.
+    """Create the topics that are missing, and check that all agree with the design.
 
     Safe to call from any number of processes at once. Returns one line for each topic created.
-    Raises TopicError naming every topic, setting, value found and value expected.
+    Raises TopicError with the topic, the setting, the value found and the value expected of each contradiction.
     """
     admin = make_admin(config, "ensure-topics")
     try:
@@ -121,7 +125,7 @@ def ensure_topics(config: Config) -> list[str]:
 
 def _create_missing(admin: KafkaAdminClient, config: Config) -> list[str]:
     existing = set(admin.list_topics())
-    missing = {
+    missing: dict[str, dict[str, Any]] = {
         topic_name(config, entity): {
             "num_partitions": spec.partitions(config.log),
             "replication_factor": config.log.replication_factor,
@@ -138,14 +142,14 @@ def _create_missing(admin: KafkaAdminClient, config: Config) -> list[str]:
         name, code = topic["name"], topic["error_code"]
         if code == 0:
             spec = missing[name]
-            created.append(f"created {name}: {spec['num_partitions']} partitions, {_human(spec['configs'])}")
+            created.append(f"created {name}: {spec['num_partitions']} partitions, {_describe(spec['configs'])}")
         elif code != _ALREADY_EXISTS:
             raise TopicError(_cannot_create(config, name, for_code(code).__name__, topic["error_message"]))
     admin.wait_for_topics(list(missing))
     return created
 
 
-def _human(settings: Any) -> str:
+def _describe(settings: Mapping[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
@@ -159,12 +163,12 @@ def _cannot_create(config: Config, name: str, error: str, message: str | None) -
 
 
 def contradictions(admin: KafkaAdminClient, config: Config) -> list[str]:
-    """One line for each setting of an existing topic that the design does not allow; missing topics too."""
+    """Return a line for each setting of a topic that the design does not allow, and for each missing topic."""
     names = {topic_name(config, entity): entity for entity in ENTITIES}
     described = {topic["name"]: topic for topic in admin.describe_topics(list(names))}
     present = [name for name in names if described.get(name, {}).get("error_code") == 0]
-    # Both brokers know "all"; with the names of settings given, Tansu drops the connection, and its own settings
-    # are not listed as modified.
+    # Both brokers know "all". If settings are named, Tansu drops the connection; and it does not list its own settings
+    # as modified.
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in present]
     settings = admin.describe_configs(resources, config_filter="all")["topic"] if resources else {}
     problems = []
@@ -201,7 +205,7 @@ def _compare(config: Config, name: str, entity: str, partitions: int, found: Map
 
 
 def _agrees(setting: str, found: str, wanted: str) -> bool:
-    """More room and longer retention than asked for do no harm; how soon segments close is the operator's business."""
+    """Return whether a setting will do: more room and longer retention do, and any time to close segments."""
     if setting == "cleanup.policy":
         return set(found.split(",")) == set(wanted.split(","))
     if setting == "retention.ms":

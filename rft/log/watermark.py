@@ -1,4 +1,4 @@
-"""Which offset may be committed while events finish in any order. Pure."""
+"""Tracks which offset may be committed while events finish in any order. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import heapq
 
 
 class OffsetWatermark:
-    """Tracks one partition's events in flight, so that a slow one never loses itself or holds up its neighbours.
+    """Tracks one partition's events in flight, so that a slow event is neither lost nor holds up the others.
 
     Memory is bounded by the events between the oldest unfinished one and the newest.
     """
@@ -17,14 +17,14 @@ class OffsetWatermark:
         self._next: int | None = None
 
     def started(self, offset: int) -> None:
-        """An event was taken. Offsets come in rising order; one taken again (a redelivery) is in flight again."""
+        """Note that an event was taken. Offsets rise; an offset that comes again (a redelivery) is in flight again."""
         if offset not in self._in_flight:
             self._in_flight.add(offset)
             heapq.heappush(self._oldest, offset)
         self._next = offset + 1 if self._next is None else max(self._next, offset + 1)
 
     def finished(self, offset: int) -> None:
-        """The event needs no more work. One that was never started is ignored: its partition came and went."""
+        """Note that an event needs no more work. Ignores one that was never started: its partition came and went."""
         self._in_flight.discard(offset)
 
     @property

@@ -1,4 +1,4 @@
-"""The few requests of Kafka's protocol that a probe makes, over a connected socket.
+"""Sends the few requests of Kafka's protocol that a probe makes, over a connected socket.
 
 Versions are the lowest ones without tagged fields, which every broker since 2017 and Kafka 4 still take.
 """
@@ -22,7 +22,7 @@ def api_versions(sock: socket.socket) -> None:
 
 
 def sasl_handshake(sock: socket.socket, mechanism: str) -> tuple[int, list[str]]:
-    """Ask to log in: error code and the mechanisms that are offered."""
+    """Ask to log in. Return the error code and the mechanisms that are offered."""
     answer = _call(sock, _SASL_HANDSHAKE, 1, struct.pack(">h", len(mechanism)) + mechanism.encode())
     code, count = struct.unpack_from(">hi", answer)
     offered, rest = [], answer[6:]
@@ -33,7 +33,7 @@ def sasl_handshake(sock: socket.socket, mechanism: str) -> tuple[int, list[str]]
 
 
 def sasl_authenticate(sock: socket.socket, token: bytes) -> tuple[int, str, bytes]:
-    """One exchange of a login: error code, the broker's message, its token."""
+    """Make one exchange of a login. Return the error code, the broker's message and its token."""
     answer = _call(sock, _SASL_AUTHENTICATE, 0, struct.pack(">i", len(token)) + token)
     (code,) = struct.unpack_from(">h", answer)
     message, rest = _string(answer[2:])
@@ -41,7 +41,7 @@ def sasl_authenticate(sock: socket.socket, token: bytes) -> tuple[int, str, byte
 
 
 def advertised_brokers(sock: socket.socket) -> list[tuple[str, int]]:
-    """(host, port) of each broker of the cluster, as clients are told."""
+    """Return the (host, port) that each broker of the cluster advertises to clients."""
     answer = _call(sock, _METADATA, 1, struct.pack(">i", 0))
     (count,) = struct.unpack_from(">i", answer)
     brokers, rest = [], answer[4:]
@@ -54,7 +54,7 @@ def advertised_brokers(sock: socket.socket) -> list[tuple[str, int]]:
 
 
 def _call(sock: socket.socket, api_key: int, version: int, body: bytes) -> bytes:
-    """One request in Kafka's framing; the answer without its correlation id."""
+    """Send a request in Kafka's framing. Return the answer without its correlation id."""
     request = struct.pack(">hhih3s", api_key, version, 1, 3, b"rft") + body
     sock.sendall(struct.pack(">i", len(request)) + request)
     head = _receive(sock, 4)
@@ -77,7 +77,7 @@ def _receive(sock: socket.socket, size: int) -> bytes:
 
 
 def _string(data: bytes) -> tuple[str, bytes]:
-    """A nullable string (2-byte length) and what follows it."""
+    """Read a nullable string (2-byte length). Return it and what follows it."""
     (size,) = struct.unpack_from(">h", data)
     end = 2 + max(size, 0)
     return data[2:end].decode("utf-8", "replace"), data[end:]

@@ -1,4 +1,4 @@
-"""What every policy offers: generate tokens, stamp each with its weight version, take new weights at any time."""
+"""The contract of a policy: generate tokens, stamp each with its weight version, take new weights at any time."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from rft.weights.reception import Reception
+from rft.errors import PolicyError
+from rft.weights.transfer_spec import TransferSpec
 from schemas.events import LogprobArray, TokenArray
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one sequence is to be sampled."""
+    """The sampling parameters of one sequence."""
 
     max_tokens: int
-    """Most tokens to write, the end-of-sequence token included."""
+    """The most tokens to generate, the end-of-sequence token included."""
     temperature: float = 1.0
     """0 is greedy."""
     top_p: float = 1.0
     """Sample from the smallest set of tokens that holds this much probability."""
     seed: int = 0
-    """Same seed, prompt and weights: same tokens, up to the rounding of differently composed batches."""
+    """The same seed, prompt and weights give the same tokens, up to the rounding of differently composed batches."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Generation:
-    """What the policy wrote after one prompt; all arrays have N elements, the end-of-sequence token included."""
+    """The tokens that a policy generated for one prompt. Each array has N elements, end-of-sequence token included."""
 
     tokens: TokenArray
     """int32 [N]"""
@@ -35,7 +36,7 @@ class Generation:
     """float32 [N]: log-probability under the distribution that was sampled from, temperature and top_p applied.
     For greedy decoding: under the model's own distribution (temperature 1)."""
     versions: TokenArray
-    """int32 [N]: weight version whose logits each token was drawn from."""
+    """int32 [N]: the weight version whose logits each token was drawn from."""
     finish_reason: str
     """``stop`` (end of sequence) or ``length`` (``max_tokens`` reached)."""
 
@@ -45,60 +46,84 @@ class Policy(Protocol):
 
     @property
     def version(self) -> int:
-        """Weight version that the next token will be stamped with."""
+        """The weight version that the next token will be stamped with."""
         ...
 
     @property
     def error(self) -> Exception | None:
-        """What ended the policy, if it was not ``close``; nothing can be generated any more."""
+        """The error that ended the policy, if it was not ``close``. After it, nothing can be generated any more."""
         ...
 
     @property
     def stats(self) -> Mapping[str, float]:
-        """Counters since start, times in seconds."""
+        """Counters since the start, times in seconds."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of ``text``."""
+        """Return the token ids of ``text``."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of token ids, special tokens left out."""
+        """Return the text of token ids, special tokens left out."""
         ...
 
     async def generate(self, prompt_tokens: Sequence[int], sampling: Sampling) -> Generation:
-        """Continue ``prompt_tokens``. Cancelling the call frees its place in the batch.
+        """Continue ``prompt_tokens``. Canceling the call frees its row in the batch.
 
-        Raises PolicyError if the prompt cannot be continued (empty, outside the vocabulary, longer than the
-        model's context) or generation failed; other requests are not touched. EngineDiedError: so do all of them.
+        Raises PolicyError if the prompt cannot be continued (it is empty, outside the vocabulary or longer than the
+        model's context) or if generation failed; other requests go on. After EngineDiedError all requests fail.
         """
         ...
 
     def update_weights(self, path: Path, version: int) -> None:
-        """Load the weights in folder ``path`` and use them from the next token on; returns once they are in use.
+        """Load the weights in folder ``path`` and use them from the next token on. Return once they are in use.
 
-        Sequences in flight go on where they are; their later tokens carry the new version. Raises PolicyError
-        if the weights cannot be read or do not fit, and then keeps the old ones.
+        Sequences in flight continue from their last token; their later tokens carry the new version. Raises
+        PolicyError if the weights cannot be read or do not fit; the policy keeps the old ones then.
         """
         ...
 
     @property
     def receivers(self) -> int:
-        """Ranks that it needs in a collective transfer of weights; 0: it takes folders only."""
+        """Number of ranks that this policy needs in a collective transfer of weights; 0 if it only reads folders."""
         ...
 
-    def receive_weights(self, receptions: Sequence[Reception], version: int) -> None:
-        """Take part in a collective transfer, one reception a rank, and use the weights from the next token on.
+    def receive_weights(self, specs: Sequence[TransferSpec], version: int) -> None:
+        """Take part in a collective transfer, with one specification a rank. Return once the new weights are in use.
 
-        Returns once they are in use. Raises WeightsError when they did not come or are not what was announced,
-        PolicyError when they do not fit; the old ones are kept then.
+        Raises WeightsError if the weights do not arrive or are not what was announced, and PolicyError if they do not
+        fit; the policy keeps the old ones then.
         """
         ...
 
-    def abort_reception(self) -> None:
-        """Break off ``receive_weights``, which another thread is in; it raises soon, or has just succeeded."""
+    def abort_transfer(self) -> None:
+        """Abort ``receive_weights``, which runs in another thread. It raises soon, or has just succeeded."""
         ...
 
     def close(self) -> None:
-        """Stop generating; unfinished requests fail with PolicyError."""
+        """Stop generating. Unfinished requests fail with PolicyError."""
         ...
+
+
+def check_request(prompt: Sequence[int], sampling: Sampling, *, vocabulary: int, context: int) -> None:
+    """Raise PolicyError unless a model can continue ``prompt`` with ``sampling``.
+
+    Args:
+        prompt: token ids.
+        sampling: how to continue it.
+        vocabulary: number of token ids of the model.
+        context: number of positions of the model.
+    """
+    if not prompt:
+        raise PolicyError("the prompt is empty: give it at least one token")
+    if not 0 <= min(prompt) <= max(prompt) < vocabulary:
+        raise PolicyError(f"the prompt has token ids outside the vocabulary of {vocabulary}")
+    if sampling.max_tokens < 1:
+        raise PolicyError(f"max_tokens is {sampling.max_tokens}, it must be at least 1")
+    if sampling.temperature < 0 or not 0 < sampling.top_p <= 1 or sampling.seed < 0:
+        raise PolicyError(f"temperature and seed must be >= 0 and top_p in (0, 1], got {sampling}")
+    if len(prompt) + sampling.max_tokens > context:
+        raise PolicyError(
+            f"{len(prompt)} prompt tokens and max_tokens = {sampling.max_tokens} exceed the model's context "
+            f"of {context}: shorten the prompt or lower rollout.max_tokens"
+        )

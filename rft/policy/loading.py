@@ -1,9 +1,11 @@
-"""Models and tokenizers from folders in Hugging Face layout, never from the network."""
+"""Loads models and tokenizers from folders in Hugging Face layout, never from the network."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -11,9 +13,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.utils import logging
 
 from rft.errors import PolicyError, first_line
-from rft.policy.adapted import whole_weights
-from rft.policy.tensors import copy_weights
-from rft.weights.adapters import base_model_folder, holds_adapters, is_described
+from rft.lora.adapter import base_model_folder
+from rft.lora.base_model import merged_weights
+from rft.model_files.model_folder import holds_adapters, is_model_folder
+from rft.model_files.tensors import copy_weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 logging.disable_progress_bar()
 
@@ -30,11 +36,32 @@ class Tokenizer(Protocol):
 
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool = False) -> str: ...
 
-    def save_pretrained(self, save_directory: str | Path) -> Any: ...
+    def save_pretrained(self, save_directory: str | Path) -> object: ...
+
+
+class TokenizerMixin:
+    """The part of a :class:`rft.policy.base.Policy` that needs only its tokenizer."""
+
+    def __init__(self, model: str) -> None:
+        """Load the tokenizer of ``model``. Raises PolicyError when there is none."""
+        self._tokenizer = load_tokenizer(model)
+        # The samples of a group encode the same prompt one after the other, and a tokenizer's call costs over 0.1 ms.
+        self._encode = lru_cache(maxsize=16)(lambda text: tuple(self._tokenizer.encode(text)))
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of ``text``, with the special tokens that the tokenizer adds to a text."""
+        return list(self._encode(text))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens left out."""
+        return self._tokenizer.decode([int(token) for token in tokens], skip_special_tokens=True)
 
 
 def resolve_device(device: str) -> torch.device:
-    """``auto`` is the GPU when there is one. Raises PolicyError for a device that this machine lacks."""
+    """Return the torch device; ``auto`` is the GPU if there is one.
+
+    Raises PolicyError for a device that this machine lacks.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -42,25 +69,26 @@ def resolve_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def load_model(path: Path | str, dtype: str = "float32", device: str = "auto") -> Any:
-    """A causal language model in evaluation mode. If the folder holds adapters, the model beneath with these merged.
+def load_model(path: Path | str, dtype: str = "float32", device: str = "auto") -> PreTrainedModel:
+    """Return the causal language model in a folder, in evaluation mode.
 
-    Raises PolicyError when the folder is missing, incomplete or not a causal language model.
+    If the folder holds adapters, they are merged into their base model. Raises PolicyError if the folder is missing,
+    incomplete or not a causal language model.
     """
-    folder = _beneath(path)
+    folder = _base_folder(path)
     target = resolve_device(device)
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise PolicyError(f"cannot load the model in {folder}: {first_line(error)}") from error
     if holds_adapters(path):
-        copy_weights(model, whole_weights(path))
+        copy_weights(model, merged_weights(path))
     return model.to(target).eval()
 
 
-def empty_model(path: Path | str) -> Any:
-    """The model that a folder describes, without memory for its weights. Raises PolicyError."""
-    folder = _beneath(path)
+def empty_model(path: Path | str) -> PreTrainedModel:
+    """Return the model that a folder describes, without memory for its weights. Raises PolicyError."""
+    folder = _base_folder(path)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         with torch.device("meta"):
@@ -70,7 +98,7 @@ def empty_model(path: Path | str) -> Any:
 
 
 def load_tokenizer(path: Path | str) -> Tokenizer:
-    """The tokenizer saved beside a model. Raises PolicyError when there is none."""
+    """Return the tokenizer saved in a model's folder. Raises PolicyError if there is none."""
     folder = model_folder(path)
     try:
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -82,9 +110,9 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
     return tokenizer
 
 
-def text_config(path: Path | str) -> Any:
-    """The shape of the model in ``path``, or of its language part. Raises PolicyError."""
-    folder = _beneath(path)
+def text_config(path: Path | str) -> PreTrainedConfig:
+    """Return the configuration of the model in ``path``, or of its language part. Raises PolicyError."""
+    folder = _base_folder(path)
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
     except (OSError, ValueError, KeyError) as error:
@@ -92,11 +120,11 @@ def text_config(path: Path | str) -> Any:
 
 
 def generation_config(path: Path | str) -> GenerationConfig:
-    """How the model in ``path`` ends sequences, by its generation config or, if it has none, by its config.
+    """Return the generation config of the model in ``path``, or what its config says if it has none.
 
     Raises PolicyError.
     """
-    folder = _beneath(path)
+    folder = _base_folder(path)
     try:
         if (folder / "generation_config.json").is_file():
             return GenerationConfig.from_pretrained(folder, local_files_only=True)
@@ -106,25 +134,25 @@ def generation_config(path: Path | str) -> GenerationConfig:
 
 
 def end_tokens(generation_config: GenerationConfig, tokenizer: Tokenizer) -> frozenset[int]:
-    """Ids that end a sequence, by the generation config and by the tokenizer."""
-    named = generation_config.eos_token_id
-    ids = set(named) if isinstance(named, list) else {named}
+    """Return the ids that end a sequence according to the generation config or the tokenizer."""
+    configured = generation_config.eos_token_id
+    ids = set(configured) if isinstance(configured, list) else {configured}
     return frozenset(int(token) for token in ids | {tokenizer.eos_token_id} if token is not None)
 
 
-def _beneath(path: Path | str) -> Path:
-    """The folder of the model, or of the one beneath the adapters in ``path``. Raises PolicyError."""
+def _base_folder(path: Path | str) -> Path:
+    """Return the model's folder, or that of the base model if ``path`` holds adapters. Raises PolicyError."""
     return base_model_folder(model_folder(path))
 
 
 def model_folder(path: Path | str) -> Path:
-    """The folder itself. Raises PolicyError when it is not there or holds no model."""
+    """Return ``path`` as a Path. Raises PolicyError if there is no such folder or it holds no model."""
     folder = Path(path)
     if not folder.is_dir():
         raise PolicyError(
             f"there is no model folder {folder.absolute()}: set policy.model to a folder with config.json, "
             "tokenizer and safetensors files (for the quickstart, `make quickstart` makes it)"
         )
-    if not is_described(folder):
+    if not is_model_folder(folder):
         raise PolicyError(f"{folder.absolute()} holds no config.json, so it is not a model folder")
     return folder

@@ -1,4 +1,4 @@
-"""An event loop on a thread of its own, for engines that live on one loop and are asked from any."""
+"""Runs an event loop on its own thread, for engines that live on one loop and are called from any thread."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class LoopThread:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="policy", daemon=True)
         self._thread.start()
-        self._asked: set[asyncio.Task[Any]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
         self.closed = False
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run a coroutine; cancelling the future cancels it. Raises PolicyError once closed."""
+        """Run a coroutine; canceling the future cancels it. Raises PolicyError once closed."""
         if self.closed:
             coroutine.close()
             raise PolicyError("the policy is closed")
-        return asyncio.run_coroutine_threadsafe(self._watched(coroutine), self._loop)
+        return asyncio.run_coroutine_threadsafe(self._run(coroutine), self._loop)
 
     def close(self, last: Coroutine[Any, Any, None]) -> None:
-        """Fail what still runs with PolicyError, run ``last``, and end the thread. Does nothing the second time."""
+        """Fail what still runs with PolicyError, run ``last``, and end the thread. A second call does nothing."""
         if self.closed:
             last.close()
             return
@@ -41,10 +41,10 @@ class LoopThread:
         self._thread.join()
         self._loop.close()
 
-    async def _watched(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    async def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         task = asyncio.current_task()
         assert task is not None
-        self._asked.add(task)
+        self._running.add(task)
         try:
             return await coroutine
         except asyncio.CancelledError:
@@ -52,10 +52,10 @@ class LoopThread:
                 raise PolicyError("the policy was closed before this was done") from None
             raise
         finally:
-            self._asked.discard(task)
+            self._running.discard(task)
 
     async def _finish(self, last: Coroutine[Any, Any, None]) -> None:
-        unfinished = list(self._asked)
+        unfinished = list(self._running)
         for task in unfinished:
             task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Reward functions: shipped ones by name, one's own as ``package.module:function``."""
+"""Reward functions: shipped ones by name, the user's own as ``package.module:function``."""
 
 from rft.rewards.scorer import Scorer, make_scorer
 

@@ -1,7 +1,7 @@
-"""The process behind :mod:`rft.rewards.mathematics`: a JSON request a line on stdin, a JSON reply a line on stdout.
+"""Runs math-verify in a process for :mod:`rft.rewards.mathematics`: one JSON request a line, one JSON reply a line.
 
-It imports nothing of ours and ends when stdin does. A request that uses more CPU time than it may kills it, by a
-signal that it does not handle and that therefore works inside C code too.
+It imports nothing of ours and ends when standard input ends. A request that exceeds its CPU time kills the process, by
+a signal without a handler, which works inside C code too.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import signal
 import sys
 
 MEMORY_BYTES = 4 * 1024**3
-"""Address space: an expression that needs more is not an answer."""
+"""Limit on the address space: an expression that needs more is not an answer."""
 
 
 def main() -> None:
     from math_verify import parse, verify
 
-    # The library warns that its own timeouts are off. They are: they would swallow ours, which is stricter.
+    # The library warns that its own timeouts are off. They would catch ours, which is stricter.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     # Ctrl-C in a terminal reaches the whole process group; the parent decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,7 +1,7 @@
-"""``math_verify``: is the response mathematically the same as the answer?
+"""``math_verify``: rewards a response that is mathematically equal to the answer.
 
-The library limits its time by SIGALRM, which only a main thread can have and which no C code heeds (9^9^9^9 in
-one big-integer multiplication). So it runs in a process of its own that may be lost, :mod:`rft.rewards.math_worker`.
+The library limits its time by SIGALRM, which works only in a main thread and does not interrupt C code (9^9^9^9 is one
+big-integer multiplication). So it runs in a separate process that may be killed, :mod:`rft.rewards.math_worker`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ log = logging.getLogger(__name__)
 
 
 def math_verify(response: str, answer: str | None, *, timeout_s: float = 5.0) -> float:
-    """1 if math-verify finds the last expression of the response equal to the answer, else 0.
+    """Return 1 if math-verify finds the last expression of the response equal to the answer, else 0.
 
     The answer may be LaTeX or plain. A response that takes longer than ``timeout_s`` seconds of CPU time counts as
-    wrong. May be called from any thread. Raises RewardError if the answer cannot be parsed.
+    wrong. Any thread may call this. Raises RewardError if the answer cannot be parsed.
     """
     if timeout_s <= 0:
         raise ValueError("timeout_s must be above 0")
     verdict = _worker.ask({"response": response, "answer": reference(answer, "math_verify"), "timeout_s": timeout_s})
     if verdict is None:
-        log.warning("math_verify: gave up on a response; it would take more than %g s of CPU time", timeout_s)
+        log.warning("math_verify: a response took more than %g s of CPU time and counts as wrong", timeout_s)
         return 0.0
     if "error" in verdict:
         raise RewardError(f"math_verify: {verdict['error']}")
@@ -38,14 +38,14 @@ def math_verify(response: str, answer: str | None, *, timeout_s: float = 5.0) ->
 
 
 class _Worker:
-    """The process, started when first asked and again after it was lost. Lives as long as this process."""
+    """The worker process. It starts with the first request, restarts if it was killed, and ends with this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
 
     def ask(self, request: dict[str, object]) -> dict[str, object] | None:
-        """Its reply, None if it did not survive the question."""
+        """Return the worker's reply, None if the request killed it."""
         with self._lock:
             if self._process is not None and self._process.poll() is not None:
                 self._end()
@@ -63,7 +63,7 @@ class _Worker:
 
     def _start(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            # By its path and with -P: no file of the working directory may stand in for math_verify.
+            # By its path and with -P, so that no file of the working directory can replace math_verify.
             [sys.executable, "-P", str(Path(__file__).with_name("math_worker.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -74,7 +74,7 @@ class _Worker:
         self._process = process
         if process.stdout.readline() != "ready\n":
             self._end()
-            raise RewardError("math_verify: its process did not start; the cause is above. Is math-verify installed?")
+            raise RewardError("math_verify: its process did not start; see its error above. Is math-verify installed?")
         return process
 
     def _end(self) -> None:

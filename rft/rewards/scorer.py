@@ -1,7 +1,7 @@
-"""From the configured reward terms to one function that scores an experience.
+"""Makes one function that scores an experience from the configured reward terms.
 
-A reward function takes ``response`` and ``answer`` and returns a number. It is also given, by keyword, what it
-declares of: ``prompt``, ``metadata`` (the task's, a dict), ``written_tokens`` (how many the policy wrote) and its
+A reward function takes ``response`` and ``answer`` and returns a number. By keyword it also gets those of the following
+that it declares: ``prompt``, ``metadata`` (the task's, a dict), ``written_tokens`` (how many the policy wrote) and its
 options. A ``**options`` parameter takes prompt, metadata and all options.
 """
 
@@ -17,15 +17,14 @@ import numpy as np
 
 from rft.config import RewardTerm
 from rft.errors import ConfigError, RewardError
-from rft.plugins import load
-from rft.rewards.form import length_penalty, matches_format
-from rft.rewards.matching import exact_match, numeric_match
+from rft.plugins import resolve
+from rft.rewards.matching import exact_match, length_penalty, matches_format, numeric_match
 from rft.rewards.mathematics import math_verify
 from schemas.events import Experience
 
 RewardFunction = Callable[..., float]
 Scorer = Callable[[Experience], tuple[float, dict[str, float]]]
-"""Gives the combined reward and the reward by function, unweighted. Raises RewardError."""
+"""Returns the combined reward, and the unweighted reward by function. Raises RewardError."""
 
 NAMED: dict[str, RewardFunction] = {
     "exact_match": exact_match,
@@ -35,21 +34,21 @@ NAMED: dict[str, RewardFunction] = {
     "length_penalty": length_penalty,
 }
 _CONTEXT = ("prompt", "metadata", "written_tokens")
-_FOR_ANYONE = ("prompt", "metadata")
+_WITH_OPTIONS = ("prompt", "metadata")
 
 
 def labels(terms: Sequence[RewardTerm]) -> list[str]:
-    """What each term is called in the reward by function."""
+    """Return the name of each term in the reward by function."""
     names = [term.function for term in terms]
-    uses = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    uses = [names[: index + 1].count(name) for index, name in enumerate(names)]
     return [name if use == 1 else f"{name}#{use}" for name, use in zip(names, uses, strict=True)]
 
 
 def make_scorer(terms: Sequence[RewardTerm]) -> Scorer:
-    """One function for all terms: the weighted sum of their rewards.
+    """Return one function for all terms: the weighted sum of their rewards.
 
     A function used more than once appears as ``name``, ``name#2``, …
-    Raises ConfigError for an unknown function and for options that it does not take or lacks.
+    Raises ConfigError for an unknown function, and for options that are unknown, missing or wrong.
     """
     prepared = [(label, term.weight, _prepare(term)) for label, term in zip(labels(terms), terms, strict=True)]
 
@@ -80,7 +79,7 @@ def _prepare(term: RewardTerm) -> Callable[[Experience, dict[str, Any]], float]:
             reward = function(experience.response, experience.answer, **given, **options)
         except RewardError:
             raise
-        # A reward function is anyone's code and may raise anything.
+        # The user's code may raise anything.
         except Exception as error:
             raise RewardError(f"reward function {name} raised {type(error).__name__}: {error}") from error
         return _number(name, reward)
@@ -89,29 +88,23 @@ def _prepare(term: RewardTerm) -> Callable[[Experience, dict[str, Any]], float]:
 
 
 def _find(name: str) -> RewardFunction:
-    if name in NAMED:
-        return NAMED[name]
-    if ":" not in name:
-        raise ConfigError(
-            f"processor.rewards: function = {name!r} is unknown; choose {', '.join(NAMED)} or package.module:function"
-        )
-    function = load(name)
+    function = resolve("processor.rewards: function", name, NAMED)
     if inspect.iscoroutinefunction(function):
         raise ConfigError(f"processor.rewards: {name!r} must be a plain function, not 'async def'")
     return function
 
 
 def _wanted(name: str, function: RewardFunction, options: dict[str, Any]) -> tuple[str, ...]:
-    """The parts of the context that the function declares. Checks the options against its signature."""
+    """Return the parts of the context that the function declares, and check the options against its signature."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"processor.rewards: {name!r} has no signature to check options against") from error
     taken = {key for key in options if key in _CONTEXT}
     if taken:
-        raise ConfigError(f"processor.rewards: {name}: option {min(taken)!r} would hide what every function is given")
+        raise ConfigError(f"processor.rewards: {name}: option {min(taken)!r} would hide what every function gets")
     anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
-    wanted = tuple(k for k in _CONTEXT if k in signature.parameters or (anything and k in _FOR_ANYONE))
+    wanted = tuple(k for k in _CONTEXT if k in signature.parameters or (anything and k in _WITH_OPTIONS))
     try:
         signature.bind("response", "answer", **dict.fromkeys(wanted), **options)
     except TypeError as error:
@@ -123,7 +116,7 @@ def _wanted(name: str, function: RewardFunction, options: dict[str, Any]) -> tup
 
 
 def _try_out(name: str, function: RewardFunction, wanted: tuple[str, ...], options: dict[str, Any]) -> None:
-    """Score an answer of 1, so that values which an option cannot have are found before the run."""
+    """Score an answer of 1, so that wrong values of options are found before the run."""
     context = {"prompt": "", "metadata": {}, "written_tokens": 1}
     try:
         function("1", "1", **{key: context[key] for key in wanted}, **options)

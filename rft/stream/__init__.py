@@ -1,5 +1,5 @@
-"""What becomes of an experience on its way to the trainer, decided by plain functions without I/O.
+"""Decides with plain functions without I/O what becomes of an experience on its way to the trainer.
 
-Order: validate → deduplicate → clean → score → group → prioritise → publish. :mod:`rft.stream.pipeline` chains
-them; the Faust app in :mod:`consumers.processors` is the shell that carries out what they decide.
+The order is: validate → deduplicate → clean → score → group → prioritize → publish. :mod:`rft.stream.pipeline` chains
+the steps; :mod:`consumers.processors` is the shell that carries out what they decide.
 """

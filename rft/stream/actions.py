@@ -1,16 +1,13 @@
-"""What goes into the pipeline and what it asks its shell to do."""
+"""Defines what goes into the pipeline and what the pipeline asks its shell to do."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from rft.log.dead_letters import Stage
 from schemas.events import ScoredExperience, Waiting
 from schemas.framing import Headers
-
-Stage = Literal["decode", "validate", "score", "reward", "process"]
-"""Where an event failed; travels as ``rft.error.stage``. ``reward``: its external rewards did not come in time;
-``process`` is a fault of ours, found in no other stage."""
 
 Source = Literal["experiences", "rewards"]
 """The topics that are read."""
@@ -18,7 +15,7 @@ Source = Literal["experiences", "rewards"]
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One event of the ``experiences`` or ``rewards`` topic, as the broker gave it."""
+    """Holds one event of ``experiences`` or ``rewards`` as the broker delivered it."""
 
     partition: int
     offset: int
@@ -28,72 +25,77 @@ class Received:
     timestamp_ms: int = 0
     """When it was published, Unix time; 0 when not known."""
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of the value."""
+        return len(self.value or b"")
+
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Write one released group to ``ready``; once every member is acknowledged, ``resolves`` are done with."""
+    """Write one released group to ``ready``. When every sample is acknowledged, the events in ``resolves`` are done."""
 
     partition: int
     group_id: str
-    members: tuple[ScoredExperience, ...]
+    samples: tuple[ScoredExperience, ...]
     resolves: tuple[int, ...]
-    """Offsets, in ``partition``, of the events that the members came from."""
+    """Offsets, in ``partition``, of the events that the samples came from."""
     size_bytes: int
     """Size of those events on the wire."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Write the event as it came to ``dlq``, with the cause."""
+    """Write the event unchanged to ``dlq``, with the cause in its headers."""
 
     partition: int
     offset: int
     stage: Stage
     error: Exception
     final: bool
-    """True: its outcome is the dead letter alone. False: its group's release speaks for it too; it is done with
-    when both are published."""
+    """True: the dead letter is the event's only outcome. False: the event is also a sample of its group, and it is done
+    when both the dead letter and the group are published."""
     source: Source = "experiences"
 
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """Nothing to publish: the event is a repetition, came after its group had been released, or nobody asked for it."""
+    """Publish nothing. The event is a duplicate, came after its group's release, or belongs to nothing we know."""
 
     partition: int
     offset: int
-    cause: Literal["duplicate", "late", "unasked"]
+    cause: Literal["duplicate", "late", "unclaimed"]
     source: Source = "experiences"
 
 
 @dataclass(frozen=True, slots=True)
-class Remember:
-    """Write what is known of a waiting group to ``waiting``; then the events that it tells of are done with."""
+class SaveWaiting:
+    """Write the state of a waiting group to ``waiting``. When that is acknowledged, the events in it are done."""
 
     partition: int
     group_id: str
     value: bytes | None
-    """An encoded ``Waiting``; None to forget the group."""
+    """An encoded ``Waiting``; None deletes the group from the changelog."""
     experiences: tuple[int, ...] = ()
     """Offsets of those events in ``experiences``."""
     rewards: tuple[int, ...] = ()
-    """And in ``rewards``."""
+    """Offsets of those events in ``rewards``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A group waits no longer: fetch its experiences, conclude and publish it, then write ``marker`` to ``waiting``."""
+    """Release a waiting group: fetch its experiences, publish it, then write ``marker`` to ``waiting``."""
 
     partition: int
     waiting: Waiting
     marker: bytes
     """An encoded ``Waiting`` that says that the group has been released."""
     experiences: tuple[int, ...]
-    """Offsets in ``experiences`` of events that are done with when the group is published."""
+    """Offsets in ``experiences`` of the events that are done when the group is published."""
     rewards: tuple[int, ...]
-    """And in ``rewards``."""
-    letters: tuple[int, ...]
-    """Offsets in ``experiences`` of members that become dead letters for want of rewards."""
+    """Offsets in ``rewards`` of the events that are done then."""
+    dead_letters: tuple[int, ...]
+    """Offsets in ``experiences`` of the samples that become dead letters because a required reward is missing."""
 
 
-Action = Publish | DeadLetter | Resolve | Remember | Release
+Action = Publish | DeadLetter | Resolve | SaveWaiting | Release

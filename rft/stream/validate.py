@@ -1,36 +1,39 @@
-"""Is a decoded experience one that can be learned from at all? What is not is a dead letter, not a filtered member."""
+"""Checks whether a decoded event can be used at all. An invalid event is a dead letter, not a filtered sample."""
 
 from __future__ import annotations
 
 import json
 
 from rft.errors import DecodeError
-from schemas.events import NOT_WRITTEN, Experience
+from schemas.events import NOT_WRITTEN, Experience, Reward
 
 KINDS = ("rollout", "demonstration", "preference")
 SPLITS = ("train", "eval")
 FINISH_REASONS = ("stop", "length", "error")
 MAX_GROUP_SIZE = 65_536
-"""Far above any sensible group; a number like this in a malformed event must not decide how much is remembered."""
+"""Far above any sensible group: a number in a malformed event must not decide how much is remembered."""
+
+MAX_SUFFIX = 256
+"""Length of an experience_id beyond its group's, where it waits for external rewards."""
 
 MAX_LOGPROB = 1e-3
 """Log-probabilities are at most 0; softmax in half precision may round a little above."""
 
 
 def validate(experience: Experience, key: bytes | None) -> None:
-    """Check what the schema cannot say.
+    """Check what the schema cannot express.
 
     Args:
-        key: The event's key, which decides its partition and so must be the group's id: members of a group
-            that lie in several partitions would never meet.
+        key: The event's key. It must be the group's id because it decides the partition: samples of one group in
+            several partitions would never meet.
 
     Raises:
-        DecodeError: With the field at fault.
+        DecodeError: Names the invalid field.
     """
     if not experience.group_id:
         raise DecodeError("is empty", field="group_id")
     if key != experience.group_id.encode():
-        raise DecodeError(f"{_shown(key)} is not the group_id, {experience.group_id!r}", field="key")
+        raise DecodeError(f"{_printable(key)} is not the group_id, {experience.group_id!r}", field="key")
     if not experience.experience_id.startswith(f"{experience.group_id}/"):
         raise DecodeError(
             f"{experience.experience_id!r} does not begin with {experience.group_id + '/'!r}",
@@ -38,25 +41,37 @@ def validate(experience: Experience, key: bytes | None) -> None:
         )
     if not 1 <= experience.group_size <= MAX_GROUP_SIZE:
         raise DecodeError(f"is {experience.group_size}, allowed: 1 to {MAX_GROUP_SIZE}", field="group_size")
-    _one_of("kind", experience.kind, KINDS)
-    _one_of("split", experience.split, SPLITS)
-    _one_of("finish_reason", experience.finish_reason, FINISH_REASONS)
-    _metadata(experience.metadata)
-    _arrays(experience)
+    _check_choice("kind", experience.kind, KINDS)
+    _check_choice("split", experience.split, SPLITS)
+    _check_choice("finish_reason", experience.finish_reason, FINISH_REASONS)
+    _check_metadata(experience.metadata)
+    _check_arrays(experience)
 
 
-def _shown(key: bytes | None) -> str:
+def validate_reward(reward: Reward, key: bytes | None) -> None:
+    """Check what the schema cannot express. Raises DecodeError that names the invalid field."""
+    if not reward.group_id:
+        raise DecodeError("is empty", field="group_id")
+    if key != reward.group_id.encode():
+        raise DecodeError(f"is not the group_id, {reward.group_id[:80]!r}", field="key")
+    if not reward.experience_id.startswith(f"{reward.group_id}/"):
+        raise DecodeError(f"does not begin with {reward.group_id[:80] + '/'!r}", field="experience_id")
+    if len(reward.experience_id) - len(reward.group_id) - 1 > MAX_SUFFIX:
+        raise DecodeError(f"is more than {MAX_SUFFIX} longer than its group_id", field="experience_id")
+
+
+def _printable(key: bytes | None) -> str:
     if key is None:
         return "(none)"
     return repr(key[:80].decode("utf-8", "backslashreplace"))
 
 
-def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
+def _check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise DecodeError(f"is {value[:80]!r}, allowed: {', '.join(allowed)}", field=field)
 
 
-def _metadata(text: str) -> None:
+def _check_metadata(text: str) -> None:
     if text == "{}":
         return
     try:
@@ -67,8 +82,8 @@ def _metadata(text: str) -> None:
         raise DecodeError(f"is a JSON {type(value).__name__}, not an object", field="metadata")
 
 
-def _arrays(experience: Experience) -> None:
-    """Lengths, mask values and finiteness are the codec's to check."""
+def _check_arrays(experience: Experience) -> None:
+    """Check versions and log-probabilities. The codec has checked lengths, mask values and finiteness."""
     if not experience.tokens.size:
         return
     written = experience.action_mask == 1

@@ -1,4 +1,4 @@
-"""One partition's waiting groups in as little memory as their encoded notes take."""
+"""Stores one partition's waiting groups in as little memory as their encoded records take."""
 
 from __future__ import annotations
 
@@ -11,71 +11,80 @@ from schemas.events import Waiting
 
 
 @dataclass(slots=True)
-class Unsaved:
-    """A group whose newest state is not yet in the changelog."""
+class DirtyGroup:
+    """Holds a group whose newest state is not yet in the changelog."""
 
     waiting: Waiting
-    fresh: bool
-    """True when the changelog knows nothing of the group at all."""
+    new: bool
+    """True when the changelog does not contain the group at all."""
     experiences: list[int] = field(default_factory=list)
-    """Offsets of the experiences that the changelog does not know of."""
+    """Offsets in ``experiences`` of the events that the changelog does not contain."""
     rewards: list[int] = field(default_factory=list)
-    """And of the rewards."""
+    """Offsets in ``rewards`` of the events that the changelog does not contain."""
 
 
 class WaitingStore:
-    """Waiting groups by id. What was changed lies open until it is saved, the rest is packed: a hundred thousand
-    experiences are 10 to 25 MB."""
+    """Maps group ids to waiting groups. Changed groups stay decoded until they are flushed, the others are encoded: a
+    hundred thousand experiences take 10 to 25 MB."""
 
-    def __init__(self, members_ms: int, rewards_ms: int) -> None:
-        """Times that a group waits for its members and for its rewards."""
-        self._packed: dict[bytes, bytes] = {}
-        self.unsaved: dict[bytes, Unsaved] = {}
-        self.early: dict[bytes, None] = {}
-        """Groups that only rewards have come for, oldest first."""
-        self.wheels = (DeadlineQueue(members_ms), DeadlineQueue(rewards_ms))
-        self._times = (members_ms, rewards_ms)
-        self.held = False
-        """While True, no deadline counts: what came in time may not have been read yet."""
+    def __init__(self, samples_ms: int, rewards_ms: int, *, deadlines_paused: bool = False) -> None:
+        """Create an empty store.
+
+        Args:
+            samples_ms: How long a group waits for its samples.
+            rewards_ms: How long it waits for its rewards.
+            deadlines_paused: Whether no deadline counts yet because events that came in time may still be unread.
+        """
+        self._encoded: dict[bytes, bytes] = {}
+        self._lifetimes_ms = (samples_ms, rewards_ms)
+        self.dirty: dict[bytes, DirtyGroup] = {}
+        self.reward_only: dict[bytes, None] = {}
+        """Groups of which only rewards have come, oldest first."""
+        self.deadlines = (DeadlineQueue(samples_ms), DeadlineQueue(rewards_ms))
+        self.deadlines_paused = deadlines_paused
 
     def __len__(self) -> int:
-        return len(self._packed) + sum(entry.fresh for entry in self.unsaved.values())
+        return len(self._encoded) + sum(group.new for group in self.dirty.values())
 
     def get(self, key: bytes) -> Waiting | None:
-        entry = self.unsaved.get(key)
-        if entry is not None:
-            return entry.waiting
-        packed = self._packed.get(key)
-        return None if packed is None else decode(packed, Waiting)
+        dirty = self.dirty.get(key)
+        if dirty is not None:
+            return dirty.waiting
+        encoded = self._encoded.get(key)
+        return None if encoded is None else decode(encoded, Waiting)
 
-    def put(self, key: bytes, waiting: Waiting) -> Unsaved:
-        """Note the group's new state."""
-        entry = self.unsaved.get(key)
-        if entry is None:
-            entry = self.unsaved[key] = Unsaved(waiting, fresh=key not in self._packed)
-        entry.waiting = waiting
-        return entry
+    def put(self, key: bytes, waiting: Waiting) -> DirtyGroup:
+        """Replace the group's state. The caller adds the offset that changed it to the returned entry."""
+        dirty = self.dirty.get(key)
+        if dirty is None:
+            dirty = self.dirty[key] = DirtyGroup(waiting, new=key not in self._encoded)
+        dirty.waiting = waiting
+        return dirty
 
     def restore(self, key: bytes, waiting: Waiting) -> None:
-        """Note a state that the changelog holds."""
-        self._packed[key] = encode(waiting)
+        """Add a group as the changelog contains it."""
+        self._encoded[key] = encode(waiting)
 
     def schedule(self, key: bytes, since_ms: int) -> None:
-        for wheel, wait_ms in zip(self.wheels, self._times, strict=True):
-            wheel.add(key, since_ms + wait_ms)
+        """Set both deadlines of a group that waits since ``since_ms``."""
+        for queue, lifetime_ms in zip(self.deadlines, self._lifetimes_ms, strict=True):
+            queue.add(key, since_ms + lifetime_ms)
 
-    def take(self, key: bytes) -> tuple[Waiting, Unsaved]:
-        """Remove a group; its state, and what of it is unsaved (nothing: an empty entry that is not fresh)."""
-        packed, entry = self._packed.pop(key, None), self.unsaved.pop(key, None)
-        self.early.pop(key, None)
-        if entry is None:
-            assert packed is not None
-            entry = Unsaved(decode(packed, Waiting), fresh=False)
-        return entry.waiting, entry
+    def resume_deadlines(self) -> None:
+        self.deadlines_paused = False
 
-    def save(self) -> Iterator[tuple[Unsaved, bytes]]:
-        """Pack everything that is unsaved; each entry with its bytes."""
-        entries, self.unsaved = self.unsaved, {}
-        for key, entry in entries.items():
-            packed = self._packed[key] = encode(entry.waiting)
-            yield entry, packed
+    def remove(self, key: bytes) -> DirtyGroup:
+        """Remove a group and return its state. A group that was flushed is returned without offsets."""
+        encoded, dirty = self._encoded.pop(key, None), self.dirty.pop(key, None)
+        self.reward_only.pop(key, None)
+        if dirty is None:
+            assert encoded is not None
+            dirty = DirtyGroup(decode(encoded, Waiting), new=False)
+        return dirty
+
+    def flush(self) -> Iterator[tuple[DirtyGroup, bytes]]:
+        """Encode every dirty group, and yield each with its bytes for the changelog."""
+        groups, self.dirty = self.dirty, {}
+        for key, group in groups.items():
+            encoded = self._encoded[key] = encode(group.waiting)
+            yield group, encoded

@@ -1,4 +1,4 @@
-"""Where tasks come from, and which of them are never trained on."""
+"""Task sources, and the split of their tasks into training tasks and held-out sets."""
 
 from rft.tasks.base import TaskItem, TaskSource, TaskSplits
 from rft.tasks.splits import open_sources

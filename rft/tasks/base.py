@@ -1,4 +1,4 @@
-"""What a task source gives: items with a question, an answer, and the prompt made of them."""
+"""Defines what a task source gives: items with a question, an answer, and the prompt made from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rft.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class TaskItem:
-    """One thing to ask. Two items with the same ``prompt`` are the same task to a model."""
+    """One task. Two items with the same ``prompt`` are the same task to a model."""
 
     question: str
     answer: str | None
@@ -27,32 +27,32 @@ class TaskSource(Protocol):
     """Tasks by number. ``source[n]`` is always the same item for the same configuration."""
 
     def __len__(self) -> int:
-        """Items of one epoch; of an endless source a very large number."""
+        """Return the number of items of one epoch; an endless source returns a very large number."""
         ...
 
     def __getitem__(self, index: int) -> TaskItem:
-        """Item ``index`` ≥ 0. A training source goes on beyond its length, with the next epoch."""
+        """Return item ``index`` ≥ 0. Beyond its length a training source continues with the next epoch."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSplits:
-    """Training tasks and held-out sets that share no prompt with them."""
+    """Training tasks, and held-out sets that share no prompt with them."""
 
     train: TaskSource
     sets: Mapping[str, TaskSource]
-    """By name of the held-out set (``Config.eval_sets``): exactly its ``tasks`` items, no prompt twice."""
+    """By name of the held-out set (``Config.eval_sets``): exactly its ``tasks`` items, and no prompt twice."""
 
     @property
     def held_out(self) -> TaskSource:
-        """The tasks of ``[eval]`` itself; empty when that is turned off."""
+        """The tasks of ``[eval]`` itself; empty if that evaluation is turned off."""
         return self.sets.get(MAIN_SET, ())
 
 
 def make_item(raw: Mapping[str, Any], template: str, origin: str) -> TaskItem:
-    """The item of a source's mapping with ``question`` and perhaps ``answer``; its other keys are metadata.
+    """Return the item for a source's mapping with ``question`` and perhaps ``answer``; its other keys are metadata.
 
-    A key ``metadata`` that holds a mapping is merged into them. Raises ConfigError that begins with ``origin``.
+    A key ``metadata`` that holds a mapping is merged into the metadata. Raises ConfigError that begins with ``origin``.
     """
     question, answer = raw.get("question"), raw.get("answer")
     if not isinstance(question, str) or not question:
@@ -75,7 +75,7 @@ def make_item(raw: Mapping[str, Any], template: str, origin: str) -> TaskItem:
 
 
 def prompt_in(template: str, item: TaskItem) -> str | None:
-    """The prompt that ``template`` makes of ``item``; None if it does not fit: the item is of another kind then."""
+    """Return the prompt that ``template`` makes of ``item``; None if it does not fit this kind of item."""
     try:
         return _render(template, item.question, item.metadata, "")
     except ConfigError:

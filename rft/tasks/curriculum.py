@@ -1,7 +1,7 @@
-"""Which task comes next, by how those before it went. Pure.
+"""Chooses the next task by the results of earlier ones. Pure.
 
-What is known is a fold of the log, in any order and with repetitions: tasks by number and rewards by number and sample.
-A choice once made stands on the log as its task, so a conductor that starts again has the same state and goes on.
+The history is a fold of the log, which may be read in any order and with repetitions: tasks by number, and rewards by
+number and sample. A choice is on the log as its task, so a conductor that restarts has the same state and continues.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy as np
 
 from rft.config import TasksConfig
 from rft.errors import ConfigError
-from rft.plugins import is_plugin, load
+from rft.plugins import is_plugin, resolve
 from rft.tasks.base import TaskItem
 
 REMEMBERED = 20_000
-"""Newest groups that pass rates are made of, a few MB: what is older says little of the policy as it is now."""
+"""Newest groups that pass rates are computed from, a few MB: older ones say little about the current policy."""
 CANDIDATES = 64
-"""Items that are drawn for each task; the best of them is asked."""
+"""Items that are drawn for each task; the best of them is chosen."""
 PASS_RATE = "pass_rate"
 
 
 class History:
-    """How the newest groups went, by prompt."""
+    """The results of the newest groups, by prompt."""
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
         self._remembered = remembered
@@ -35,19 +35,19 @@ class History:
         self._numbers: defaultdict[str, set[int]] = defaultdict(set)
 
     def saw_task(self, number: int, prompt: str) -> None:
-        """Train task ``number`` asks ``prompt``."""
+        """Note that the training task ``number`` has ``prompt``."""
         if self._is_old(number):
             return
         self._prompts[number] = prompt
         self._numbers[prompt].add(number)
 
     def saw_reward(self, number: int, sample: int, reward: float) -> None:
-        """One rollout of task ``number`` was scored; one that failed counts 0."""
+        """Note the reward of one rollout of task ``number``; a failed rollout has 0."""
         if not self._is_old(number):
             self._rewards[number].setdefault(sample, reward)
 
     def pass_rate(self, prompt: str) -> tuple[float, int]:
-        """Mean reward, each clipped to [0, 1], and of how many groups; (0, 0) when there is none."""
+        """Return the mean reward, clipped to [0, 1] each, and the number of groups; (0, 0) if there are none."""
         means = [
             math.fsum(min(1.0, max(0.0, reward)) for reward in self._rewards[number].values())
             / len(self._rewards[number])
@@ -56,12 +56,12 @@ class History:
         ]
         return (math.fsum(means) / len(means), len(means)) if means else (0.0, 0)
 
-    def under_way(self, prompt: str) -> bool:
-        """A task that asks it is issued, and nothing has come of it yet."""
+    def in_progress(self, prompt: str) -> bool:
+        """Return whether a task with this prompt is issued and has no result yet."""
         return any(number not in self._rewards for number in self._numbers.get(prompt, ()))
 
     def _is_old(self, number: int) -> bool:
-        """Whether a number is too old to be remembered; a new one makes others so."""
+        """Return whether ``number`` is too old to be remembered. A new number makes older ones too old."""
         if number > self._newest:
             for old in range(max(0, self._newest - self._remembered + 1), number - self._remembered + 1):
                 self._forget(old)
@@ -78,29 +78,32 @@ class History:
 
 
 Choose = Callable[[int, Sequence[TaskItem], History], int]
-"""(task number, all items, history) → index of the item to ask."""
+"""(task number, all items, history) → index of the item to choose."""
 
 
 class Curriculum:
-    """Says which item of the training source a task is to ask."""
+    """Decides which item of the training source a task has."""
 
     def __init__(self, config: TasksConfig, seed: int, items: Sequence[TaskItem]) -> None:
-        """Raises ConfigError when ``tasks.order`` names a function that there is not."""
+        """Raises ConfigError if ``tasks.order`` names a function that does not exist."""
         self.history = History()
         self._items = items
         self._choose: Choose | None = None
         if config.order == PASS_RATE:
             self._choose = by_pass_rate(config.target_pass_rate, seed)
         elif is_plugin(config.order):
-            self._choose = _of_user(config.order, load(config.order))
+            self._choose = _checked(config.order, resolve("tasks.order", config.order, {}))
 
     @property
     def learns(self) -> bool:
-        """Whether its choices depend on results."""
+        """True if its choices depend on results."""
         return self._choose is not None
 
     def index(self, number: int) -> int:
-        """Of the item for train task ``number``, which is then under way. Raises ConfigError as the function does."""
+        """Return the index of the item for training task ``number``, which is in progress from then on.
+
+        Raises ConfigError if the user's function fails.
+        """
         if self._choose is None:
             return number
         index = self._choose(number, self._items, self.history)
@@ -109,10 +112,10 @@ class Curriculum:
 
 
 def by_pass_rate(target: float, seed: int) -> Choose:
-    """The item, of some drawn by lot, whose pass rate is nearest to ``target``.
+    """Return a function that chooses, among random items, the one whose pass rate is nearest to ``target``.
 
-    A rate is of ``groups`` groups and one more that has ``target``: items that were never asked come first, and one
-    bad group does not banish an item.
+    A pass rate includes one more group with the rate ``target``. So items without a result come first, and one bad
+    group does not exclude an item for good.
     """
 
     def choose(number: int, items: Sequence[TaskItem], history: History) -> int:
@@ -123,18 +126,18 @@ def by_pass_rate(target: float, seed: int) -> Choose:
         def distance(index: int) -> tuple[bool, float, int]:
             prompt = items[index].prompt
             rate, groups = history.pass_rate(prompt)
-            return history.under_way(prompt), abs((rate * groups + target) / (groups + 1) - target), groups
+            return history.in_progress(prompt), abs((rate * groups + target) / (groups + 1) - target), groups
 
         return min((int(index) for index in drawn), key=distance)
 
     return choose
 
 
-def _of_user(name: str, function: Callable[..., int]) -> Choose:
+def _checked(name: str, function: Callable[..., int]) -> Choose:
     def choose(number: int, items: Sequence[TaskItem], history: History) -> int:
         try:
             index = int(function(number, items, history))
-        # Anyone's code, which may raise anything.
+        # The user's code may raise anything.
         except Exception as error:
             raise ConfigError(f"tasks.order: {name} raised {type(error).__name__}: {error}") from error
         if not 0 <= index < len(items):

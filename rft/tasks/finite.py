@@ -1,4 +1,4 @@
-"""Tasks that can be counted: a file's lines, what a function of the user's gave."""
+"""Orders a finite number of tasks: a file's lines, or the items of a user's function."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rft.tasks.base import TaskItem
 
 
 class FiniteTasks:
-    """Items epoch by epoch; if ``order`` is ``shuffled``, each in an order of its own that the seed decides."""
+    """Items epoch by epoch. If ``order`` is ``shuffled``, each epoch has its own order, which the seed decides."""
 
     def __init__(self, items: Sequence[TaskItem], order: Literal["sequential", "shuffled"], seed: int) -> None:
         self._items = items
@@ -27,14 +27,14 @@ class FiniteTasks:
 
     @property
     def items(self) -> Sequence[TaskItem]:
-        """Those of one epoch."""
+        """The items of one epoch."""
         return self._items
 
     def __getitem__(self, index: int) -> TaskItem:
         if index < 0 or not self._items:
             raise IndexError(index)
-        epoch, place = divmod(index, len(self._items))
-        return self._items[place if self._permutation is None else int(self._permutation(epoch)[place])]
+        epoch, position = divmod(index, len(self._items))
+        return self._items[position if self._permutation is None else int(self._permutation(epoch)[position])]
 
     def _shuffle(self, epoch: int) -> npt.NDArray[np.int64]:
         generator = np.random.default_rng(seed_of("epoch", self._seed, epoch))
@@ -42,7 +42,7 @@ class FiniteTasks:
 
 
 def distinct(items: Sequence[TaskItem]) -> list[TaskItem]:
-    """The first item of each prompt, in an order that depends on the prompts alone."""
+    """Return the first item of each prompt, in an order that depends on the prompts alone."""
     first: dict[str, TaskItem] = {}
     for item in items:
         first.setdefault(item.prompt, item)
@@ -50,9 +50,9 @@ def distinct(items: Sequence[TaskItem]) -> list[TaskItem]:
 
 
 def by_difficulty(items: Sequence[TaskItem], path: str) -> list[TaskItem]:
-    """Easy items first, by the number at ``path`` of their metadata; equals as they were.
+    """Return the items sorted by the number at ``path`` in their metadata; equal ones keep their order.
 
-    Raises ConfigError for an item without one.
+    Raises ConfigError for an item without such a number.
     """
     return sorted(items, key=lambda item: _number_at(item, path))
 
@@ -63,12 +63,12 @@ def _number_at(item: TaskItem, path: str) -> float:
         value = value.get(name) if isinstance(value, Mapping) else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(
-            f"tasks.difficulty = {path!r} is no number of the task {item.prompt[:60]!r}; its metadata has "
-            f"{', '.join(item.metadata) or 'nothing'}"
+            f"tasks.difficulty = {path!r} is not a number in the metadata of the task {item.prompt[:60]!r}, which "
+            f"has {', '.join(item.metadata) or 'nothing'}"
         )
     return float(value)
 
 
 def seed_of(*parts: object) -> int:
-    """A 32-bit seed; seeds of neighbouring numbers have nothing in common."""
+    """Return a 32-bit seed. The seeds of neighboring numbers are unrelated."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=4).digest(), "big")

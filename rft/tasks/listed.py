@@ -1,25 +1,25 @@
-"""Sources that are read as a whole: JSONL files and functions of the user's."""
+"""Reads the sources that are read as a whole: JSONL files, ``[[imports]]`` and the user's functions."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rft.errors import ConfigError
-from rft.plugins import load
+from rft.config import Config
+from rft.errors import ConfigError, DataError
 from rft.tasks.base import TaskItem, make_item
 
-MOST_ITEMS = 1_000_000
+MAX_ITEMS = 1_000_000
 """A function that gives more is taken for one that never ends."""
 
 
 def read_jsonl(
     path: Path, template: str, question_field: str = "question", answer_field: str = "answer"
 ) -> list[TaskItem]:
-    """One item for each line: a JSON object; fields other than question and answer become metadata.
+    """Return one item for each line: a JSON object, whose fields other than question and answer become metadata.
 
     Raises ConfigError that names the file and the line.
     """
@@ -42,28 +42,60 @@ def read_jsonl(
     return items
 
 
-def call_source(name: str, template: str, seed: int, options: Mapping[str, Any]) -> list[TaskItem]:
-    """What ``package.module:function(seed, **options)`` gives: mappings with ``question`` and perhaps ``answer``.
+def read_import(config: Config, name: str) -> list[TaskItem]:
+    """Return one item for each row of the import ``name``.
 
-    Raises ConfigError that names the function, and the item where one is wrong.
+    The import makes the prompt, and ``tasks.prompt_template`` is not used. Raises ConfigError if there is no such
+    import, and one that names the row if a row cannot be used.
     """
-    function = load(name)
+    from rft.data.reading import BadRow, open_rows
+    from rft.data.rows import RowMaker
+    from rft.data.tokenizer import open_tokens  # loads transformers
+
+    source = next((source for source in config.imports if source.name == name), None)
+    if source is None or source.kind != "tasks":
+        raise ConfigError(f"tasks: there is no [[imports]] with name = '{name}' and kind = 'tasks'")
+    maker = RowMaker(config, source, open_tokens(Path(config.policy.model)))
+    items: list[TaskItem] = []
+    try:
+        for number, row in open_rows(source.path, source.subset).numbered():
+            if source.limit is not None and len(items) >= source.limit:
+                break
+            origin = f"{source.path}, row {number}"
+            try:
+                if isinstance(row, BadRow):
+                    raise DataError(f"is {row.cause}")
+                items.append(make_item(maker.question(row), "{question}", origin))
+            except DataError as error:
+                raise ConfigError(f"tasks: {origin}: {error}") from error
+    except DataError as error:
+        raise ConfigError(f"tasks: {error}") from error
+    return items
+
+
+def call_source(
+    name: str, function: Callable[..., Any], template: str, seed: int, options: Mapping[str, Any]
+) -> list[TaskItem]:
+    """Return the items that ``function(seed, **options)`` gives: mappings with ``question`` and perhaps ``answer``.
+
+    Raises ConfigError that names the function, and the item if one is wrong.
+    """
     items = []
     try:
         given = function(seed, **options)
         if not isinstance(given, Iterable):
             raise ConfigError(f"tasks: {name} returned a {type(given).__name__}, must be an iterable of dicts")
-        for number, raw in enumerate(islice(given, MOST_ITEMS + 1)):
+        for number, raw in enumerate(islice(given, MAX_ITEMS + 1)):
             if not isinstance(raw, Mapping):
                 raise ConfigError(f"{name}: item {number} is a {type(raw).__name__}, must be a dict")
             items.append(make_item(raw, template, f"{name}: item {number}"))
     except ConfigError:
         raise
-    # A task source is anyone's code and may raise anything.
+    # The user's code may raise anything.
     except Exception as error:
         raise ConfigError(f"tasks: {name} raised {type(error).__name__}: {error}") from error
-    if len(items) > MOST_ITEMS:
-        raise ConfigError(f"tasks: {name} gives more than {MOST_ITEMS} items; it must end")
+    if len(items) > MAX_ITEMS:
+        raise ConfigError(f"tasks: {name} gives more than {MAX_ITEMS} items; it must end")
     return items
 
 

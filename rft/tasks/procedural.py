@@ -1,4 +1,4 @@
-"""Tasks without end from reasoning-gym, made as they are asked for."""
+"""Generates tasks with reasoning-gym on demand, without end."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rft.tasks.base import TaskItem, make_item
 from rft.tasks.finite import seed_of
 
 ENDLESS = 2**31
-"""What ``len`` says of an endless source."""
+"""The length that an endless source reports."""
 
 CHUNK = 500
-"""Items drawn from one seed. Some datasets make all their items at once, or none when asked for too many."""
+"""Items drawn from one seed. Some datasets make all their items at once, and none if they are asked for too many."""
 
 TRIES = 50
-"""Draws for one training task before the space of prompts counts as exhausted by the held-out ones."""
+"""Draws for one training task before the held-out prompts count as nearly all that there are."""
 
 
 class Gym:
-    """One dataset of reasoning-gym: an item for each ``(stream, seed, index)``, in any order."""
+    """One dataset of reasoning-gym. It has an item for each ``(stream, seed, index)``, in any order."""
 
     def __init__(self, dataset: str, options: Mapping[str, Any], template: str) -> None:
         self.name = f"reasoning_gym:{dataset}"
@@ -34,19 +34,20 @@ class Gym:
         self._make(0)
 
     def item(self, stream: str, seed: int, index: int) -> TaskItem:
-        """Raises ConfigError if reasoning-gym cannot make it or it does not fit the prompt template."""
-        chunk, place = divmod(index, CHUNK)
-        return make_item(self._chunk(seed_of(stream, seed, chunk))[place], self._template, self.name)
+        """Return one item. Raises ConfigError if reasoning-gym cannot make it or the prompt template does not fit."""
+        chunk, position = divmod(index, CHUNK)
+        return make_item(self._chunk(seed_of(stream, seed, chunk))[position], self._template, self.name)
 
     def _make(self, seed: int) -> Any:
         import reasoning_gym
         from reasoning_gym.factory import DATASETS
 
         if self._dataset not in DATASETS:
+            # With more than a hundred datasets, only the nearest are listed.
             near = get_close_matches(self._dataset, DATASETS, n=3) or sorted(DATASETS)[:5]
             raise ConfigError(
                 f"tasks: reasoning-gym has no dataset {self._dataset!r}; "
-                f"did you mean {', '.join(near)}? ({len(DATASETS)} datasets in all)"
+                f"did you mean {', '.join(near)}? It has {len(DATASETS)} datasets"
             )
         try:
             return reasoning_gym.create_dataset(self._dataset, **{**self._options, "seed": seed, "size": CHUNK})
@@ -59,7 +60,7 @@ class Gym:
 
 
 class EndlessTasks:
-    """Training tasks of a dataset, none of them with an excluded prompt."""
+    """Training tasks of a dataset. None of them has an excluded prompt."""
 
     def __init__(self, gym: Gym, seed: int, excluded: frozenset[str]) -> None:
         self._gym = gym
@@ -77,15 +78,15 @@ class EndlessTasks:
             if item.prompt not in self._excluded:
                 return item
         raise ConfigError(
-            f"{self._gym.name}: {TRIES} draws in a row gave held-out prompts; the {len(self._excluded)} held out "
-            "leave next to nothing to train on: lower eval.tasks or widen tasks.options"
+            f"{self._gym.name}: {TRIES} draws in a row gave held-out prompts. {len(self._excluded)} are held out, "
+            "which leaves next to nothing to train on: lower eval.tasks or widen tasks.options"
         )
 
 
-def held_out_of(gym: Gym, tasks: int, asked: str) -> list[TaskItem]:
-    """The first ``tasks`` distinct prompts of a stream of their own, the same for every seed of a run.
+def held_out_items(gym: Gym, tasks: int, setting: str) -> list[TaskItem]:
+    """Return the first ``tasks`` distinct prompts of a separate stream, which is the same for every ``run.seed``.
 
-    Raises ConfigError, which quotes the setting ``asked``, if the dataset does not have that many.
+    Raises ConfigError, which quotes ``setting``, if the dataset does not have that many.
     """
     found: dict[str, TaskItem] = {}
     draws: Iterator[int] = count()
@@ -95,7 +96,7 @@ def held_out_of(gym: Gym, tasks: int, asked: str) -> list[TaskItem]:
         since_new = since_new + 1 if item.prompt in found else 0
         if since_new == 20 * TRIES:
             raise ConfigError(
-                f"{asked}, but {gym.name} seems to have only {len(found)} different prompts; "
+                f"{setting}, but {gym.name} seems to have only {len(found)} different prompts; "
                 "lower it or widen tasks.options"
             )
         found.setdefault(item.prompt, item)

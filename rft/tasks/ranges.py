@@ -1,7 +1,7 @@
-"""A set of integers kept as ranges: "which task numbers are retired" in a few bytes.
+"""Stores a set of integers, such as the numbers of retired tasks, as ranges in a few bytes.
 
-Tasks are numbered from 0 and retire nearly in order, so the set is one long range and a few gaps
-however long the run; membership and insertion cost O(log ranges).
+Tasks are numbered from 0 and retire nearly in order, so the set is one long range and a few short ones, however long
+the run is. Membership and insertion cost O(log ranges).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class RangeSet:
             self.add(number)
 
     def add(self, number: int) -> bool:
-        """Add ``number``; False when it was in the set already."""
+        """Add ``number``; return False if it was in the set already."""
         at = bisect_right(self._starts, number)
         if at and number < self._stops[at - 1]:
             return False
@@ -63,12 +63,12 @@ class RangeSet:
         return at > 0 and number < self._stops[at - 1]
 
     def __iter__(self) -> Iterator[int]:
-        """All numbers, ascending."""
+        """Iterate over all numbers, ascending."""
         for start, stop in self.ranges():
             yield from range(start, stop)
 
     def __len__(self) -> int:
-        """How many numbers the set holds."""
+        """Return how many numbers the set holds."""
         return self._size
 
     def __eq__(self, other: object) -> bool:
@@ -82,25 +82,25 @@ class RangeSet:
         return f"RangeSet.from_list({self.to_list()})"
 
     def ranges(self) -> list[tuple[int, int]]:
-        """The ranges as (start, stop), stop exclusive, ascending."""
+        """Return the ranges as (start, stop), stop exclusive, ascending."""
         return list(zip(self._starts, self._stops, strict=True))
 
     def first_missing(self, start: int = 0) -> int:
-        """The lowest number from ``start`` on that is not in the set."""
+        """Return the lowest number from ``start`` on that is not in the set."""
         at = bisect_right(self._starts, start)
         return self._stops[at - 1] if at and start < self._stops[at - 1] else start
 
     def copy(self) -> RangeSet:
-        """An independent copy."""
+        """Return an independent copy."""
         return RangeSet.from_list(self.to_list())
 
     def to_list(self) -> list[list[int]]:
-        """For JSON: ``[[start, stop], …]``, stop exclusive."""
+        """Return the ranges for JSON: ``[[start, stop], …]``, stop exclusive."""
         return [[start, stop] for start, stop in self.ranges()]
 
     @classmethod
     def from_list(cls, ranges: Iterable[Iterable[int]]) -> RangeSet:
-        """Back from :meth:`to_list`. Raises ValueError when ranges are empty, unsorted, overlapping or touching."""
+        """Undo :meth:`to_list`. Raises ValueError if ranges are empty, unsorted, overlapping or touching."""
         result = cls()
         for start, stop in ranges:
             if start >= stop or (result._stops and start <= result._stops[-1]):

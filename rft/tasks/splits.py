@@ -1,7 +1,7 @@
-"""Opens the configured sources and keeps the held-out tasks out of training.
+"""Opens the configured sources, and keeps the held-out tasks out of training.
 
-Two tasks are the same if their prompts are. What is held out depends on the source and the set's size, never on
-``run.seed``: a model that one run trained can be evaluated by the next.
+Two tasks are the same if their prompts are. The held-out tasks depend on the source and the set's size, never on
+``run.seed``: a model that one run has trained can be evaluated by the next.
 """
 
 from __future__ import annotations
@@ -13,24 +13,21 @@ from typing import Any
 
 from rft.config import MAIN_SET, Config, EvalSet
 from rft.errors import ConfigError
-from rft.plugins import is_plugin
+from rft.plugins import resolve
 from rft.tasks.base import TaskItem, TaskSource, TaskSplits, prompt_in
 from rft.tasks.finite import FiniteTasks, by_difficulty, distinct
-from rft.tasks.imported import read_import
-from rft.tasks.listed import call_source, read_jsonl
-from rft.tasks.procedural import EndlessTasks, Gym, held_out_of
+from rft.tasks.listed import call_source, read_import, read_jsonl
+from rft.tasks.procedural import EndlessTasks, Gym, held_out_items
 
-GYM = "reasoning_gym:"
-JSONL = "jsonl:"
-IMPORT = "import:"
+Options = Mapping[str, Any]
 
 
 def open_sources(config: Config) -> TaskSplits:
-    """Training tasks of ``config.tasks`` and all held-out sets, without a prompt of these among those.
+    """Return the training tasks of ``config.tasks`` and all held-out sets, which share no prompt with them.
 
-    A set of the training source has its prompts held out of it. Of another source, a listed one must not share prompts
-    with a listed training source; an endless training source leaves them out. Prompts are compared as the training
-    template makes them, whatever a set's own is.
+    If a set has the training source, its prompts are held out of training. If it has another, an endless training
+    source leaves its prompts out, and a listed one must not contain any of them. Prompts are compared as the training
+    template makes them, whatever the set's own template is.
     Raises ConfigError for a source that cannot be read, is too small, or shares prompts.
     """
     tasks = config.tasks
@@ -39,20 +36,20 @@ def open_sources(config: Config) -> TaskSplits:
     excluded: set[str] = set()
     for chosen in config.eval_sets.values():
         own = (chosen.source, chosen.options) == (tasks.source, tasks.options)
-        # A function of the user's may give other tasks when it is called again.
+        # Opened only once, for a user's function may give other tasks when it is called again.
         same = own and chosen.prompt_template == tasks.prompt_template
-        opened = source if same else _open(chosen.source, chosen.options, _asking(config, chosen), chosen)
-        kept_back = _hold_out(opened, chosen)
-        prompts = {item.prompt for item in kept_back}
+        opened = source if same else _open(chosen.source, chosen.options, _with_template(config, chosen), chosen)
+        held_out = _hold_out(opened, chosen)
+        prompts = {item.prompt for item in held_out}
         if chosen.prompt_template != tasks.prompt_template:
-            prompts |= {prompt for item in kept_back if (prompt := prompt_in(tasks.prompt_template, item))}
+            prompts |= {prompt for item in held_out if (prompt := prompt_in(tasks.prompt_template, item))}
         if not own:
             _check_disjoint(source, prompts, chosen, config)
-        sets[chosen.name] = FiniteTasks(kept_back, "sequential", 0)
+        sets[chosen.name] = FiniteTasks(held_out, "sequential", 0)
         excluded |= prompts
     if isinstance(source, Gym):
         endless = EndlessTasks(source, config.run.seed, frozenset(excluded))
-        endless[0]  # a template that does not fit, or a space held out as a whole, is found now and not in the run
+        endless[0]  # finds now, and not in the run, a template that does not fit or a source that is all held out
         if tasks.order in ("sequential", "shuffled"):
             return TaskSplits(endless, sets)
         return TaskSplits(_ordered(distinct([endless[number] for number in range(tasks.pool)]), config), sets)
@@ -67,7 +64,7 @@ def open_sources(config: Config) -> TaskSplits:
 
 
 def _ordered(items: Sequence[TaskItem], config: Config) -> FiniteTasks:
-    """What ``tasks.order`` makes of them; where a curriculum chooses, they stand in the order of their indices."""
+    """Return the items in ``tasks.order``. If a curriculum chooses, they keep the order of their indices."""
     tasks = config.tasks
     if tasks.order == "easy_to_hard":
         items = by_difficulty(items, tasks.difficulty)
@@ -79,47 +76,62 @@ def _key(chosen: EvalSet) -> str:
     return f"{where}.tasks = {chosen.tasks}"
 
 
-def _asking(config: Config, chosen: EvalSet) -> Config:
-    """The configuration with a set's own template."""
+def _with_template(config: Config, chosen: EvalSet) -> Config:
+    """Return the configuration with the set's own template."""
     tasks = config.tasks.model_copy(update={"prompt_template": chosen.prompt_template})
     return config.model_copy(update={"tasks": tasks})
 
 
-def _open(name: str, options: Mapping[str, Any], config: Config, chosen: EvalSet | None = None) -> Gym | list[TaskItem]:
-    template = config.tasks.prompt_template
+def _open_gym(dataset: str, options: Options, config: Config, key: str) -> Gym:
+    reserved = {"seed", "size"} & options.keys()
+    if reserved:
+        raise ConfigError(f"{key}.options: {min(reserved)!r} is set by us (from run.seed; the source has no end)")
+    return Gym(dataset, options, config.tasks.prompt_template)
+
+
+def _open_jsonl(path: str, options: Options, config: Config, key: str) -> list[TaskItem]:
+    _check_options(read_jsonl, f"jsonl:{path}", options, key, given=2)
+    return read_jsonl(Path(path), config.tasks.prompt_template, **options)
+
+
+def _open_import(name: str, options: Options, config: Config, key: str) -> list[TaskItem]:
+    del options, key
+    return read_import(config, name)
+
+
+SHIPPED: dict[str, Callable[[str, Options, Config, str], Gym | list[TaskItem]]] = {
+    "reasoning_gym:<dataset>": _open_gym,
+    "jsonl:<file>": _open_jsonl,
+    "import:<name>": _open_import,
+}
+"""What opens a source, by the form of its name. It gets what stands after the colon."""
+
+
+def _open(name: str, options: Options, config: Config, chosen: EvalSet | None = None) -> Gym | list[TaskItem]:
     key = "tasks" if chosen is None or chosen.name == MAIN_SET else f"eval.sets.{chosen.name}"
-    if name.startswith(GYM):
-        reserved = {"seed", "size"} & options.keys()
-        if reserved:
-            raise ConfigError(f"{key}.options: {min(reserved)!r} is set by us (from run.seed; the source has no end)")
-        return Gym(name.removeprefix(GYM), options, template)
-    if name.startswith(JSONL):
-        _check_options(read_jsonl, name, options, given=2)
-        items = read_jsonl(Path(name.removeprefix(JSONL)), template, **options)
-    elif name.startswith(IMPORT):
-        items = read_import(config, name.removeprefix(IMPORT))
-    elif is_plugin(name):
-        items = call_source(name, template, config.run.seed, options)
+    field = "tasks.eval_source" if chosen and name == config.tasks.eval_source else f"{key}.source"
+    kind, colon, rest = name.partition(":")
+    shipped = next((opener for form, opener in SHIPPED.items() if form.startswith(f"{kind}:")), None)
+    if colon and shipped is not None:
+        opened = shipped(rest, options, config, key)
     else:
-        raise ConfigError(
-            f"{key}: {name!r} is no source; write reasoning_gym:<dataset>, jsonl:<file>, import:<name> or "
-            "package.module:function"
-        )
-    if not items:
-        raise ConfigError(f"{key}: {name} is empty")
-    return items
+        function: Any = resolve(field, name, SHIPPED)
+        opened = call_source(name, function, config.tasks.prompt_template, config.run.seed, options)
+    if not isinstance(opened, Gym) and not opened:
+        raise ConfigError(f"{field} = {name!r} is empty")
+    return opened
 
 
-def _check_options(function: Callable[..., Any], name: str, options: Mapping[str, Any], given: int) -> None:
+def _check_options(function: Callable[..., Any], name: str, options: Options, key: str, given: int) -> None:
     known = list(inspect.signature(function).parameters)[given:]
     unknown = sorted(options.keys() - set(known))
     if unknown:
-        raise ConfigError(f"tasks.options: {name} takes no {unknown[0]!r}; it takes {', '.join(known)}")
+        raise ConfigError(f"{key}.options: {name} takes no {unknown[0]!r}; it takes {', '.join(known)}")
 
 
 def _hold_out(source: Gym | Sequence[TaskItem], chosen: EvalSet) -> list[TaskItem]:
     if isinstance(source, Gym):
-        return held_out_of(source, chosen.tasks, _key(chosen))
+        return held_out_items(source, chosen.tasks, _key(chosen))
     prompts = distinct(source)
     if len(prompts) < chosen.tasks:
         raise ConfigError(f"{_key(chosen)}, but {chosen.source} has only {len(prompts)} different prompts; lower it")
@@ -127,16 +139,16 @@ def _hold_out(source: Gym | Sequence[TaskItem], chosen: EvalSet) -> list[TaskIte
 
 
 def _check_disjoint(
-    source: Gym | Sequence[TaskItem], kept_back: Collection[str], chosen: EvalSet, config: Config
+    source: Gym | Sequence[TaskItem], held_out: Collection[str], chosen: EvalSet, config: Config
 ) -> None:
     if isinstance(source, Gym) or chosen.source == config.tasks.source:
         return
-    shared = {item.prompt for item in source} & set(kept_back)
+    shared = {item.prompt for item in source} & set(held_out)
     if shared:
         where = "tasks.eval_source" if chosen.name == MAIN_SET else f"eval.sets.{chosen.name}.source"
         option = where.rpartition(".")[2]
         raise ConfigError(
-            f"tasks.source and {where} share {len(shared)} of {len(kept_back)} held-out prompts, "
-            f"e.g. {min(shared)[:80]!r}; remove them from {config.tasks.source} or leave out {option} to have it "
-            "split"
+            f"tasks.source and {where} share {len(shared)} of {len(held_out)} held-out prompts, "
+            f"e.g. {min(shared)[:80]!r}; remove them from {config.tasks.source}, or leave out {option} so that the "
+            "training source is split"
         )

@@ -1,4 +1,4 @@
-"""What a tracker is given, and what it must offer."""
+"""The contract of a tracker."""
 
 from __future__ import annotations
 
@@ -10,44 +10,45 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Numbers of one moment of a run."""
+    """Metrics of one moment of a run."""
 
     step: int
     """Gradient steps taken."""
     values: Mapping[str, float]
-    """Finite, by name: ``train/loss``, ``eval/held_out/accuracy``, …"""
+    """Finite values by name: ``train/loss``, ``eval/held_out/accuracy``, …"""
     at_ms: int
-    """Unix time in milliseconds of the event that they come from."""
+    """Unix time in milliseconds of the event that the values come from."""
 
 
 @dataclass(frozen=True, slots=True)
-class RunFacts:
-    """Which run the points are of."""
+class RunInfo:
+    """The run that points belong to."""
 
     name: str
     identity: str
-    """The same for every attachment to this run, and another's never."""
+    """Unique to the run, and the same each time that trackers are opened for it."""
     folder: Path
-    """For what is kept on this machine; exists."""
+    """An existing folder for a tracker's files on this machine."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """The resolved configuration with secrets masked."""
 
 
 class Tracker(Protocol):
-    """One connection. Whatever its methods raise, the caller opens another and says the point again."""
+    """One connection. If a method raises, the caller opens another tracker and logs the same point again."""
 
     def log(self, point: Point) -> None:
-        """Take a point. Points come in the log's order; after a restart they come again from the first one."""
+        """Record a point. Points come in the log's order; after a restart they come again from the first one."""
         ...
 
     def close(self) -> None:
-        """Write what is buffered."""
+        """Write what is buffered, and close the connection."""
         ...
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values with dotted names."""
-    found: dict[str, Any] = {}
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested ``values`` as one mapping with dotted names."""
+    result: dict[str, Any] = {}
     for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
-    return found
+        nested = isinstance(value, Mapping) and value
+        result |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return result

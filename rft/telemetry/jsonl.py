@@ -1,20 +1,20 @@
-"""One JSON object a line: first the run, then each point."""
+"""A tracker that writes one JSON object a line: first the run, then each point."""
 
 from __future__ import annotations
 
 import json
 
-from rft.telemetry.base import Point, RunFacts
+from rft.telemetry.base import Point, RunInfo
 
 FILE = "metrics.jsonl"
 
 
 class JsonlTracker:
-    """Writes ``metrics.jsonl`` anew, for the points come again from the first one; goes on with it if ``again``."""
+    """Overwrites ``metrics.jsonl``, since points come again from the first one; appends to it if ``reopened``."""
 
-    def __init__(self, run: RunFacts, again: bool = False) -> None:
-        self._file = (run.folder / FILE).open("a" if again else "w", encoding="utf-8", buffering=1)
-        if not again:
+    def __init__(self, run: RunInfo, reopened: bool = False) -> None:
+        self._file = (run.folder / FILE).open("a" if reopened else "w", encoding="utf-8", buffering=1)
+        if not reopened:
             self._file.write(json.dumps({"run": run.name, "config": run.config}) + "\n")
 
     def log(self, point: Point) -> None:

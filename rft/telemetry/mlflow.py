@@ -1,34 +1,33 @@
-"""MLflow: a tracking server, or files."""
+"""A tracker for MLflow: a tracking server, or files."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
 
-from rft.telemetry.base import Point, RunFacts, flat
+from rft.telemetry.base import Point, RunInfo, flatten
 
 FOLDER = "mlflow"
 TAG = "stream_rft.identity"
-MOST_PARAMETERS = 100
-"""In one request."""
-LONGEST_VALUE = 500
+MAX_PARAMETERS = 100
+"""MLflow's limit of parameters in one request."""
+MAX_VALUE_CHARS = 500
 
 
 class MlflowTracker:
-    """One MLflow run, found again by a tag. Values that it has already are not written again."""
+    """One MLflow run, found again by a tag. Values that it already has are not written again."""
 
-    def __init__(self, run: RunFacts, *, uri: str | None, experiment: str) -> None:
-        place = uri or os.environ.get("MLFLOW_TRACKING_URI")
-        if place is None:
-            # MLflow asks for a database by default; one run's numbers need none.
+    def __init__(self, run: RunInfo, *, uri: str | None, experiment: str) -> None:
+        tracking_uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
+        if tracking_uri is None:
+            # MLflow wants a database by default; the metrics of one run need none.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-            place = (run.folder / FOLDER).absolute().as_uri()
+            tracking_uri = (run.folder / FOLDER).absolute().as_uri()
         from mlflow import MlflowClient
 
-        self._client: Any = MlflowClient(tracking_uri=place)
-        found = self._client.get_experiment_by_name(experiment)
-        number = found.experiment_id if found else self._client.create_experiment(experiment)
-        runs = self._client.search_runs([number], f"tags.`{TAG}` = '{run.identity}'", max_results=1)
+        self._client = MlflowClient(tracking_uri=tracking_uri)
+        existing = self._client.get_experiment_by_name(experiment)
+        experiment_id = existing.experiment_id if existing else self._client.create_experiment(experiment)
+        runs = self._client.search_runs([experiment_id], f"tags.`{TAG}` = '{run.identity}'", max_results=1)
         self._last: dict[str, int] = {}
         if runs:
             self._id = runs[0].info.run_id
@@ -36,21 +35,21 @@ class MlflowTracker:
             self._client.update_run(self._id, status="RUNNING")
             return
         self._known = set()
-        made = self._client.create_run(number, run_name=run.name, tags={TAG: run.identity})
-        self._id = made.info.run_id
+        created = self._client.create_run(experiment_id, run_name=run.name, tags={TAG: run.identity})
+        self._id = created.info.run_id
         self._log_parameters(run)
 
     def log(self, point: Point) -> None:
         from mlflow.entities import Metric
 
-        fresh = [
+        new = [
             Metric(name, value, point.at_ms, point.step)
             for name, value in point.values.items()
             if point.step > self._last_step(name)
         ]
-        if fresh:
-            self._client.log_batch(self._id, metrics=fresh)
-        for metric in fresh:
+        if new:
+            self._client.log_batch(self._id, metrics=new)
+        for metric in new:
             self._last[metric.key] = metric.step
 
     def close(self) -> None:
@@ -62,9 +61,9 @@ class MlflowTracker:
             self._last[name] = max((metric.step for metric in history), default=-1)
         return self._last[name]
 
-    def _log_parameters(self, run: RunFacts) -> None:
+    def _log_parameters(self, run: RunInfo) -> None:
         from mlflow.entities import Param
 
-        parameters = [Param(name, str(value)[:LONGEST_VALUE]) for name, value in flat(run.config).items()]
-        for start in range(0, len(parameters), MOST_PARAMETERS):
-            self._client.log_batch(self._id, params=parameters[start : start + MOST_PARAMETERS])
+        parameters = [Param(name, str(value)[:MAX_VALUE_CHARS]) for name, value in flatten(run.config).items()]
+        for start in range(0, len(parameters), MAX_PARAMETERS):
+            self._client.log_batch(self._id, params=parameters[start : start + MAX_PARAMETERS])

@@ -1,4 +1,4 @@
-"""Which trackers a configuration names, and how each is opened."""
+"""Opens the trackers that a configuration names."""
 
 from __future__ import annotations
 
@@ -8,40 +8,39 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rft.config import Config
-from rft.config_sources import masked
+from rft.config_toml import masked
 from rft.errors import ConfigError
-from rft.telemetry.base import RunFacts, Tracker
-from rft.telemetry.feed import Feed
+from rft.telemetry.base import RunInfo, Tracker
 from rft.telemetry.jsonl import JsonlTracker
 from rft.telemetry.mlflow import MlflowTracker
 from rft.telemetry.tensorboard import TensorBoardTracker
+from rft.telemetry.tracker_thread import TrackerThread
 from rft.telemetry.wandb import WandbTracker
 
 IDENTITY = "identity"
-_LIBRARY = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
+_LIBRARIES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 
 
 def check_trackers(config: Config) -> None:
-    """Raise ConfigError when a tracker's library is not installed."""
+    """Raise ConfigError if the library of a tracker in ``trackers.use`` is not installed."""
     for name in config.trackers.use:
-        library = _LIBRARY.get(name)
+        library = _LIBRARIES.get(name)
         if library and find_spec(library) is None:
             raise ConfigError(f"trackers.use names '{name}', which needs: pip install 'stream-rft[{name}]'")
 
 
-def open_feeds(config: Config) -> list[Feed]:
-    """A feed for each tracker in ``trackers.use``. Trackers are opened by their own threads."""
-    run = run_facts(config)
-    return [
-        Feed(name, _opener(config, name, run), config.trackers.queue) for name in dict.fromkeys(config.trackers.use)
-    ]
+def start_trackers(config: Config) -> list[TrackerThread]:
+    """Start a thread for each tracker in ``trackers.use``. Each thread opens its tracker itself."""
+    run = run_info(config)
+    names = dict.fromkeys(config.trackers.use)
+    return [TrackerThread(name, _opener(config, name, run), config.trackers.queue) for name in names]
 
 
-def run_facts(config: Config) -> RunFacts:
-    """What trackers are told of the run. Makes their folder, and the run's identity if it has none."""
+def run_info(config: Config) -> RunInfo:
+    """Describe the run to trackers. Creates their folder, and the run's identity if it has none."""
     folder = (config.trackers.folder or config.run.path / "trackers").absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    return RunFacts(config.run.name, _identity(folder / IDENTITY), folder, masked(config))
+    return RunInfo(config.run.name, _identity(folder / IDENTITY), folder, masked(config))
 
 
 def _identity(path: Path) -> str:
@@ -53,11 +52,11 @@ def _identity(path: Path) -> str:
     return path.read_text(encoding="ascii")
 
 
-def _opener(config: Config, name: str, run: RunFacts) -> Callable[[bool], Tracker]:
+def _opener(config: Config, name: str, run: RunInfo) -> Callable[[bool], Tracker]:
     settings = config.trackers
     openers: dict[str, Callable[[bool], Tracker]] = {
-        "jsonl": lambda again: JsonlTracker(run, again),
-        "tensorboard": lambda again: TensorBoardTracker(run, again),
+        "jsonl": lambda reopened: JsonlTracker(run, reopened),
+        "tensorboard": lambda reopened: TensorBoardTracker(run, reopened),
         "wandb": lambda _: WandbTracker(
             run, project=settings.project, mode=settings.wandb_mode, entity=settings.wandb_entity
         ),

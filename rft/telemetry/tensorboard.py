@@ -1,22 +1,22 @@
-"""TensorBoard event files, by torch's writer."""
+"""A tracker that writes TensorBoard's event files with torch's writer."""
 
 from __future__ import annotations
 
-from rft.config_sources import to_toml
-from rft.telemetry.base import Point, RunFacts
+from rft.config_toml import to_toml
+from rft.telemetry.base import Point, RunInfo
 
 FOLDER = "tensorboard"
 
 
 class TensorBoardTracker:
-    """A new event file that takes the place of earlier ones, unless ``again``: ``purge_step`` has TensorBoard pass over
+    """Writes a new event file. It replaces earlier ones unless ``reopened``: ``purge_step`` makes TensorBoard ignore
     their points.
     """
 
-    def __init__(self, run: RunFacts, again: bool = False) -> None:
+    def __init__(self, run: RunInfo, reopened: bool = False) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(run.folder / FOLDER), purge_step=None if again else 0)
+        self._writer = SummaryWriter(str(run.folder / FOLDER), purge_step=None if reopened else 0)
         # Indented by four: TensorBoard shows text as Markdown.
         text = "\n".join(f"    {line}" for line in to_toml(run.config).splitlines())
         self._writer.add_text("config", text, 0)

@@ -1,8 +1,8 @@
-"""Checkpoints: weights, optimiser, random numbers and the position in the log they stand for, as one atomic unit.
+"""Writes and reads checkpoints: weights, optimizer, random numbers and log positions as one atomic unit.
 
 ``<run>/checkpoints/step-00000050/`` is a model folder in Hugging Face layout with a ``trainer/`` folder in it:
-``optimizer.safetensors`` and ``state.json``, which names every file's sha256. The folder is renamed into place when
-all of it is on the disk, so positions never run ahead of weights.
+``optimizer.safetensors`` and ``state.json``, which names the sha256 of every file. The folder gets its name when all of
+it is on the disk, so positions never run ahead of weights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from rft.errors import CheckpointError
-from rft.weights.folders import not_written, remove_folder, write_files
+from rft.log.coordinates import LogPosition, ReusePosition
+from rft.model_files.atomic_folder import describe_write_failure, remove_folder, write_files
+from rft.training.progress import LogProgress
 
 FOLDER = "checkpoints"
 FORMAT = 1
@@ -33,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CheckpointState:
-    """Everything but tensors."""
+    """Holds everything but tensors."""
 
     model_key: str
     step: int
@@ -43,30 +45,44 @@ class CheckpointState:
     version_step: int
     """Step whose weights that version is."""
     digest: str
-    """sha256 of the weights in this checkpoint as versions are published: with LoRA, of the whole model with its
-    adapters merged, or with ``weights.content = "adapters"`` of these alone."""
+    """sha256 of the weights in this checkpoint as versions are published. With LoRA that is the whole model with its
+    adapters merged, or with ``weights.content = "adapters"`` the adapters alone."""
     initial_digest: str
     """sha256 of the weights that training started from."""
-    last_record: tuple[int, int] | None
-    """(partition, offset) of the newest own event in ``steps``; None before the first."""
+    last_record: LogPosition | None
+    """Where this trainer's newest entry stands in ``steps``; None before the first."""
     progress: Mapping[str, Any]
-    """:meth:`rft.training.progress.LogProgress.to_json`"""
+    """:meth:`rft.training.progress.LogProgress.to_json`, and under ``pool`` the reuse positions."""
     recorded_digest: str = ""
-    """sha256 that the redo log holds for this step, if another than ``digest``: see ``trainer.redo_tolerance``."""
-    made_with: Mapping[str, Any] = field(default_factory=dict)
-    """What bit-for-bit repetition hangs on: versions, threads, machine, hyperparameters."""
+    """sha256 that the redo log holds for this step, if it differs from ``digest``: see ``trainer.redo_tolerance``."""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    """What bit-for-bit repetition depends on: versions, threads, machine, hyperparameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint that was read and verified."""
+    """Holds a checkpoint that was read and verified."""
 
     folder: Path
-    """A model folder in Hugging Face layout; with LoRA, one of PEFT's adapters."""
+    """A model folder in Hugging Face layout; with LoRA, a folder of PEFT's adapters."""
     state: CheckpointState
     optimizer: Mapping[str, Tensor]
     rng: Mapping[str, Tensor]
-    """Random number generators' states by device type."""
+    """States of the random number generators, by device type."""
+
+    def log_progress(self) -> LogProgress:
+        """Return how far the trainer was in the log. Raises CheckpointError when that is damaged."""
+        try:
+            return LogProgress.from_json(self.state.progress)
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"{self.folder}: damaged positions: {error}") from error
+
+    def reuse_positions(self) -> list[ReusePosition]:
+        """Return which events were trained and may be trained again. Raises CheckpointError when that is damaged."""
+        try:
+            return [ReusePosition(*position) for position in self.state.progress.get("pool", ())]
+        except TypeError as error:
+            raise CheckpointError(f"{self.folder}: damaged positions: {error}") from error
 
 
 def write_checkpoint(
@@ -79,14 +95,14 @@ def write_checkpoint(
     keep: int,
     keep_every: int = 0,
 ) -> Path:
-    """Write a checkpoint and delete all but the newest ``keep`` and those of every ``keep_every`` steps.
+    """Write a checkpoint and delete all but the newest ``keep`` and those of every ``keep_every``-th step.
 
-    ``weights`` are files by name: a model's, or adapters' and what describes them.
+    ``weights`` are files by name: a model's, or adapters with their configuration.
 
-    Raises CheckpointError, naming the disk, when it cannot be written; nothing of it is left then, and older
-    checkpoints are as they were.
+    Raises CheckpointError, naming the disk, when it cannot be written. Nothing of it is left then, and older
+    checkpoints are unchanged.
     """
-    root = checkpoints_of(run_path, state.model_key)
+    root = checkpoints_root(run_path, state.model_key)
     folder = root / f"step-{state.step:08d}"
     tensors = {f"optimizer/{name}": tensor.contiguous() for name, tensor in optimizer.items()}
     tensors |= {f"rng/{name}": tensor for name, tensor in rng_states().items()}
@@ -103,30 +119,29 @@ def write_checkpoint(
             if not keep_every or _step(old) % keep_every:
                 remove_folder(old)
     except OSError as error:
-        raise CheckpointError(
-            f"cannot write the checkpoint of step {state.step} to {root}: {not_written(error, run_path, contents)}"
-        ) from error
+        cause = describe_write_failure(error, run_path, contents)
+        raise CheckpointError(f"cannot write the checkpoint of step {state.step} to {root}: {cause}") from error
     return folder
 
 
-def checkpoints_of(run_path: Path, model_key: str) -> Path:
-    """Where a trainer's checkpoints are: ``<run>/checkpoints/<model_key>``."""
+def checkpoints_root(run_path: Path, model_key: str) -> Path:
+    """Return the folder of a trainer's checkpoints: ``<run>/checkpoints/<model_key>``."""
     return run_path / FOLDER / model_key
 
 
 def newest_checkpoint(run_path: Path, model_key: str) -> Checkpoint | None:
-    """A trainer's newest checkpoint that is undamaged; None when there is none at all.
+    """Return a trainer's newest undamaged checkpoint; None if there is none at all.
 
-    Damaged ones are logged and passed over: older ones lead to the same weights, by more steps of the redo log.
+    Damaged ones are logged and skipped: an older one leads to the same weights, by more steps of the redo log.
     Raises CheckpointError when all are damaged.
     """
-    root = checkpoints_of(run_path, model_key)
+    root = checkpoints_root(run_path, model_key)
     damaged: list[str] = []
     for folder in _folders(root):
         try:
             return read_checkpoint(folder)
         except CheckpointError as error:
-            logger.warning("passing over a damaged checkpoint: %s", error)
+            logger.warning("skipping a damaged checkpoint: %s", error)
             damaged.append(str(error))
     if damaged:
         raise CheckpointError(f"no checkpoint can be read. {damaged[0]}. Delete {root} to redo all steps")
@@ -144,15 +159,19 @@ def read_checkpoint(folder: Path) -> Checkpoint:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     raise CheckpointError(f"{folder / name} does not have the sha256 that {_STATE} names")
         tensors = load((folder / _OPTIMIZER).read_bytes())
+        # Earlier releases wrote it under "made_with".
+        described.setdefault("environment", described.get("made_with", {}))
+        if described["last_record"] is not None:
+            described["last_record"] = LogPosition(*described["last_record"])
         known = [f.name for f in fields(CheckpointState) if f.name in described or f.default is MISSING]
         state = CheckpointState(**{name: described[name] for name in known})
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
-    return Checkpoint(folder, state, _under("optimizer/", tensors), _under("rng/", tensors))
+    return Checkpoint(folder, state, _with_prefix("optimizer/", tensors), _with_prefix("rng/", tensors))
 
 
 def rng_states() -> dict[str, Tensor]:
-    """States of torch's random number generators, by device type."""
+    """Return the states of torch's random number generators, by device type."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
@@ -160,14 +179,14 @@ def rng_states() -> dict[str, Tensor]:
 
 
 def restore_rng(states: Mapping[str, Tensor]) -> None:
-    """Back to what :func:`rng_states` returned."""
+    """Set the generators to the states that :func:`rng_states` returned."""
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
 
 
 def _folders(root: Path) -> list[Path]:
-    """Checkpoint folders, newest first."""
+    """Return the checkpoint folders, newest first."""
     return sorted((f for f in root.glob("step-*") if f.name[5:].isdigit()), key=_step, reverse=True)
 
 
@@ -175,5 +194,5 @@ def _step(folder: Path) -> int:
     return int(folder.name[5:])
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,9 +1,9 @@
-"""Sequences that follow each other in one row, each attending to itself only.
+"""Packs sequences one after the other into one row, with attention within each sequence only.
 
-Position ids start again at each sequence. Attention gets the sequences' bounds by the names that transformers gives
-them (``cu_seq_lens_q`` …) and runs over each sequence apart, so its cost is that of the sequences and not that of the
-row squared, and no mask is made. Models whose attention is more than causal (sliding windows) keep transformers' own,
-which reads the bounds from the position ids and makes a mask.
+Position ids start at 0 in each sequence. Attention receives the bounds of the sequences under transformers' names
+(``cu_seq_lens_q`` …) and runs over each sequence separately. So no mask is built, and the cost is that of the
+sequences, not that of the row squared. Models whose attention is more than causal (sliding windows) keep transformers'
+own attention, which reads the bounds from the position ids and builds a mask.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 ATTENTION = "sdpa_by_sequence"
 """Name of :func:`attend_by_sequence` in transformers' registry."""
-AUTO_WASTE = 1.1
-"""``packing = "auto"``: pack when padded rows hold so many times the tokens of their sequences. Chosen, not
-swept; ``benchmarks/trainer.py`` measures both sides of it."""
+AUTO_PADDING_RATIO = 1.1
+"""With ``packing = "auto"`` a step is packed if padded rows would hold more than this many times the tokens of their
+sequences. Chosen, not swept; ``benchmarks/trainer.py`` measures both sides of it."""
 _TOLERANCE = 1e-3
+"""Largest difference of logits, relative to the largest logit, that :func:`isolates_sequences` takes for rounding."""
 
 
 def attend_by_sequence(
@@ -33,11 +34,11 @@ def attend_by_sequence(
     attention_mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each sequence of a packed row; of rows that are not packed, as ``sdpa``.
+    """Compute causal attention within each sequence of a packed row. Rows that are not packed are left to ``sdpa``.
 
     Args:
-        query: [1, H, T, D]; ``key`` and ``value`` [1, H', T, D].
-        kwargs: ``cu_seq_lens_q``, int [S + 1]: where the sequences begin, and the row's end.
+        query: [1, H, T, D]; ``key`` and ``value`` are [1, H', T, D].
+        kwargs: ``cu_seq_lens_q``, int [S + 1]: where each sequence begins, and the end of the row.
 
     Returns:
         [1, T, H, D], and no attention weights.
@@ -48,7 +49,7 @@ def attend_by_sequence(
     if bounds is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     parts, begin = [], 0
-    # Micro-batches are sorted by length: sequences of one length are attended to together.
+    # Micro-batches are sorted by length, so sequences of equal length are neighbors and share one call.
     for length, run in groupby(torch.diff(bounds).tolist()):
         count = len(list(run))
         end = begin + count * length
@@ -65,12 +66,12 @@ def _rows(states: Tensor, count: int, length: int) -> Tensor:
 
 
 def packed_arguments(lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
-    """What a model must be told beside the ``input_ids`` [1, T] of sequences of these ``lengths``, T in all."""
+    """Return the arguments that a model needs besides ``input_ids`` [1, T] for sequences of these ``lengths``."""
     bounds = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     longest = max(lengths)
     return {
         "position_ids": torch.cat([torch.arange(length) for length in lengths])[None].to(device),
-        # On the host: attention reads them there, for each layer.
+        # On the CPU, because attention reads them there in each layer.
         "cu_seq_lens_q": bounds,
         "cu_seq_lens_k": bounds,
         "max_length_q": longest,
@@ -78,35 +79,37 @@ def packed_arguments(lengths: Sequence[int], device: torch.device) -> dict[str, 
     }
 
 
-def prepare_packing(model: Any) -> bool:
-    """Give ``model`` (not wrapped, on any device) an attention for packed rows; whether it keeps sequences apart.
+def enable_packing(model: Any) -> bool:
+    """Give ``model`` (not wrapped, on any device) an attention for packed rows, if it can be trained on them.
 
-    That is tried: two sequences in one row must give the logits that each gives alone. A model whose layers carry a
-    state from token to token fails it.
+    Returns whether it can: :func:`isolates_sequences`. If not, its attention is left as it was.
     """
     config = model.config
-    before = config._attn_implementation
+    before = config._attn_implementation  # transformers has no public reader
     if before == "sdpa" and _only_causal(config):
         model.set_attn_implementation(ATTENTION)
-    apart = keeps_apart(model)
-    if not apart:
+    isolates = isolates_sequences(model)
+    if not isolates:
         model.set_attn_implementation(before)
-    return apart
+    return isolates
 
 
 @torch.no_grad()
-def keeps_apart(model: Any) -> bool:
-    """Whether what stands before a sequence in a packed row changes nothing of the model's logits."""
+def isolates_sequences(model: Any) -> bool:
+    """Return whether the logits of a sequence in a packed row are those that it gives alone. Runs the model to see.
+
+    Models whose layers carry a state from token to token fail.
+    """
     device, vocabulary = model.device, model.get_input_embeddings().num_embeddings
     tokens = (torch.arange(12, device=device) * 7 + 3) % vocabulary
     alone = [model(input_ids=part[None], use_cache=False).logits[0] for part in (tokens[:5], tokens[5:])]
     packed = model(input_ids=tokens[None], use_cache=False, **packed_arguments([5, 7], device)).logits[0]
-    gap = (packed - torch.cat(alone)).abs().max()
-    return bool(gap <= _TOLERANCE * torch.cat(alone).abs().max())
+    difference = (packed - torch.cat(alone)).abs().max()
+    return bool(difference <= _TOLERANCE * torch.cat(alone).abs().max())
 
 
 def _only_causal(config: Any) -> bool:
-    """Each layer attends to all tokens before."""
+    """Return whether each layer attends to all tokens before."""
     types = getattr(config, "layer_types", None)
     if types:
         return all(kind == "full_attention" for kind in types)

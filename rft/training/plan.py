@@ -1,6 +1,7 @@
-"""What couples the sequences of a step: advantages, the weight of each token, and the cut into updates.
+"""Plans a step: computes what couples its sequences (advantages, token weights) and splits it into updates.
 
-From the batch and the step's number alone, in float64 on the CPU, so it is the same on every rank and when done again.
+The plan follows from the batch, the scores and the step's number alone. It is computed in float64 on the CPU, so it is
+the same on every rank and when the step is redone.
 """
 
 from __future__ import annotations
@@ -12,39 +13,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rft.algorithms.compose import Algorithm
-from rft.algorithms.inputs import Sequences, Trajectories
-from rft.algorithms.trajectories import Estimate
-from rft.training.batch import Flags, Floats, Ints, StepBatch
+from rft.algorithms.algorithm import Algorithm
+from rft.algorithms.inputs import Flags, Floats, Ints, Sequences, Trajectories
+from rft.algorithms.trajectories import AdvantageEstimate
+from rft.training.batch import StepBatch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Update:
-    """One optimiser update."""
+class OptimizerUpdate:
+    """One optimizer update of a step."""
 
     units: list[list[int]]
-    """Sequences to compute, as :func:`rft.training.batch.cut` wants them; others have no gradient."""
+    """Sequences to compute, as :func:`rft.training.micro_batches.split_by_tokens` expects them. The others have no
+    gradient."""
     weights: Tensor
-    """float32 [M]: share of each of the step's tokens in the loss."""
+    """float32 [M]: weight of each of the step's tokens in the loss."""
     first: bool
-    """The weights are still those that the step began with."""
+    """The model's weights are still those that the step began with."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
-    """All of a step's updates."""
+class StepPlan:
+    """The updates of a step and what they have in common."""
 
-    updates: list[Update]
+    updates: list[OptimizerUpdate]
     advantages: Tensor
     """float32 [M]"""
     returns: Tensor | None
-    """float32 [M]: what a value head is to learn."""
+    """float32 [M]: targets of the value head; None without one."""
     advantage_abs_mean: float
-    """Over sequences, or over tokens where advantages are by token."""
+    """Mean over sequences, or over tokens if advantages are by token."""
     demonstration_share: float
+    """μ: the demonstrations' share of the loss."""
 
 
-def make_plan(
+def plan_step(
     algorithm: Algorithm,
     batch: StepBatch,
     tables: Mapping[str, Floats],
@@ -53,37 +56,37 @@ def make_plan(
     epochs: int,
     minibatches: int,
     device: torch.device,
-) -> Plan:
-    """``tables`` are those of :class:`rft.training.scores.Scores`; ``number`` is the step's."""
+) -> StepPlan:
+    """Plan step ``number`` (from 1) on ``batch``. ``tables`` are those of :class:`rft.training.scores.Scores`."""
     imitated = np.array([kind == "demonstration" for kind in batch.kinds])
     if algorithm.demonstration_loss is None:
         imitated[:] = False
-    advantages, returns, size = _advantages(algorithm, batch, tables, ~imitated)
+    advantages, returns, abs_mean = _advantages(algorithm, batch, tables, ~imitated)
     share = algorithm.demonstration_share(number)
-    units = _units(algorithm, batch, _kept(algorithm, batch) | imitated)
+    units = _units(algorithm, batch, _selected(algorithm, batch) | imitated)
     used = np.zeros(len(batch), dtype=np.bool_)
     used[[index for unit in units for index in unit]] = True
-    learns = used & (_nonzero(advantages, batch) if _vanishes(algorithm) else True)
+    learns = used & (_with_advantage(advantages, batch) if _skips_zero_advantages(algorithm) else True)
 
-    def update(members: Flags, first: bool) -> Update:
+    def update(minibatch: Flags, first: bool) -> OptimizerUpdate:
         weights = np.zeros(len(batch))
         parts = ((~imitated, 1 - share), (imitated, share)) if algorithm.demonstration_loss else ((~imitated, 1.0),)
         for part, factor in parts:
-            there = part & members & used
-            if there.any():
-                weights += factor * np.where(there, algorithm.weights(np.where(there, batch.counts, 0)), 0.0)
-        return Update(
-            units=[unit for unit in units if members[unit].all() and learns[unit].any()],
+            chosen = part & minibatch & used
+            if chosen.any():
+                weights += factor * np.where(chosen, algorithm.token_weights(np.where(chosen, batch.counts, 0)), 0.0)
+        return OptimizerUpdate(
+            units=[unit for unit in units if minibatch[unit].all() and learns[unit].any()],
             weights=_tensor(np.repeat(weights, batch.counts), device),
             first=first,
         )
 
-    cuts = [members for epoch in range(epochs) for members in _cut(batch.groups, minibatches, number, epoch)]
-    return Plan(
-        updates=[update(members, place == 0) for place, members in enumerate(cuts)],
+    splits = [part for epoch in range(epochs) for part in _minibatches(batch.groups, minibatches, number, epoch)]
+    return StepPlan(
+        updates=[update(minibatch, index == 0) for index, minibatch in enumerate(splits)],
         advantages=_tensor(advantages, device),
         returns=None if returns is None else _tensor(returns, device),
-        advantage_abs_mean=size,
+        advantage_abs_mean=abs_mean,
         demonstration_share=share,
     )
 
@@ -91,24 +94,27 @@ def make_plan(
 def _advantages(
     algorithm: Algorithm, batch: StepBatch, tables: Mapping[str, Floats], compared: Flags
 ) -> tuple[Floats, Floats | None, float]:
-    """Advantages [M], returns [M] for a value head, and the advantages' mean size. 1 for what is not ``compared``."""
+    """Compute advantages [M], returns [M] for a value head, and the mean absolute advantage.
+
+    Only the sequences in ``compared`` [B] are compared with each other. The tokens of the others get the advantage 1.
+    """
     whole = np.ones(int(batch.counts.sum()))
     if not compared.any():
         return whole, None, 1.0
-    places = np.flatnonzero(np.repeat(compared, batch.counts))
+    indices = np.flatnonzero(np.repeat(compared, batch.counts))
     counts = batch.counts[compared]
-    rewards = algorithm.shape(batch.rewards[compared], counts)
+    rewards = algorithm.shape_rewards(batch.rewards[compared], counts)
     groups = np.unique(batch.groups[compared], return_inverse=True)[1].astype(np.int64)
-    penalties = np.zeros(len(places))
+    penalties = np.zeros(len(indices))
     if algorithm.kl is not None and algorithm.kl_in_reward:
         estimates = algorithm.kl(torch.from_numpy(tables["plain"]), torch.from_numpy(tables["reference"]))
-        penalties = algorithm.kl_coef * estimates.numpy()[places]
+        penalties = algorithm.kl_coef * estimates.numpy()[indices]
     if algorithm.advantages is not None:
         owners = np.repeat(np.arange(len(counts)), counts)
         rewards = rewards - np.bincount(owners, weights=penalties, minlength=len(counts))
-        estimated = np.asarray(algorithm.advantages(rewards, groups), dtype=np.float64)
-        whole[places] = np.repeat(estimated, counts)
-        return whole, None, float(np.abs(estimated).mean())
+        by_sample = np.asarray(algorithm.advantages(rewards, groups), dtype=np.float64)
+        whole[indices] = np.repeat(by_sample, counts)
+        return whole, None, float(np.abs(by_sample).mean())
     assert algorithm.token_advantages is not None
     policy = tables.get("plain" if algorithm.needs.teacher else "policy")
     if policy is None:
@@ -120,56 +126,61 @@ def _advantages(
             starts=np.cumsum(counts) - counts,
             counts=counts,
             penalties=penalties,
-            policy=policy[places],
-            values=tables["values"][places] if "values" in tables else None,
-            teacher=tables["teacher"][places] if "teacher" in tables else None,
+            policy=policy[indices],
+            values=tables["values"][indices] if "values" in tables else None,
+            teacher=tables["teacher"][indices] if "teacher" in tables else None,
         )
     )
     returns = None
-    if isinstance(result, Estimate):
+    if isinstance(result, AdvantageEstimate):
         returns = np.zeros_like(whole)
-        returns[places] = result.returns
+        returns[indices] = result.returns
         result = result.advantages
-    whole[places] = result
+    whole[indices] = result
     return whole, returns, float(np.abs(result).mean())
 
 
-def _kept(algorithm: Algorithm, batch: StepBatch) -> Flags:
-    kept = np.ones(len(batch), dtype=np.bool_)
-    for keep in algorithm.filters:
-        kept &= keep(Sequences(batch.rewards, batch.groups, batch.counts, batch.truncated))
-    return kept
+def _selected(algorithm: Algorithm, batch: StepBatch) -> Flags:
+    """Return the sequences [B] that every filter keeps."""
+    selected = np.ones(len(batch), dtype=np.bool_)
+    for select in algorithm.filters:
+        selected &= select(Sequences(batch.rewards, batch.groups, batch.counts, batch.truncated))
+    return selected
 
 
-def _units(algorithm: Algorithm, batch: StepBatch, kept: Flags) -> list[list[int]]:
+def _units(algorithm: Algorithm, batch: StepBatch, selected: Flags) -> list[list[int]]:
+    """Return the sequences that are computed together: each alone, or as [best, worst] of its group."""
     if not algorithm.needs.pairs:
-        return [[int(index)] for index in np.flatnonzero(kept)]
+        return [[int(index)] for index in np.flatnonzero(selected)]
     pairs = []
     for group in np.unique(batch.groups):
-        members = np.flatnonzero((batch.groups == group) & kept)
-        if len(members) < 2:
+        indices = np.flatnonzero((batch.groups == group) & selected)
+        if len(indices) < 2:
             continue
-        # The first of equals, so that the choice is the same when done again.
-        best, worst = members[batch.rewards[members].argmax()], members[batch.rewards[members].argmin()]
+        # Of equal rewards the first is taken, so that a redone step has the same pairs.
+        best, worst = indices[batch.rewards[indices].argmax()], indices[batch.rewards[indices].argmin()]
         if batch.rewards[best] > batch.rewards[worst]:
             pairs.append([int(best), int(worst)])
     return pairs
 
 
-def _vanishes(algorithm: Algorithm) -> bool:
-    """Without these a sample of no advantage has no gradient: most of a step, once groups become uniform."""
-    in_loss = algorithm.kl is not None and not algorithm.kl_in_reward
-    return algorithm.needs.vanishes and not in_loss and not algorithm.entropy_coef
+def _skips_zero_advantages(algorithm: Algorithm) -> bool:
+    """Return whether sequences without any advantage have no gradient, so that they need not be computed.
+
+    Once groups become uniform, they are most of a step.
+    """
+    kl_in_loss = algorithm.kl is not None and not algorithm.kl_in_reward
+    return algorithm.needs.vanishes and not kl_in_loss and not algorithm.entropy_coef
 
 
-def _nonzero(advantages: Floats, batch: StepBatch) -> Flags:
+def _with_advantage(advantages: Floats, batch: StepBatch) -> Flags:
     owners = np.repeat(np.arange(len(batch)), batch.counts)
     found: Flags = np.bincount(owners, weights=advantages != 0, minlength=len(batch)) > 0
     return found
 
 
-def _cut(groups: Ints, minibatches: int, number: int, epoch: int) -> list[Flags]:
-    """Members of each minibatch [B], whole groups each."""
+def _minibatches(groups: Ints, minibatches: int, number: int, epoch: int) -> list[Flags]:
+    """Split a step into minibatches of whole groups; each is the flags [B] of its sequences."""
     if minibatches == 1:
         return [np.ones(len(groups), dtype=np.bool_)]
     order = np.random.default_rng([number, epoch]).permutation(int(groups.max()) + 1)

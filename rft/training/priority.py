@@ -1,7 +1,8 @@
-"""Which groups are trained first. Pure; higher comes first.
+"""Decides which groups are trained first. Pure; a higher priority comes first.
 
-All are numbers of a group that never change, so that the order of two groups never does. A decay is no exception: all
-priorities decay at one rate, ``p · 2^(-age / half-life)``, and their order is that of ``log2 p + version / half-life``.
+A group's priority never changes, so the order of two groups never does. With a decay, all priorities decay at one rate,
+``p · 2^(-age / half-life)``. Their order is then that of ``log2 p + version / half-life``, which does not change
+either.
 """
 
 from __future__ import annotations
@@ -10,80 +11,61 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from rft.algorithms.group_statistics import reward_variance
 from rft.config import BufferConfig
-from rft.errors import ConfigError
-from rft.plugins import load
+from rft.plugins import is_plugin, resolve
 
 SMALLEST = 2.0**-40
-"""Stands for a priority of 0 or less under decay: far below any that means something, and finite in logarithm."""
+"""Replaces a priority of 0 or less under a decay: far below any priority that matters, and its logarithm is finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupFacts:
-    """What a priority is made of; only members to be trained count."""
+    """The numbers of a group that its priority is computed from."""
 
     rewards: Sequence[float]
+    """Rewards of the samples to be trained."""
     priority: float
-    """The processor's."""
+    """Priority that the processor gave."""
     oldest_version: int
-    """-1 when the policy wrote none of it."""
+    """Lowest version among the samples to be trained; -1 if the policy wrote none of them."""
     number: int
-    """The task's; -1 when no conductor issued it."""
+    """The task's number; -1 if no conductor issued it."""
 
 
 Priority = Callable[[GroupFacts], float]
 
-
-def processor(group: GroupFacts) -> float:
-    """As the event says."""
-    return group.priority
-
-
-def recency(group: GroupFacts) -> float:
-    """The newest first."""
-    return float(group.oldest_version)
-
-
-def staleness(group: GroupFacts) -> float:
-    """The stalest first, before it is too stale."""
-    return -float(group.oldest_version)
-
-
-def reward_variance(group: GroupFacts) -> float:
-    """Population variance of the rewards."""
-    return float(np.var(np.asarray(group.rewards, dtype=np.float64)))
-
-
-def difficulty(group: GroupFacts) -> float:
-    """The lowest mean reward first: 1 minus it."""
-    return 1.0 - math.fsum(group.rewards) / len(group.rewards)
-
-
-NAMED: dict[str, Priority] = {f.__name__: f for f in (processor, recency, staleness, reward_variance, difficulty)}
+NAMED: dict[str, Priority] = {
+    "processor": lambda group: group.priority,
+    "recency": lambda group: float(group.oldest_version),
+    "staleness": lambda group: -float(group.oldest_version),
+    "reward_variance": lambda group: reward_variance(group.rewards),
+    "difficulty": lambda group: 1.0 - math.fsum(group.rewards) / len(group.rewards),
+}
+"""Values of ``buffer.priority``: the processor's priority, newest first, stalest first, population variance of the
+rewards, and lowest mean reward first."""
 
 
 def make_priority(config: BufferConfig) -> Priority:
-    """The function that ``buffer.priority`` names, with its decay. Raises ConfigError when there is none.
+    """Return the function that ``buffer.priority`` names, with its decay. Raises ConfigError if there is none.
 
-    A function of the user's that raises or gives no finite number counts as 0.
+    If a plugin raises or returns no finite number, the priority is 0.
     """
-    name = config.priority
-    if name not in NAMED and ":" not in name:
-        raise ConfigError(f"buffer.priority = {name!r}: choose {', '.join(NAMED)} or package.module:function")
-    function = NAMED[name] if name in NAMED else _of_user(load(name))
+    found: Callable[..., float] = resolve("buffer.priority", config.priority, NAMED)
+    function = _guarded(found) if is_plugin(config.priority) else found
     half_life = config.recency_half_life
     if half_life is None:
         return function
     return lambda group: math.log2(max(function(group), SMALLEST)) + group.oldest_version / half_life
 
 
-def _of_user(function: Callable[..., float]) -> Priority:
+def _guarded(function: Callable[..., float]) -> Priority:
+    """Call a plugin so that it cannot stop the training."""
+
     def priority(group: GroupFacts) -> float:
+        # A plugin may raise anything.
         try:
             value = float(function(group.rewards, group.oldest_version, group.number))
-        # Anyone's code; one group's trouble must not stop the training.
         except Exception:
             return 0.0
         return value if math.isfinite(value) else 0.0

@@ -1,7 +1,7 @@
-"""How far a trainer is in the log: which events are finished and which tasks retired. Pure.
+"""Keeps track of how far a trainer is in the log: which events are finished and which tasks retired. Pure.
 
 The state is a fold of published TrainingStep events, so a resumed trainer that folds them again arrives at the same
-state. What was read but neither trained nor dropped yet is not in it: it will be read again.
+state. Events that were read and neither trained nor dropped are not part of it: they will be read again.
 """
 
 from __future__ import annotations
@@ -9,22 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rft.log.coordinates import Offsets
 from rft.tasks.ranges import RangeSet
 from schemas.events import TrainingStep
 
 MAX_UNNUMBERED = 100_000
-"""Experiences without a task number (recorded or imported ones) are remembered by id, the newest so many."""
+"""Experiences without a task number (recorded or imported ones) remembered by id, the newest ones."""
 
 
 class Retired:
-    """Everything that must not be trained again: task numbers for ever, unnumbered experiences for long."""
+    """Remembers what must not be trained again: task numbers for ever, unnumbered experiences for a long time."""
 
     def __init__(self, numbers: RangeSet | None = None, unnumbered: Iterable[str] = ()) -> None:
         self.numbers = numbers if numbers is not None else RangeSet()
         self._unnumbered = dict.fromkeys(unnumbered)
 
     def has(self, number: int, experience_id: str) -> bool:
-        """Whether this task, or without a task number this experience, is retired."""
+        """Return whether this task is retired, or this experience if it has no task number (-1)."""
         return number in self.numbers if number >= 0 else experience_id in self._unnumbered
 
     def add(self, step: TrainingStep) -> None:
@@ -43,24 +44,30 @@ class Retired:
 
 
 class LogProgress:
-    """Finished events of each partition of ``ready``, and what is retired."""
+    """Holds the finished events of each partition of ``ready``, and what is retired."""
 
-    def __init__(self, begins: Mapping[int, int]) -> None:
-        """``begins`` is the first offset to read, by partition."""
+    def __init__(
+        self,
+        begins: Offsets,
+        *,
+        finished: Mapping[int, RangeSet] | None = None,
+        retired: Retired | None = None,
+    ) -> None:
+        """``begins`` is the first offset to read, by partition; reading starts at the first unfinished one."""
         self.begins = dict(begins)
-        self.retired = Retired()
-        self._finished = {partition: RangeSet() for partition in begins}
-        self._next = dict(begins)
+        self.retired = retired if retired is not None else Retired()
+        self._finished = {partition: RangeSet() for partition in begins} | dict(finished or {})
+        self._next = self.positions
 
-    def cover(self, begins: Mapping[int, int]) -> None:
-        """Partitions that the topic has gained are read from ``begins`` on."""
+    def add_partitions(self, begins: Offsets) -> None:
+        """Read the partitions that the topic has gained from ``begins`` on."""
         for partition, begin in begins.items():
             if partition not in self.begins:
                 self.begins[partition] = self._next[partition] = begin
                 self._finished.setdefault(partition, RangeSet())
 
-    def read(self, partition: int, offset: int) -> bool:
-        """An event was read, in order within its partition; False when it is finished already.
+    def note_read(self, partition: int, offset: int) -> bool:
+        """Note that an event was read, in order within its partition, and return False if it is finished already.
 
         Offsets that the log has skipped (transaction markers) hold no event and count as finished.
         """
@@ -71,17 +78,17 @@ class LogProgress:
         return offset not in self._finished[partition]
 
     def finish(self, partition: int, offset: int) -> None:
-        """The event needs no TrainingStep: it is not for training."""
+        """Mark an event as finished that needs no TrainingStep because it is not for training."""
         self._finished[partition].add(offset)
 
     def apply(self, step: TrainingStep) -> None:
-        """``step`` is on the log: its events are finished."""
+        """Mark the events of ``step``, which is on the log, as finished."""
         for ref in (*step.trained, *step.dropped):
             self._finished.setdefault(ref.partition, RangeSet()).add(ref.offset)
         self.retired.add(step)
 
     def rewind(self) -> None:
-        """Reading starts again at ``positions``."""
+        """Start reading again at ``positions``."""
         self._next = self.positions
 
     @property
@@ -90,7 +97,7 @@ class LogProgress:
         return {p: self._finished[p].first_missing(begin) for p, begin in self.begins.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """The state as JSON values; positions are in it for people and tools."""
+        """Return the state as JSON values. It includes the positions, for people and tools."""
         return {
             "positions": {str(p): offset for p, offset in self.positions.items()},
             "begins": {str(p): offset for p, offset in self.begins.items()},
@@ -101,9 +108,9 @@ class LogProgress:
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> LogProgress:
-        """Back from :meth:`to_json`. Raises KeyError or ValueError for a damaged state."""
-        progress = cls({int(p): int(offset) for p, offset in state["begins"].items()})
-        progress._finished = {int(p): RangeSet.from_list(ranges) for p, ranges in state["finished"].items()}
-        progress.retired = Retired(RangeSet.from_list(state["retired_numbers"]), state["retired_unnumbered"])
-        progress.rewind()
-        return progress
+        """Undo :meth:`to_json`. Raises KeyError or ValueError for a damaged state."""
+        return cls(
+            {int(p): int(offset) for p, offset in state["begins"].items()},
+            finished={int(p): RangeSet.from_list(ranges) for p, ranges in state["finished"].items()},
+            retired=Retired(RangeSet.from_list(state["retired_numbers"]), state["retired_unnumbered"]),
+        )

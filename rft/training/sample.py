@@ -1,4 +1,4 @@
-"""One experience as a trainer holds it: what learning needs, and where it stands in the log."""
+"""Defines one experience as a trainer holds it: what learning needs, and its position in the log."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rft.log.coordinates import LogPosition
 from schemas.events import NOT_WRITTEN, LogprobArray, MaskArray, ScoredExperience, TokenArray
 
 OVERHEAD_BYTES = 1024
-"""Python objects around one sample's arrays (measured with tracemalloc: 0.8 to 1.1 KiB)."""
+"""Bytes of the Python objects around one sample's arrays (measured with tracemalloc: 0.8 to 1.1 KiB)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Payload:
-    """The arrays of one sample, each [T], prompt included; see :class:`schemas.events.Experience`."""
+    """The arrays of one sample, each [T] with the prompt included; see :class:`schemas.events.Experience`."""
 
     tokens: TokenArray
     action_mask: MaskArray
@@ -23,58 +24,62 @@ class Payload:
 
     @property
     def size_bytes(self) -> int:
-        """Memory that the arrays and their objects take."""
+        """Memory of the arrays and their objects."""
         return self.tokens.nbytes * 3 + self.action_mask.nbytes + OVERHEAD_BYTES
 
 
 @dataclass(slots=True, eq=False)
 class Sample:
-    """One ``ready`` event. ``payload`` is None while only the pointer to it is kept."""
+    """One ``ready`` event. ``payload`` is None while only a pointer to its arrays is held."""
 
     partition: int
     offset: int
     experience_id: str
     group_id: str
     number: int
+    """The task's number; -1 if no conductor issued it."""
     release_id: str
     release_size: int
     filtered: bool
-    """The processor, or this trainer, will not have it trained."""
+    """It is not trained, by the processor's verdict or this trainer's filter."""
     reward: float
     priority: float
     temperature: float
     oldest_version: int
-    """Of the tokens that this trainer's own model wrote; -1 if it wrote none."""
+    """Oldest version of the tokens that this trainer's own model wrote; -1 if it wrote none."""
     payload: Payload | None
     top_p: float = 1.0
     kind: str = "rollout"
     """``rollout``, ``demonstration`` or ``preference``."""
     uses: int = 0
-    """Times that it was trained."""
+    """How often it was trained."""
     truncated: bool = False
-    """Cut at the token limit."""
+    """It was cut at the token limit."""
 
     @property
-    def place(self) -> tuple[int, int]:
-        """(partition, offset) in ``ready``."""
-        return self.partition, self.offset
+    def position(self) -> LogPosition:
+        """Its position in ``ready``."""
+        return LogPosition(self.partition, self.offset)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a trainer can use."""
+class SampleFilter:
+    """Decides which experiences a trainer can use."""
 
     vocabulary: int
-    """Token ids that its model knows."""
+    """Number of token ids that its model knows."""
     model: str
-    """Its identity; the versions of tokens that another model wrote mean nothing to it."""
+    """Identity of its model. The versions of tokens that another model wrote are meaningless to it."""
     min_reward: float | None = None
-    """Lowest reward of what it trains."""
+    """Lowest reward that is trained; None: any."""
     kinds: frozenset[str] | None = None
-    """Learning signals (``Experience.kind``) that its algorithm can use; None: all."""
+    """Kinds of experiences (``Experience.kind``) that its algorithm can use; None: all."""
 
-    def usable(self, scored: ScoredExperience) -> bool:
-        """Whether to train this: the policy wrote something after the first token, and all token ids are known."""
+    def accepts(self, scored: ScoredExperience) -> bool:
+        """Return whether ``scored`` is trained.
+
+        The policy must have written a token after the first, and all token ids must be known.
+        """
         experience = scored.experience
         return (
             scored.verdict == "train"
@@ -84,10 +89,10 @@ class Wanted:
         )
 
 
-def read_sample(partition: int, offset: int, scored: ScoredExperience, wanted: Wanted) -> Sample:
-    """The part of an event that training needs. What is not ``wanted`` counts as filtered."""
+def read_sample(partition: int, offset: int, scored: ScoredExperience, sample_filter: SampleFilter) -> Sample:
+    """Take from an event what training needs. A sample that ``sample_filter`` does not accept is marked as filtered."""
     experience = scored.experience
-    usable = wanted.usable(scored)
+    accepted = sample_filter.accepts(scored)
     return Sample(
         partition=partition,
         offset=offset,
@@ -96,27 +101,27 @@ def read_sample(partition: int, offset: int, scored: ScoredExperience, wanted: W
         number=experience.number,
         release_id=scored.release_id,
         release_size=scored.release_size,
-        filtered=not usable,
+        filtered=not accepted,
         reward=scored.reward,
         priority=scored.priority,
         temperature=experience.temperature,
-        oldest_version=experience.oldest_version if experience.model == wanted.model else NOT_WRITTEN,
-        payload=read_payload(scored, wanted) if usable else None,
+        oldest_version=experience.oldest_version if experience.model == sample_filter.model else NOT_WRITTEN,
+        payload=read_payload(scored, sample_filter) if accepted else None,
         top_p=experience.top_p,
         kind=experience.kind,
         truncated=experience.finish_reason == "length",
     )
 
 
-def read_payload(scored: ScoredExperience, wanted: Wanted) -> Payload:
-    """An event's arrays."""
+def read_payload(scored: ScoredExperience, sample_filter: SampleFilter) -> Payload:
+    """Return an event's arrays. Versions of another model's tokens are set to -1."""
     experience = scored.experience
     versions = experience.versions
-    if experience.model != wanted.model:
+    if experience.model != sample_filter.model:
         versions = np.full_like(versions, NOT_WRITTEN)
     return Payload(experience.tokens, experience.action_mask, experience.logprobs, versions)
 
 
 def _trainable(tokens: TokenArray, action_mask: MaskArray, vocabulary: int) -> bool:
-    # The first token has nothing before it that could predict it.
+    # No token before the first could predict it.
     return bool(action_mask[1:].any()) and bool(tokens.min() >= 0) and bool(np.max(tokens) < vocabulary)

@@ -1,70 +1,31 @@
-"""The layout of a transfer: which bytes are which tensor, where buckets begin, and what their sums are.
+"""Describes the bytes of a transfer: which bytes are which tensor, where buckets begin, and their checksums.
 
-What travels is the data part of the safetensors file that a version is, bucket after bucket; its header is the layout.
-So a version has one digest, by whichever transport it came.
+A transfer sends the data part of a version's safetensors file, bucket by bucket; the file's header is the layout. So a
+version has the same digest whichever transport brings it.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import crc32c
 import numpy as np
-import torch
-from torch import Tensor
 
 from rft.errors import WeightsError
-
-MAX_HEADER_BYTES = 100 * 1024 * 1024
-"""As safetensors itself allows."""
-DTYPES: Mapping[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """One tensor and its place in the data."""
-
-    name: str
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    start: int
-    end: int
-    """Exclusive, in bytes."""
-
-    def view(self, data: Tensor) -> Tensor:
-        """This tensor in ``data``, uint8 [data_bytes]; a view where its alignment allows one."""
-        part = data[self.start : self.end]
-        if self.start % self.dtype.itemsize:
-            part = part.clone()
-        return part.view(self.dtype).view(self.shape)
+from rft.model_files.safetensors_header import MAX_HEADER_BYTES, TensorSpec, read_header, read_metadata, tensor_specs
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a transfer holds."""
+    """Describes what a transfer sends."""
 
     header: bytes
-    """The safetensors file's beginning: its length (8 bytes, little-endian) and JSON."""
+    """The beginning of the safetensors file: its length (8 bytes, little-endian) and JSON."""
     tensors: tuple[TensorSpec, ...]
-    """In the order of their places; together they are all of the data."""
+    """In the order of their offsets; together they are all of the data."""
     data_bytes: int
     bucket_bytes: int
     checksums: tuple[int, ...]
@@ -74,17 +35,17 @@ class Manifest:
 
     @classmethod
     def describe(cls, weights: bytes | memoryview, sha256: str, bucket_bytes: int) -> Manifest:
-        """The manifest of a safetensors file whose digest is ``sha256``. Raises WeightsError."""
+        """Make the manifest of a safetensors file whose digest is ``sha256``. Raises WeightsError."""
         view = memoryview(weights)
-        header = header_of(view)
+        header = read_header(view)
         data = view[len(header) :]
         sums = tuple(checksum(data[start:end]) for start, end in buckets(len(data), bucket_bytes))
         return cls.parse(header, sums, sha256, bucket_bytes)
 
     @classmethod
     def parse(cls, header: bytes, checksums: tuple[int, ...], sha256: str, bucket_bytes: int) -> Manifest:
-        """Check and read a manifest's parts. Raises WeightsError when they contradict each other."""
-        tensors = specs_of(header)
+        """Make a manifest of its parts. Raises WeightsError when they contradict each other."""
+        tensors = tensor_specs(header)
         data_bytes = tensors[-1].end if tensors else 0
         if bucket_bytes < 1 or len(checksums) != math.ceil(data_bytes / bucket_bytes):
             raise WeightsError(
@@ -94,27 +55,27 @@ class Manifest:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the header says beside the tensors."""
-        return metadata_of(self.header)
+        """The metadata in the header."""
+        return read_metadata(self.header)
 
     @property
     def buckets(self) -> Iterator[tuple[int, int]]:
-        """(start, end) of each bucket in the data."""
+        """(start, end) of each bucket in the data, in bytes; ends are exclusive."""
         return buckets(self.data_bytes, self.bucket_bytes)
 
 
 def buckets(size: int, bucket_bytes: int) -> Iterator[tuple[int, int]]:
-    """(start, end) of consecutive buckets; the last may be shorter."""
+    """Return (start, end) of consecutive buckets of ``size`` bytes; the last may be shorter."""
     return ((start, min(start + bucket_bytes, size)) for start in range(0, size, bucket_bytes))
 
 
 def checksum(part: memoryview) -> int:
-    """CRC-32C (Castagnoli)."""
+    """Return the CRC-32C (Castagnoli) of ``part``."""
     return int(crc32c.crc32c(part))
 
 
 def pack_layout(header: bytes) -> bytes:
-    """As the event carries it."""
+    """Compress a header as the event carries it."""
     return zlib.compress(header, 6)
 
 
@@ -131,7 +92,7 @@ def unpack_layout(packed: bytes) -> bytes:
 
 
 def pack_checksums(checksums: tuple[int, ...]) -> bytes:
-    """Little-endian u4, one a bucket."""
+    """Pack the checksums, one a bucket, as little-endian u4."""
     return np.array(checksums, dtype="<u4").tobytes()
 
 
@@ -140,51 +101,3 @@ def unpack_checksums(packed: bytes) -> tuple[int, ...]:
     if len(packed) % 4:
         raise WeightsError(f"checksums of {len(packed)} bytes are cut off")
     return tuple(int(one) for one in np.frombuffer(packed, dtype="<u4"))
-
-
-def header_of(weights: bytes | memoryview) -> bytes:
-    """The beginning of a safetensors file: the length of its JSON, and that. Raises WeightsError."""
-    view = memoryview(weights)
-    return bytes(view[: _header_size(view)])
-
-
-def _header_size(view: memoryview) -> int:
-    size = 8 + int.from_bytes(view[:8], "little") if len(view) >= 8 else 0
-    if not 8 < size <= min(len(view), MAX_HEADER_BYTES + 8):
-        raise WeightsError("these weights are no safetensors file")
-    return size
-
-
-def metadata_of(header: bytes) -> dict[str, str]:
-    """What a header says beside the tensors."""
-    metadata: dict[str, str] = json.loads(header[8:]).get("__metadata__", {})
-    return metadata
-
-
-def specs_of(header: bytes) -> tuple[TensorSpec, ...]:
-    """The tensors that a header names, in the order of their places. Raises WeightsError when it contradicts itself."""
-    if _header_size(memoryview(header)) != len(header):
-        raise WeightsError("a manifest's header does not have the length that it names")
-    try:
-        described = json.loads(header[8:])
-        tensors = sorted(
-            (_tensor(name, one) for name, one in described.items() if name != "__metadata__"),
-            key=lambda tensor: (tensor.start, tensor.end),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"a manifest cannot be read: {type(error).__name__}: {error}") from error
-    reached = 0
-    for tensor in tensors:
-        size = math.prod(tensor.shape) * tensor.dtype.itemsize
-        if tensor.start != reached or tensor.end != tensor.start + size or min(tensor.shape, default=0) < 0:
-            raise WeightsError(
-                f"a manifest puts {tensor.name} {tensor.shape} at {tensor.start} to {tensor.end}, which does not "
-                "fit its shape or its neighbours"
-            )
-        reached = tensor.end
-    return tuple(tensors)
-
-
-def _tensor(name: str, described: Mapping[str, Any]) -> TensorSpec:
-    start, end = described["data_offsets"]
-    return TensorSpec(name, DTYPES[described["dtype"]], tuple(map(int, described["shape"])), int(start), int(end))

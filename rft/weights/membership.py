@@ -1,9 +1,9 @@
-"""Who gets which weights, decided without I/O: ``step(state, event, now) -> (state, actions)``.
+"""Decides which members get which weights, without I/O: ``advance(state, event, now) -> (state, actions)``.
 
-A trainer offers versions, members are heard of, transfers end, time passes. An update is one version's way to the
-members: one or more epochs (attempts), all before one deadline. The two promises, held by Hypothesis over arbitrary
-interleavings: an update is closed at the first event after its deadline at the latest, whatever members do; and a
-member counts as current only with the version and the digest that were offered.
+The trainer offers versions, members announce themselves, transfers end, time passes. An update brings one version to
+the members: in one or more epochs (attempts), all before one deadline. Hypothesis tests two promises over arbitrary
+interleavings. An update is closed at the first event after its deadline at the latest, whatever members do. A member
+counts as current only with the version and the digest that were offered.
 """
 
 from __future__ import annotations
@@ -11,266 +11,275 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from rft.weights.protocol import (
-    Abandon,
+from rft.weights.membership_types import (
+    AbortTransfer,
     Action,
-    Announce,
-    Closed,
-    Ended,
-    Happening,
-    Heard,
-    Offer,
-    Open,
-    Store,
-    Stored,
+    AnnounceVersion,
+    FolderStored,
+    MemberSeen,
+    MembershipEvent,
+    OpenTransfer,
+    StoreFolder,
     Tick,
+    TransferEnded,
+    UpdateClosed,
+    VersionOffered,
 )
 
 MAX_EPOCHS = 3
-"""Attempts of one update: what fails a third time is not bad luck, and folders are there for it."""
+"""Attempts of one update. What fails a third time will fail again, and folders are there for it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class MembershipRules:
     """Durations in seconds."""
 
     deadline_s: float
-    silence_s: float
-    """A member that was not heard of for so long is gone."""
-    retry_s: float = 2.0
-    """Between two tries to write a folder."""
-    patience_s: float = 10.0
-    """A member that is behind has so long to take the folder; then the version is sent to it: it may see no folder."""
+    member_timeout_s: float
+    """A member that has not announced itself for this long is gone."""
+    store_retry_s: float = 2.0
+    """Pause between two tries to write a folder."""
+    resend_after_s: float = 10.0
+    """Time that a member that is behind has to read the folder. After it the version is sent: the member may have no
+    access to folders."""
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """A member, as last heard of."""
+class MemberState:
+    """What a member's newest announcement says."""
 
     receivers: tuple[str, ...]
     version: int
     sha256: str
-    heard_at: float
-    since: float
-    """When it was first heard of."""
-    missed: int = -1
-    """The epoch that it missed without a word; it takes part again when it knows of that epoch."""
+    seen_at: float
+    first_seen_at: float
+    missed_epoch: int = -1
+    """The epoch in which it did not respond. It takes part again when it knows of that epoch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One version's way to the members."""
+    """Brings one version to the members."""
 
     deadline_at: float
     began_at: float
     epochs: int = 0
-    open: Open | None = None
+    transfer: OpenTransfer | None = None
     reached: frozenset[str] = frozenset()
-    """Receivers."""
-    asked: frozenset[str] = frozenset()
-    """Members."""
+    """Receivers that hold the version."""
+    invited: frozenset[str] = frozenset()
+    """Members that were invited to a transfer."""
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """What the trainer knows."""
+class MembershipState:
+    """All that decisions depend on."""
 
-    rules: Rules
+    rules: MembershipRules
     next_epoch: int = 0
-    members: Mapping[str, Known] = field(default_factory=dict)
-    current: Offer | None = None
-    """Newest version offered."""
+    members: Mapping[str, MemberState] = field(default_factory=dict)
+    current: VersionOffered | None = None
+    """Newest version whose update has begun."""
     update: Update | None = None
-    waiting: Offer | None = None
-    """Offered while an update was open; begins when that is closed. Only the newest is kept."""
-    granted: frozenset[str] = frozenset()
-    """Members that have the current version by their transfer, and may not have said so yet."""
-    granted_until: float = 0.0
+    pending: VersionOffered | None = None
+    """Newest version offered while an update was open. Its update begins when that one is closed."""
+    delivered: frozenset[str] = frozenset()
+    """Members that hold the current version by a transfer and may not have announced so yet."""
+    delivered_until: float = 0.0
+    """When ``delivered`` expires: by then members have announced what they hold."""
     store_at: float = 0.0
-    """No folder is asked for before; infinite while one is being written."""
+    """Earliest time to ask for a folder; infinite while one is being written."""
     resend_at: float = 0.0
-    """The current version is not sent again before."""
+    """Earliest time to send the current version again."""
 
 
-def step(state: State, event: Happening, now: float) -> tuple[State, list[Action]]:
-    """What follows from ``event`` at ``now`` (seconds, monotonic)."""
+def advance(state: MembershipState, event: MembershipEvent, now: float) -> tuple[MembershipState, list[Action]]:
+    """Return the state after ``event`` at ``now`` (seconds, monotonic) and the actions that follow, in order."""
     actions: list[Action] = []
     match event:
-        case Heard():
-            state = _heard(state, event, now)
-        case Offer():
-            state = replace(state, waiting=event)
-        case Ended():
-            state = _ended(state, event, now, actions)
-        case Stored():
-            state = _stored(state, event, now)
+        case MemberSeen():
+            state = _note_member(state, event, now)
+        case VersionOffered():
+            state = replace(state, pending=event)
+        case TransferEnded():
+            state = _end_transfer(state, event, now, actions)
+        case FolderStored():
+            state = _note_folder(state, event, now)
         case Tick():
             pass
-    state = _forget(state, now)
+    state = _remove_silent_members(state, now)
     if state.update is not None and now >= state.update.deadline_at:
-        state = _overdue(state, state.update, now, actions)
-    if state.update is None and state.waiting is not None:
-        state = _begin(state, state.waiting, now, actions)
-    return _settle(state, now, actions), actions
+        state = _close_overdue(state, state.update, now, actions)
+    if state.update is None and state.pending is not None:
+        state = _begin_update(state, state.pending, now, actions)
+    return _help_members_behind(state, now, actions), actions
 
 
-def current_members(state: State) -> list[str]:
-    """Members that hold the newest version, or have just received it."""
-    return [name for name, known in state.members.items() if _holds(state, name, known)]
+def current_members(state: MembershipState) -> list[str]:
+    """Return the members that hold the newest version or have just received it."""
+    return [name for name, member in state.members.items() if _is_current(state, name, member)]
 
 
-def _heard(state: State, event: Heard, now: float) -> State:
+def _note_member(state: MembershipState, event: MemberSeen, now: float) -> MembershipState:
     members = dict(state.members)
     before = members.pop(event.member, None)
-    if event.here:
-        missed = before.missed if before else -1
-        members[event.member] = Known(
+    if event.present:
+        missed = before.missed_epoch if before else -1
+        members[event.member] = MemberState(
             event.receivers,
             event.version,
             event.sha256,
-            heard_at=now,
-            since=before.since if before else now,
-            missed=-1 if event.epoch >= missed else missed,
+            seen_at=now,
+            first_seen_at=before.first_seen_at if before else now,
+            missed_epoch=-1 if event.epoch >= missed else missed,
         )
-    granted = state.granted
+    delivered = state.delivered
     offer = state.current
-    if offer and event.version >= offer.version and not _same(offer, event):
-        # It says itself that it holds something else.
-        granted -= {event.member}
-    return replace(state, members=members, granted=granted)
+    if offer and event.version >= offer.version and not _holds(event, offer):
+        # The member itself announces that it holds something else.
+        delivered -= {event.member}
+    return replace(state, members=members, delivered=delivered)
 
 
-def _stored(state: State, event: Stored, now: float) -> State:
+def _note_folder(state: MembershipState, event: FolderStored, now: float) -> MembershipState:
     if state.current is None or event.version != state.current.version:
         return replace(state, store_at=0.0)
-    if event.done:
-        return _postponed(replace(state, current=replace(state.current, stored=True), store_at=0.0), now)
-    return replace(state, store_at=now + state.rules.retry_s)
+    if event.written:
+        return _postpone_resend(replace(state, current=replace(state.current, stored=True), store_at=0.0), now)
+    return replace(state, store_at=now + state.rules.store_retry_s)
 
 
-def _forget(state: State, now: float) -> State:
-    kept = {n: known for n, known in state.members.items() if now - known.heard_at < state.rules.silence_s}
-    return state if len(kept) == len(state.members) else replace(state, members=kept)
+def _remove_silent_members(state: MembershipState, now: float) -> MembershipState:
+    timeout_s = state.rules.member_timeout_s
+    present = {name: member for name, member in state.members.items() if now - member.seen_at < timeout_s}
+    return state if len(present) == len(state.members) else replace(state, members=present)
 
 
-def _begin(state: State, offer: Offer, now: float, actions: list[Action]) -> State:
+def _begin_update(state: MembershipState, offer: VersionOffered, now: float, actions: list[Action]) -> MembershipState:
     update = Update(deadline_at=now + state.rules.deadline_s, began_at=now)
-    state = replace(state, current=offer, waiting=None, granted=frozenset(), store_at=0.0, update=update)
-    state = _attempt(_postponed(state, now), update, now, actions)
+    state = replace(state, current=offer, pending=None, delivered=frozenset(), store_at=0.0, update=update)
+    state = _open_transfer(_postpone_resend(state, now), update, now, actions)
     if state.update is None:
-        # Nobody to send it to; it is announced all the same.
-        actions.insert(0, Announce(offer.version))
+        # No member to send it to; it is announced all the same.
+        actions.insert(0, AnnounceVersion(offer.version))
     return state
 
 
-def _attempt(state: State, update: Update, now: float, actions: list[Action]) -> State:
-    """Open an epoch for those who do not have the version, or close the update."""
+def _open_transfer(state: MembershipState, update: Update, now: float, actions: list[Action]) -> MembershipState:
+    """Open an epoch for members that lack the version, or close the update."""
     assert state.current is not None
-    wanting = {
-        name: known.receivers
-        for name, known in sorted(state.members.items())
-        if known.receivers
-        and known.missed < 0
-        and not _same(state.current, known)
-        and not update.reached.issuperset(known.receivers)
+    lacking = {
+        name: member.receivers
+        for name, member in sorted(state.members.items())
+        if member.receivers
+        and member.missed_epoch < 0
+        and not _holds(member, state.current)
+        and not update.reached.issuperset(member.receivers)
     }
-    left = update.deadline_at - now
-    if not wanting or left <= 0 or update.epochs >= MAX_EPOCHS:
-        return _close(state, update, now, actions)
-    receivers = tuple(receiver for names in wanting.values() for receiver in names)
-    opened = Open(state.next_epoch, state.current.version, receivers, left)
-    actions.append(opened)
-    update = replace(update, epochs=update.epochs + 1, open=opened, asked=update.asked | set(wanting))
+    remaining_s = update.deadline_at - now
+    if not lacking or remaining_s <= 0 or update.epochs >= MAX_EPOCHS:
+        return _close_update(state, update, now, actions)
+    receivers = tuple(receiver for names in lacking.values() for receiver in names)
+    transfer = OpenTransfer(state.next_epoch, state.current.version, receivers, remaining_s)
+    actions.append(transfer)
+    update = replace(update, epochs=update.epochs + 1, transfer=transfer, invited=update.invited | set(lacking))
     return replace(state, next_epoch=state.next_epoch + 1, update=update)
 
 
-def _ended(state: State, event: Ended, now: float, actions: list[Action]) -> State:
+def _end_transfer(state: MembershipState, event: TransferEnded, now: float, actions: list[Action]) -> MembershipState:
     update = state.update
-    if update is None or update.open is None or update.open.epoch != event.epoch:
+    if update is None or update.transfer is None or update.transfer.epoch != event.epoch:
         return state
-    state = _suspect(state, event.silent, event.epoch)
-    update = replace(update, open=None, reached=update.reached | event.reached)
-    failed = set(_receivers(state, update.asked)) - update.reached - event.silent
+    state = _note_missed_epoch(state, event.unresponsive, event.epoch)
+    update = replace(update, transfer=None, reached=update.reached | event.reached)
+    failed = set(_receivers_of(state, update.invited)) - update.reached - event.unresponsive
     if failed and now < update.deadline_at:
-        return _attempt(state, update, now, actions)
-    return _close(state, update, now, actions)
+        return _open_transfer(state, update, now, actions)
+    return _close_update(state, update, now, actions)
 
 
-def _overdue(state: State, update: Update, now: float, actions: list[Action]) -> State:
-    if update.open is not None:
-        actions.append(Abandon(update.open.epoch))
-        silent = frozenset(update.open.receivers) - update.reached
-        state = _suspect(state, silent, update.open.epoch)
-    return _close(state, update, now, actions)
+def _close_overdue(state: MembershipState, update: Update, now: float, actions: list[Action]) -> MembershipState:
+    if update.transfer is not None:
+        actions.append(AbortTransfer(update.transfer.epoch))
+        unresponsive = frozenset(update.transfer.receivers) - update.reached
+        state = _note_missed_epoch(state, unresponsive, update.transfer.epoch)
+    return _close_update(state, update, now, actions)
 
 
-def _suspect(state: State, receivers: Iterable[str], epoch: int) -> State:
-    silent = set(receivers)
+def _note_missed_epoch(state: MembershipState, unresponsive: Iterable[str], epoch: int) -> MembershipState:
+    receivers = set(unresponsive)
     members = {
-        name: replace(known, missed=epoch) if silent.intersection(known.receivers) else known
-        for name, known in state.members.items()
+        name: replace(member, missed_epoch=epoch) if receivers.intersection(member.receivers) else member
+        for name, member in state.members.items()
     }
     return replace(state, members=members)
 
 
-def _close(state: State, update: Update, now: float, actions: list[Action]) -> State:
+def _close_update(state: MembershipState, update: Update, now: float, actions: list[Action]) -> MembershipState:
     assert state.current is not None
     offer = state.current
-    got = {name for name in update.asked if name in state.members and _reached(state.members[name], update.reached)}
-    holding = {name for name, known in state.members.items() if _same(offer, known)} | got
+    received = {
+        name for name in update.invited if name in state.members and _has_received(state.members[name], update.reached)
+    }
+    holding = {name for name, member in state.members.items() if _holds(member, offer)} | received
     actions.append(
-        Closed(
+        UpdateClosed(
             offer.version,
             tuple(sorted(holding)),
-            tuple(sorted(update.asked - holding)),
+            tuple(sorted(update.invited - holding)),
             update.epochs,
             now - update.began_at,
         )
     )
-    granted = frozenset(got) | state.granted
-    return replace(state, update=None, granted=granted, granted_until=now + state.rules.silence_s)
+    delivered = frozenset(received) | state.delivered
+    return replace(state, update=None, delivered=delivered, delivered_until=now + state.rules.member_timeout_s)
 
 
-def _settle(state: State, now: float, actions: list[Action]) -> State:
-    """Help members that are behind: by a folder, and who does not take that, by another transfer."""
+def _help_members_behind(state: MembershipState, now: float, actions: list[Action]) -> MembershipState:
+    """Offer a folder to members that are behind, and another transfer to those that do not read it."""
     offer = state.current
     if offer is None:
         return state
-    if now >= state.granted_until:
-        state = replace(state, granted=frozenset())
-    behind = [known for name, known in state.members.items() if not _holds(state, name, known) and known.missed < 0]
+    if now >= state.delivered_until:
+        state = replace(state, delivered=frozenset())
+    behind = [
+        member
+        for name, member in state.members.items()
+        if not _is_current(state, name, member) and member.missed_epoch < 0
+    ]
     if state.update is not None:
-        # The others may get it yet.
-        behind = [known for known in behind if not known.receivers]
+        # The others may still receive it by the open update.
+        behind = [member for member in behind if not member.receivers]
     if not behind:
         return state
     if not offer.stored:
         if now < state.store_at:
             return state
-        actions.append(Store(offer.version))
-        return _postponed(replace(state, store_at=float("inf")), now)
-    patience = now - state.rules.patience_s
-    if state.update is None and now >= state.resend_at and any(k.receivers and k.since <= patience for k in behind):
+        actions.append(StoreFolder(offer.version))
+        return _postpone_resend(replace(state, store_at=float("inf")), now)
+    waiting_since = now - state.rules.resend_after_s
+    waited = any(member.receivers and member.first_seen_at <= waiting_since for member in behind)
+    if state.update is None and now >= state.resend_at and waited:
         update = Update(deadline_at=now + state.rules.deadline_s, began_at=now)
-        return _attempt(_postponed(replace(state, update=update), now), update, now, actions)
+        return _open_transfer(_postpone_resend(replace(state, update=update), now), update, now, actions)
     return state
 
 
-def _postponed(state: State, now: float) -> State:
-    return replace(state, resend_at=now + state.rules.patience_s)
+def _postpone_resend(state: MembershipState, now: float) -> MembershipState:
+    return replace(state, resend_at=now + state.rules.resend_after_s)
 
 
-def _holds(state: State, name: str, known: Known) -> bool:
-    return state.current is not None and (_same(state.current, known) or name in state.granted)
+def _is_current(state: MembershipState, name: str, member: MemberState) -> bool:
+    return state.current is not None and (_holds(member, state.current) or name in state.delivered)
 
 
-def _reached(known: Known, reached: frozenset[str]) -> bool:
-    return bool(known.receivers) and reached.issuperset(known.receivers)
+def _has_received(member: MemberState, reached: frozenset[str]) -> bool:
+    return bool(member.receivers) and reached.issuperset(member.receivers)
 
 
-def _same(offer: Offer, held: Known | Heard) -> bool:
+def _holds(held: MemberState | MemberSeen, offer: VersionOffered) -> bool:
     return (held.version, held.sha256) == (offer.version, offer.sha256)
 
 
-def _receivers(state: State, members: Iterable[str]) -> list[str]:
+def _receivers_of(state: MembershipState, members: Iterable[str]) -> list[str]:
     return [receiver for name in members if name in state.members for receiver in state.members[name].receivers]

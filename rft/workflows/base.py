@@ -1,8 +1,8 @@
-"""How a task becomes a trajectory.
+"""Defines workflows, which turn a task into a trajectory.
 
-A workflow of one's own is one coroutine function with the signature of :data:`Workflow`, named
-``package.module:function`` in ``rollout.workflow``. It may generate several times; whatever the policy did not
-write (tool output, the environment's words) goes into the trajectory with ``action_mask`` 0.
+A user's workflow is one coroutine function with the signature of :data:`Workflow`, named ``package.module:function`` in
+``rollout.workflow``. It may generate several times. Tokens that the policy did not write (tool output, the
+environment's replies) go into the trajectory with ``action_mask`` 0.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from rft.errors import ConfigError
-from rft.plugins import load
+from rft.plugins import resolve
 from rft.policy.base import Policy, Sampling
 from schemas.events import NOT_WRITTEN, LogprobArray, MaskArray, Task, TokenArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trajectory:
-    """What came of one rollout; arrays have one element a token, prompt included (length T)."""
+    """The result of one rollout. Arrays have one element a token, prompt included (length T)."""
 
     prompt: str
     response: str
@@ -38,11 +38,11 @@ class Trajectory:
 
 
 Workflow = Callable[[Task, Policy, Sampling], Awaitable[Trajectory]]
-"""Rolls out one sample of a task. What it raises fails this try of this rollout and nothing else."""
+"""Rolls out one sample of a task. An exception fails this try of this rollout and nothing else."""
 
 
 async def single_turn(task: Task, policy: Policy, sampling: Sampling) -> Trajectory:
-    """Hand the prompt to the policy and take what it writes."""
+    """Let the policy answer the prompt once."""
     prompt = np.asarray(policy.encode(task.prompt), dtype=np.int32)
     written = await policy.generate(prompt.tolist(), sampling)
     return Trajectory(
@@ -59,15 +59,9 @@ async def single_turn(task: Task, policy: Policy, sampling: Sampling) -> Traject
 NAMED: dict[str, Workflow] = {"single_turn": single_turn}
 
 
-def resolve(name: str) -> Workflow:
-    """The workflow that ``rollout.workflow`` names. Raises ConfigError when there is none."""
-    if name in NAMED:
-        return NAMED[name]
-    if ":" not in name:
-        raise ConfigError(
-            f"rollout.workflow = {name!r} is unknown; choose {', '.join(NAMED)} or package.module:function"
-        )
-    workflow = load(name)
+def find_workflow(name: str) -> Workflow:
+    """Return the workflow that ``rollout.workflow`` names. Raises ConfigError if there is none."""
+    workflow = resolve("rollout.workflow", name, NAMED)
     if not inspect.iscoroutinefunction(workflow):
         raise ConfigError(f"rollout.workflow = {name!r} must be an 'async def' function")
     return workflow

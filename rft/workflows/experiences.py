@@ -1,4 +1,4 @@
-"""From a rollout to the Experience that is published (pure)."""
+"""Makes the Experience that is published for a rollout (pure)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from rft.workflows.base import Trajectory
 from schemas.events import Experience, Task
 
 MAX_ERROR_CHARS = 1000
+"""Longest error text in an experience."""
 
 
 def experience_id(task: Task, sample: int) -> str:
-    """The same rollout done twice has the same id."""
+    """Return the id of one rollout. A rollout that is repeated gets the same id."""
     return f"{task.group_id}/{sample}"
 
 
-def rolled_out(
+def make_experience(
     task: Task, sample: int, trajectory: Trajectory, *, source: str, model: str, now_ms: int, duration_ms: int
 ) -> Experience:
-    """What the policy did."""
+    """Return the experience of a rollout that succeeded."""
     return Experience(
         experience_id=experience_id(task, sample),
         group_id=task.group_id,
@@ -47,11 +48,11 @@ def rolled_out(
     )
 
 
-def failed(
+def make_failed_experience(
     task: Task, sample: int, error: RolloutError, *, source: str, model: str, now_ms: int, duration_ms: int
 ) -> Experience:
-    """A rollout that failed for good: a member without tokens, so that its group need not wait for it."""
+    """Return the experience of a rollout that failed for good. It has no tokens, and its group does not wait for it."""
     none = np.zeros(0, np.int32)
     nothing = Trajectory(task.prompt, "", none, np.zeros(0, np.uint8), np.zeros(0, np.float32), none, "error")
-    made = rolled_out(task, sample, nothing, source=source, model=model, now_ms=now_ms, duration_ms=duration_ms)
+    made = make_experience(task, sample, nothing, source=source, model=model, now_ms=now_ms, duration_ms=duration_ms)
     return replace(made, error=str(error)[:MAX_ERROR_CHARS])

@@ -1,7 +1,7 @@
-"""What each algorithm minimises, written from its paper: float64, one sequence and one token at a time.
+"""Each algorithm's loss, written from its paper in float64, one sequence and one token at a time.
 
-Shares no code with rft. ``step`` is a list of groups, a group a list of :class:`Seq`; each function returns the loss as
-a scalar that carries the gradient.
+This file shares no code with rft. ``step`` is a list of groups, a group a list of :class:`Seq`; each function returns
+the loss as a scalar that carries the gradient.
 """
 
 from __future__ import annotations
@@ -15,23 +15,22 @@ from torch import Tensor
 
 @dataclass
 class Seq:
-    """One sampled answer; lists have an element for each token that the policy wrote."""
+    """One sampled answer. Lists have one element for each token that the policy wrote."""
 
     reward: float
     logp: list[Tensor]
-    """Of the policy, with gradient."""
+    """Log-probabilities of the policy, with gradient."""
     mu: list[float]
-    """Of the sampler."""
+    """Log-probabilities of the sampler."""
     ref: list[float]
-    """Of the initial weights."""
+    """Log-probabilities of the initial weights."""
     start: list[float] = field(default_factory=list)
-    """Of the policy as the step began."""
+    """Log-probabilities of the policy as the step began."""
     teacher: list[float] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
     old_values: list[float] = field(default_factory=list)
     entropy: list[Tensor] = field(default_factory=list)
-    shown: bool = False
-    """A demonstration."""
+    demonstration: bool = False
     truncated: bool = False
 
     def __len__(self) -> int:
@@ -41,7 +40,7 @@ class Seq:
 Step = list[list[Seq]]
 
 
-def everyone(step: Step) -> list[Seq]:
+def all_sequences(step: Step) -> list[Seq]:
     return [s for group in step for s in group]
 
 
@@ -104,7 +103,7 @@ def grpo(step: Step, low: float = 0.2, high: float = 0.2) -> Tensor:
 
 
 def grpo_by_sequence(step: Step) -> Tensor:
-    """GRPO equation 3: for each answer 1/|o|, over answers the mean."""
+    """GRPO equation 3: mean over the tokens of each answer, then over answers."""
     total, answers = torch.zeros((), dtype=torch.float64), 0
     for group in step:
         for seq in group:
@@ -134,7 +133,7 @@ def dapo(step: Step, limit: int, buffer: int) -> Tensor:
             return seq.reward + ((limit - buffer) - len(seq)) / buffer
         return seq.reward - 1
 
-    for seq in everyone(step):
+    for seq in all_sequences(step):
         seq.reward = punished(seq)
     return grpo(step, 0.2, 0.28)
 
@@ -187,9 +186,9 @@ def rloo(step: Step, constant: int) -> Tensor:
 
 
 def reinforce_pp(step: Step, beta: float) -> Tensor:
-    """A_t = r - beta · sum of the k1 estimates from t on, normalised over the batch's tokens; PPO's clip."""
+    """A_t = r - beta · sum of the k1 estimates from t on, normalized over the batch's tokens; PPO's clip."""
     rows = []
-    for seq in everyone(step):
+    for seq in all_sequences(step):
         for t in range(len(seq)):
             rest = sum(seq.start[i] - seq.ref[i] for i in range(t, len(seq)))
             rows.append((seq.reward - beta * rest, seq.logp[t], seq.mu[t]))
@@ -211,9 +210,9 @@ def reinforce_pp_baseline(step: Step) -> Tensor:
 
 
 def ppo(step: Step, beta: float, gamma: float = 1.0, lam: float = 0.95, coef: float = 0.5) -> Tensor:
-    """GAE equation 16, by its sum; PPO's clipped surrogate and clipped value loss. k3 penalty in the reward."""
+    """GAE equation 16 as a sum, PPO's clipped surrogate and clipped value loss, k3 penalty in the reward."""
     rows = []
-    for seq in everyone(step):
+    for seq in all_sequences(step):
         n = len(seq)
         v = [*seq.old_values, 0.0]
 
@@ -289,7 +288,7 @@ def rec(step: Step, constant: int, mode: str, importance: bool) -> Tensor:
 
 
 def decoupled_ppo(step: Step, weight_of) -> Tensor:
-    """-(prox / behaviour) · min(u A, clip(u) A), u = policy / prox, prox the policy as the step began."""
+    """-(prox / behavior) · min(u A, clip(u) A), with u = policy / prox and prox the policy as the step began."""
     total, tokens = torch.zeros((), dtype=torch.float64), 0
     for group in step:
         for seq in group:
@@ -304,7 +303,7 @@ def decoupled_ppo(step: Step, weight_of) -> Tensor:
 
 
 def sft(step: Step) -> Tensor:
-    every = [logp for seq in everyone(step) for logp in seq.logp]
+    every = [logp for seq in all_sequences(step) for logp in seq.logp]
     return -sum(every) / len(every)
 
 
@@ -323,7 +322,7 @@ def dpo(step: Step, beta: float = 0.1, smoothing: float = 0.0) -> Tensor:
 
 def kto(step: Step, baseline: float, beta: float = 0.1, desirable: float = 1.0, undesirable: float = 1.5) -> Tensor:
     losses = []
-    for seq in everyone(step):
+    for seq in all_sequences(step):
         h = sum(seq.logp) - sum(seq.ref)
         if seq.reward > 0:
             losses.append(desirable * (1 - 1 / (1 + torch.exp(-beta * (h - baseline)))))
@@ -333,11 +332,11 @@ def kto(step: Step, baseline: float, beta: float = 0.1, desirable: float = 1.0, 
 
 
 def mixed(step: Step, share: float, phi: bool) -> Tensor:
-    """(1 - μ) · GRPO on what the policy wrote + μ · imitation of what was shown, each a mean over its own tokens."""
-    own = [[s for s in group if not s.shown] for group in step]
-    shown = [s for s in everyone(step) if s.shown]
+    """(1 - μ) · GRPO on rollouts + μ · imitation of demonstrations, each a mean over its own tokens."""
+    own = [[s for s in group if not s.demonstration] for group in step]
+    demonstrations = [s for s in all_sequences(step) if s.demonstration]
     total, tokens = torch.zeros((), dtype=torch.float64), 0
-    for seq in shown:
+    for seq in demonstrations:
         for logp in seq.logp:
             p = math.exp(float(logp.detach()))
             total, tokens = total - (p * (1 - p) if phi else 1.0) * logp, tokens + 1
@@ -345,9 +344,9 @@ def mixed(step: Step, share: float, phi: bool) -> Tensor:
 
 
 def distill(step: Step) -> Tensor:
-    """The reverse KL's policy gradient: the advantage of a token is teacher's minus student's log-probability."""
+    """Policy gradient of the reverse KL: a token's advantage is the teacher's minus the student's log-probability."""
     total, tokens = torch.zeros((), dtype=torch.float64), 0
-    for seq in everyone(step):
+    for seq in all_sequences(step):
         for t, logp in enumerate(seq.logp):
             advantage = seq.teacher[t] - seq.start[t]
             total, tokens = total - ppo_term(torch.exp(logp - seq.mu[t]), advantage, 0.2, 0.2), tokens + 1

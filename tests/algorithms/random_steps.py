@@ -1,4 +1,4 @@
-"""Random steps whose logits are a table with one row a token: the objective without a model around it."""
+"""Builds random steps whose logits are a table with one row for each token: the objective without a model."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from torch import Tensor, nn
 
 from rft.algorithms.compose import compose
 from rft.config import AlgorithmConfig
-from rft.training.batch import MicroBatch, StepBatch, micro_batches
-from rft.training.objective import Models, Objective
+from rft.training.batch import MicroBatch, StepBatch
+from rft.training.micro_batches import make_micro_batches
+from rft.training.objective import Objective
 from rft.training.sample import Payload
+from rft.training.scores import Models
 
 VOCABULARY, HIDDEN, LIMIT = 7, 5, 10
-"""LIMIT stands for rollout.max_tokens."""
+"""LIMIT is rollout.max_tokens."""
 
 
 class Policy(nn.Module):
-    """Hidden states [M, H] by token, and the output layer that makes logits of them."""
+    """Hidden states [M, H] by token, and an output layer over them."""
 
     def __init__(self, tokens: int, numbers: np.random.Generator) -> None:
         super().__init__()
@@ -32,8 +34,8 @@ class Policy(nn.Module):
     def get_output_embeddings(self) -> nn.Linear:
         return self.output
 
-    def forward(self, piece: MicroBatch) -> Tensor:
-        logits: Tensor = self.output(self.hidden[piece.tokens])
+    def forward(self, micro_batch: MicroBatch) -> Tensor:
+        logits: Tensor = self.output(self.hidden[micro_batch.token_indices])
         return logits
 
 
@@ -51,7 +53,11 @@ class Case:
 
 
 def random_case(seed: int, *, kinds: str = "rollout", far: bool = True) -> Case:
-    """3 to 5 groups of 1 to 5 ragged sequences, some of several turns; a tenth of the ratios is extreme."""
+    """Make 3 to 5 groups of 1 to 5 sequences of different lengths, some of several turns.
+
+    Args:
+        far: a tenth of the ratios is extreme.
+    """
     numbers = np.random.default_rng(seed)
     sizes = numbers.integers(1, 6, int(numbers.integers(3, 6)))
     sizes[:2] = [2, 4]
@@ -78,14 +84,14 @@ def random_case(seed: int, *, kinds: str = "rollout", far: bool = True) -> Case:
     )
     with torch.no_grad():
         logits = policy.output(policy.hidden).double().numpy()
-    place = 0
+    index = 0
     for payload, temperature in zip(payloads, temperatures, strict=True):
         for t in np.flatnonzero(payload.action_mask):
-            row = logits[place] / (temperature or 1.0)
+            row = logits[index] / (temperature or 1.0)
             true = row[payload.tokens[t]] - np.log(np.exp(row).sum())
             noise = numbers.normal(0, 0.3) if not far or numbers.random() > 0.1 else numbers.choice([-6.0, 6.0])
             payload.logprobs[t] = min(true + noise, -1e-4)
-            place += 1
+            index += 1
     tables = numbers.normal(0, 1, (4, 4 * len(targets), VOCABULARY)).astype(np.float32)
     return Case(
         batch,
@@ -115,66 +121,66 @@ def objective_of(case: Case, *, epochs: int = 1, minibatches: int = 1, **algorit
 
 
 def run(case: Case, *, number: int = 1, max_tokens: int = 40, **algorithm: object) -> Result:
-    """Loss and gradients of one update, through the objective, by small micro-batches."""
+    """Compute loss and gradients of one update through the objective, in small micro-batches."""
     objective = objective_of(case, **algorithm)
-    lesson = objective.begin(number, case.batch, version=0, device=torch.device("cpu"))
-    for scores in lesson.scores:
-        grafted = scores.batch is not case.batch
-        policy = (lambda p: case.mismatched[0][p.tokens]) if grafted else case.policy
-        reference = case.mismatched[1] if grafted else case.reference
-        models = Models(policy, lambda p, r=reference: r[p.tokens], lambda p: case.teacher[p.tokens])
-        for piece in micro_batches(scores.batch, max_tokens):
-            scores.add(piece, models, objective.value_head)
-    models = Models(case.policy, lambda p: case.reference[p.tokens], lambda p: case.teacher[p.tokens])
-    (update,) = lesson.updates()
+    step_loss = objective.begin(number, case.batch, version=0, device=torch.device("cpu"))
+    for scores in step_loss.scores:
+        mismatched = scores.batch is not case.batch
+        policy = (lambda p: case.mismatched[0][p.token_indices]) if mismatched else case.policy
+        reference = case.mismatched[1] if mismatched else case.reference
+        models = Models(policy, lambda p, r=reference: r[p.token_indices], lambda p: case.teacher[p.token_indices])
+        for micro_batch in make_micro_batches(scores.batch, max_tokens):
+            scores.add(micro_batch, models, objective.value_head)
+    models = Models(case.policy, lambda p: case.reference[p.token_indices], lambda p: case.teacher[p.token_indices])
+    (update,) = step_loss.updates()
     parameters = dict(case.policy.named_parameters()) | objective.parameters()
     for parameter in parameters.values():
         parameter.grad = None
     total = 0.0
-    for piece in micro_batches(case.batch, max_tokens, update.units):
-        loss = lesson.loss(update, piece, models)
+    for micro_batch in make_micro_batches(case.batch, max_tokens, update.units):
+        loss = step_loss.loss(update, micro_batch, models)
         loss.backward()
         total += float(loss.detach())
     gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in parameters.items()}
-    return Result(total, gradients, lesson.metrics(), lesson._baseline)
+    return Result(total, gradients, step_loss.metrics(), step_loss._baseline)
 
 
 def written_out(case: Case) -> tuple[papers.Step, dict[str, Tensor]]:
-    """The same step for :mod:`papers`, and the float64 leaves that its gradients are of."""
+    """Return the same step for :mod:`papers`, and the float64 leaves that have its gradients."""
     leaves = {name: p.detach().double().requires_grad_(True) for name, p in case.policy.named_parameters()}
     leaves["value_head.linear.weight"] = case.value_weight.double()[None].requires_grad_(True)
     leaves["value_head.linear.bias"] = torch.zeros(1, dtype=torch.float64, requires_grad=True)
-    batch, place = case.batch, 0
+    batch, index = case.batch, 0
     step: papers.Step = [[] for _ in range(int(batch.groups.max()) + 1)]
     for i, payload in enumerate(batch.payloads):
         temperature = float(batch.temperatures[i]) or 1.0
         seq = papers.Seq(
-            float(batch.rewards[i]), [], [], [], shown=batch.kinds[i] == "demonstration",
+            float(batch.rewards[i]), [], [], [], demonstration=batch.kinds[i] == "demonstration",
             truncated=bool(batch.truncated[i]),
         )  # fmt: skip
         for t in range(1, len(payload.tokens)):
             if not payload.action_mask[t]:
                 continue
             token = int(payload.tokens[t])
-            hidden = leaves["hidden"][place]
+            hidden = leaves["hidden"][index]
             logits = leaves["output.weight"] @ hidden / temperature
             seq.logp.append(logits[token] - torch.logsumexp(logits, 0))
             seq.entropy.append(-sum(p * torch.log(p) for p in torch.softmax(logits, 0)))
             seq.start.append(float(seq.logp[-1].detach()))
             seq.mu.append(float(payload.logprobs[t]))
             for name, table in (("ref", case.reference), ("teacher", case.teacher)):
-                other = table[place].double() / temperature
+                other = table[index].double() / temperature
                 getattr(seq, name).append(float(other[token] - torch.logsumexp(other, 0)))
             value = (leaves["value_head.linear.weight"][0] * hidden).sum() + leaves["value_head.linear.bias"][0]
             seq.values.append(value)
             seq.old_values.append(float(value.detach()))
-            place += 1
+            index += 1
         step[int(batch.groups[i])].append(seq)
     return step, leaves
 
 
 def assert_equal(case: Case, result: Result, paper: Callable[[papers.Step], Tensor]) -> None:
-    """Loss to 1e-5 relative; each layer's gradient to 1e-5 of its largest element."""
+    """Compare the loss to 1e-5 relative, and each layer's gradient to 1e-5 of its largest element."""
     step, leaves = written_out(case)
     loss = paper(step)
     loss.backward()

@@ -1,5 +1,7 @@
-"""The same steps by one process and by DeepSpeed's ranks, for any algorithm. In a process of its own: DeepSpeed's state
-is the process's."""
+"""Takes the same steps in one process and over DeepSpeed's ranks, for any algorithm.
+
+It needs a process of its own, because DeepSpeed keeps global state.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from synthetic import VOCABULARY
 from benchmarks.lab import Task, Written, batch_of
 from rft.config import Config
 from rft.training.batch import StepBatch
-from rft.training.engines.opening import open_engine
+from rft.training.engines.open import open_engine
 
 STEPS = 2
 RATE = 1e-3
@@ -24,7 +26,7 @@ KINDS = {
     "mix": ("rollout", "rollout", "demonstration"),
     "chord": ("rollout", "rollout", "demonstration"),
 }
-"""Of the groups of a step, again and again; others learn from rollouts."""
+"""Kinds of the groups of a step, repeated. Algorithms that are not named here learn from rollouts."""
 FIELDS: dict[str, dict[str, Any]] = {
     "reinforce_pp": {"kl": "k1", "kl_coef": 0.1, "kl_in": "reward"},
     "grpo": {"kl": "k3", "kl_coef": 0.1, "entropy_coef": 0.01},
@@ -32,11 +34,11 @@ FIELDS: dict[str, dict[str, Any]] = {
     "dapo": {"overlong_buffer": 2},
 }
 SEVERAL = ("gspo", "cispo", "sapo", "ppo", "decoupled_ppo")
-"""With two updates a step, for with one their ratios are those to the sampler alone."""
+"""Algorithms with two updates a step. With one update, their ratios are those to the sampler alone."""
 
 
 def compare(model: Path, teacher: Path, name: str, found: Path) -> None:
-    """Write what an algorithm came to as ``<engine>.json`` (metrics of each step) and ``<engine>.safetensors``."""
+    """Write each engine's result as ``<engine>.json`` (metrics of each step) and ``<engine>.safetensors``."""
     torch.set_num_threads(1)
     for engine, trainer in (("torch", {}), ("deepspeed", {"ranks": 2, "zero_stage": 2})):
         config = Config(
@@ -61,7 +63,7 @@ def compare(model: Path, teacher: Path, name: str, found: Path) -> None:
 
 
 def batch(name: str, number: int) -> StepBatch:
-    """Groups of different sizes and lengths, the rewards of some all the same."""
+    """Make groups of different sizes and lengths. The rewards of some are all equal."""
     numbers = np.random.default_rng([number, len(name)])
     kinds = KINDS.get(name, ("rollout",))
     written = []

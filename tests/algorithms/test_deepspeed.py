@@ -1,4 +1,4 @@
-"""Two of DeepSpeed's ranks take the steps that one process takes, whatever the algorithm."""
+"""Two DeepSpeed ranks take the same steps as one process, for every algorithm."""
 
 import json
 import multiprocessing
@@ -23,10 +23,10 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compared(request, models, tmp_path_factory):
-    """For each algorithm that is tested: a folder to come. Two at a time, since ranks spend most of it on imports."""
+    """Futures of the result folders, by algorithm. Two run at a time, because ranks spend most time on imports."""
     require_deepspeed()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["deepspeed", "rft.training.engines.opening"])
+    context.set_forkserver_preload(["deepspeed", "rft.training.engines.open"])
 
     def run(name):
         folder = tmp_path_factory.mktemp(name)

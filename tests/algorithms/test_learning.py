@@ -1,6 +1,6 @@
-"""Each algorithm, in a short run over the real engine, writes more of what is rewarded than it did before.
+"""Each algorithm raises the reward in a short run over the real engine.
 
-The tests' small model is to write one token again and again; ``benchmarks/algorithms.py`` does the same with the
+The small model is rewarded for writing one token again and again. ``benchmarks/algorithms.py`` does the same with the
 quickstart's policy and words.
 """
 
@@ -60,7 +60,7 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def teacher(lab, tmp_path_factory):
-    """A model that has imitated the right answers."""
+    """A model trained to imitate the right answers."""
     folder = tmp_path_factory.mktemp("teacher")
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((lab.model / name).read_bytes())
@@ -70,7 +70,7 @@ def teacher(lab, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_the_reward_rises_and_nothing_becomes_infinite(name, lab, teacher):
+def test_the_reward_rises_and_everything_stays_finite(name, lab, teacher):
     source, algorithm, trainer = RUNS[name]
     fields = {"name": name.split()[0], **algorithm} | ({"teacher": str(teacher)} if name == "distill" else {})
     outcome = train(lab, source, fields, STEPS, trainer=trainer)

@@ -1,4 +1,4 @@
-"""Each algorithm's loss and gradient equal those of its paper, in float64, token by token."""
+"""Each algorithm's loss and gradient equal those of its paper, computed in float64 token by token."""
 
 import math
 
@@ -70,7 +70,7 @@ PAPERS = {
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", PAPERS)
-def test_loss_and_gradient_are_the_papers(name, seed):
+def test_loss_and_gradient_equal_the_papers(name, seed):
     algorithm, paper = PAPERS[name]
     case = random_case(seed)
     assert_equal(case, run(case, **algorithm), paper)
@@ -84,7 +84,7 @@ def test_loss_and_gradient_are_the_papers(name, seed):
     ("chord", True, 500, 0.05),
 ])  # fmt: skip
 def test_demonstrations_have_their_own_loss_and_share(name, phi, number, share, seed):
-    """CHORD's share falls from 0.9 to 0.05 over 200 steps by a cosine."""
+    """CHORD's share falls from 0.9 to 0.05 along a cosine over 200 steps."""
     if share is None:
         share = 0.05 + 0.85 * (1 + math.cos(math.pi * number / 200)) / 2
     case = random_case(seed, kinds="mixed")
@@ -92,7 +92,7 @@ def test_demonstrations_have_their_own_loss_and_share(name, phi, number, share, 
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_kto_is_the_papers_with_its_reference_point_from_other_prompts_answers(seed):
+def test_kto_equals_its_paper_with_the_reference_point_from_other_prompts_answers(seed):
     case = random_case(seed)
     result = run(case, name="kto", loss_options={"undesirable": 1.5})
     assert_equal(case, result, lambda step: papers.kto(step, result.baseline))
@@ -101,7 +101,7 @@ def test_kto_is_the_papers_with_its_reference_point_from_other_prompts_answers(s
 
 def kto_baseline(case):
     """max(0, mean over prompts of log π(y')/π_ref(y')), y' the next sequence of another group."""
-    batch, total, place = case.batch, 0.0, 0
+    batch, total, index = case.batch, 0.0, 0
     size = len(batch.payloads)
     for i in range(size):
         j = (i + 1) % size
@@ -111,18 +111,18 @@ def kto_baseline(case):
         answer = batch.payloads[j]
         for t in range(1, len(answer.tokens)):
             if answer.action_mask[t]:
-                rows = case.mismatched[:, place].double() / temperature
+                rows = case.mismatched[:, index].double() / temperature
                 policy, reference = rows.log_softmax(-1)[:, int(answer.tokens[t])]
                 total += float(policy - reference)
-                place += 1
+                index += 1
     return max(total / size, 0.0)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("kind", ["k1", "k2", "k3"])
-def test_kl_and_entropy_join_each_tokens_loss(kind, seed):
+def test_kl_and_entropy_are_added_to_each_tokens_loss(kind, seed):
     def paper(step):
-        every = [(seq, t) for seq in papers.everyone(step) for t in range(len(seq))]
+        every = [(seq, t) for seq in papers.all_sequences(step) for t in range(len(seq))]
         total = papers.grpo(step)
         for seq, t in every:
             gap = seq.ref[t] - seq.logp[t]
@@ -135,9 +135,9 @@ def test_kl_and_entropy_join_each_tokens_loss(kind, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_kl_in_the_reward_lowers_whole_samples_before_they_are_compared(seed):
+def test_kl_in_the_reward_is_subtracted_from_samples_before_they_are_compared(seed):
     def paper(step):
-        for seq in papers.everyone(step):
+        for seq in papers.all_sequences(step):
             seq.reward -= 0.05 * sum(p - q for p, q in zip(seq.start, seq.ref, strict=True))
         return papers.grpo(step)
 
@@ -164,7 +164,7 @@ def test_filtered_samples_leave_the_loss_but_not_their_groups_statistics(seed):
 
 
 @pytest.mark.parametrize("name", PAPERS)
-def test_the_cut_into_micro_batches_changes_nothing(name):
+def test_the_micro_batch_size_changes_nothing(name):
     case = random_case(11)
     whole, single = (run(case, max_tokens=size, **PAPERS[name][0]) for size in (10_000, 1))
     assert single.loss == pytest.approx(whole.loss, rel=1e-5, abs=1e-7)

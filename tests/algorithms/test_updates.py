@@ -1,4 +1,4 @@
-"""Several updates a step, sampling by top-p, and pairs: what the objective does around the papers' formulas."""
+"""The objective handles several updates a step, pairs, and sampling by top-p."""
 
 import math
 
@@ -8,27 +8,27 @@ import pytest
 import torch
 from random_steps import objective_of, random_case, written_out
 
-from rft.policy.sampling import sample_tokens
-from rft.training.batch import micro_batches
-from rft.training.likelihood import likelihood
-from rft.training.objective import Models
+from rft.policy.transformers.sampling import sample_tokens
+from rft.training.micro_batches import make_micro_batches
+from rft.training.scores import Models
+from rft.training.token_logprobs import token_logprobs
 
 
 def begin(case, **settings):
     objective = objective_of(case, **settings)
-    lesson = objective.begin(3, case.batch, version=0, device=torch.device("cpu"))
-    models = Models(case.policy, lambda p: case.reference[p.tokens], lambda p: case.teacher[p.tokens])
-    for scores in lesson.scores:
-        for piece in micro_batches(scores.batch, 40):
-            scores.add(piece, models, objective.value_head)
-    return lesson, models
+    step_loss = objective.begin(3, case.batch, version=0, device=torch.device("cpu"))
+    models = Models(case.policy, lambda p: case.reference[p.token_indices], lambda p: case.teacher[p.token_indices])
+    for scores in step_loss.scores:
+        for micro_batch in make_micro_batches(scores.batch, 40):
+            scores.add(micro_batch, models, objective.value_head)
+    return step_loss, models
 
 
 @pytest.mark.parametrize(("epochs", "minibatches"), [(1, 1), (1, 3), (2, 2), (3, 1), (1, 50)])
 def test_each_epoch_trains_each_group_whole_once(epochs, minibatches):
     case = random_case(5)
-    lesson, _ = begin(case, name="ppo", epochs=epochs, minibatches=minibatches)
-    updates, groups = lesson.updates(), case.batch.groups
+    step_loss, _ = begin(case, name="ppo", epochs=epochs, minibatches=minibatches)
+    updates, groups = step_loss.updates(), case.batch.groups
     each = min(minibatches, int(groups.max()) + 1)
     assert len(updates) == epochs * each
     for epoch in range(epochs):
@@ -38,37 +38,39 @@ def test_each_epoch_trains_each_group_whole_once(epochs, minibatches):
     assert [u.first for u in updates] == [True] + [False] * (len(updates) - 1)
 
 
-def test_the_cut_into_updates_follows_from_the_steps_number_alone():
+def test_the_split_into_updates_depends_on_the_step_number_alone():
     case = random_case(5)
     units = [[u.units for u in begin(case, name="ppo", minibatches=3)[0].updates()] for _ in range(2)]
     assert units[0] == units[1]
 
 
 def test_later_updates_keep_the_policy_that_the_step_began_with():
-    """Decoupled PPO's second update: the ratio is to the policy before the first, the weight to the sampler."""
+    """In decoupled PPO's second update the ratio is to the policy before the first, the weight to the sampler."""
     case = random_case(2)
-    lesson, models = begin(case, name="decoupled_ppo", epochs=2)
-    _, second = lesson.updates()
+    step_loss, models = begin(case, name="decoupled_ppo", epochs=2)
+    _, second = step_loss.updates()
     before, _ = written_out(case)
     with torch.no_grad():
         case.policy.hidden.add_(0.5 * torch.from_numpy(np.random.default_rng(0).normal(size=case.policy.hidden.shape)))
     now, leaves = written_out(case)
-    for old, new in zip(papers.everyone(before), papers.everyone(now), strict=True):
+    for old, new in zip(papers.all_sequences(before), papers.all_sequences(now), strict=True):
         new.start = old.start
     loss = papers.decoupled_ppo(now, lambda seq, t: math.exp(seq.start[t] - seq.mu[t]))
     loss.backward()
-    total = sum(lesson.loss(second, piece, models) for piece in micro_batches(case.batch, 40, second.units))
+    total = sum(
+        step_loss.loss(second, micro_batch, models) for micro_batch in make_micro_batches(case.batch, 40, second.units)
+    )
     total.backward()
     assert float(total.detach()) == pytest.approx(float(loss.detach()), rel=1e-5)
     wanted = leaves["hidden"].grad
     assert (case.policy.hidden.grad - wanted).abs().max() <= 1e-5 * wanted.abs().max()
-    assert lesson.metrics()["ratio_mean"] != pytest.approx(1.0)
+    assert step_loss.metrics()["ratio_mean"] != pytest.approx(1.0)
 
 
 def test_a_pair_is_the_best_and_the_worst_of_its_group_and_a_group_of_equals_has_none():
     case = random_case(3)
-    lesson, _ = begin(case, name="dpo")
-    (update,) = lesson.updates()
+    step_loss, _ = begin(case, name="dpo")
+    (update,) = step_loss.updates()
     batch = case.batch
     assert update.units
     for best, worst in update.units:
@@ -88,18 +90,18 @@ def test_the_trainer_computes_the_samplers_log_probabilities_under_top_p(tempera
     top_ps[::3] = 1.0
     temperatures = torch.full((300,), temperature)
     tokens, logprobs = sample_tokens(logits, torch.rand(300, generator=numbers), temperatures, top_ps)
-    found = likelihood(logits, tokens, temperatures, top_ps)
-    assert torch.allclose(found.sampled, logprobs, atol=1e-5)
-    assert not found.outside.any()
-    assert (found.sampled >= found.plain - 1e-6).all()
-    assert (found.sampled - found.plain).max() > 0.1
+    found = token_logprobs(logits, tokens, temperatures, top_ps)
+    assert torch.allclose(found.nucleus, logprobs, atol=1e-5)
+    assert not found.outside_nucleus.any()
+    assert (found.nucleus >= found.plain - 1e-6).all()
+    assert (found.nucleus - found.plain).max() > 0.1
 
 
 def test_a_token_outside_the_trainers_own_nucleus_is_counted_and_stays_finite():
     logits = torch.tensor([[4.0, 0.0, -1.0]], requires_grad=True)
-    found = likelihood(logits, torch.tensor([2]), torch.ones(1), torch.tensor([0.5]))
-    assert found.outside.tolist() == [True]
-    # Its nucleus is the likeliest token and itself.
-    assert float(found.sampled) == pytest.approx(-1 - math.log(math.exp(4) + math.exp(-1)), rel=1e-6)
-    found.sampled.sum().backward()
+    found = token_logprobs(logits, torch.tensor([2]), torch.ones(1), torch.tensor([0.5]))
+    assert found.outside_nucleus.tolist() == [True]
+    # The nucleus is the likeliest token and the token itself.
+    assert float(found.nucleus.detach()) == pytest.approx(-1 - math.log(math.exp(4) + math.exp(-1)), rel=1e-6)
+    found.nucleus.sum().backward()
     assert torch.isfinite(logits.grad).all()

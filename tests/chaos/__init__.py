@@ -1,12 +1,12 @@
-"""Faults injected into whole pipelines on Apache Kafka, drawn from a seed; afterwards the log must account for all.
+"""Injects faults drawn from a seed into whole pipelines on Apache Kafka; afterwards the log must balance.
 
-``plan.py`` draws them (pure), ``harness.py`` carries them out, ``table.py`` says what came of it (pure).
+``plan.py`` draws the faults (pure), ``harness.py`` injects them, ``table.py`` shows the results (pure).
 """
 
 import sys
 from pathlib import Path
 
-# What the other tests of whole pipelines use, also when this is not run by pytest.
+# Modules that the other tests of whole pipelines use. pytest would add these folders, `python -m chaos` does not.
 for _folder in (Path(__file__).parents[1], Path(__file__).parents[1] / "e2e"):
     if str(_folder) not in sys.path:
         sys.path.append(str(_folder))

@@ -1,4 +1,4 @@
-"""``make chaos N=200``: injects N faults, prints what came of them, exits with 1 if anything was lost or doubled."""
+"""``make chaos N=200``: injects N faults, prints the results, and exits with 1 if anything was lost or doubled."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from rft.errors import RftError
 
 
 def main() -> int:
-    """The command."""
+    """Run the command and return its exit code."""
     arguments = _arguments()
     plan = make_plan(arguments.seed, arguments.faults, tuple(arguments.only or KINDS), arguments.per_deployment)
-    kafka_home(BrokerConfig(kind="kafka"))  # before the model is made
+    kafka_home(BrokerConfig(kind="kafka"))  # fails before the model is made
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="rft-chaos-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
@@ -55,26 +55,26 @@ def _run(
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("starting", total=arguments.faults)
 
-        def tell(line: str) -> None:
+        def report(line: str) -> None:
             stamp = time.strftime("%H:%M:%S")
             progress.console.print(f"{stamp} {line}", markup=False, highlight=False, soft_wrap=True)
             progress.update(task, description=line.partition("\n")[0][:60], advance=line.startswith("fault "))
 
-        return run_plan(plan, arguments.seed, folder, model, tell, _enough(arguments.minutes, tell))
+        return run_plan(plan, arguments.seed, folder, model, report, _enough(arguments.minutes, report))
 
 
-def _enough(minutes: float, tell: Callable[[str], None]) -> Callable[[], bool]:
-    """True when the time is up, or after Ctrl-C, of which a second one breaks off."""
+def _enough(minutes: float, report: Callable[[str], None]) -> Callable[[], bool]:
+    """Return a function that is True when the time is up, or after Ctrl-C. A second Ctrl-C aborts."""
     deadline = time.monotonic() + minutes * 60
-    asked: list[int] = []
+    signals: list[int] = []
 
     def interrupted(number: int, _frame: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        asked.append(number)
-        tell("no further faults: this deployment comes to its end and is accounted for; Ctrl-C again breaks off")
+        signals.append(number)
+        report("no further faults: this deployment runs to its end and is audited; Ctrl-C again aborts")
 
     signal.signal(signal.SIGINT, interrupted)
-    return lambda: bool(asked) or time.monotonic() > deadline
+    return lambda: bool(signals) or time.monotonic() > deadline
 
 
 def _arguments() -> argparse.Namespace:
@@ -87,7 +87,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="what is drawn (default 0)")
     parser.add_argument("--per-deployment", type=int, default=PER_SCENARIO, help=f"default {PER_SCENARIO}")
     parser.add_argument("--only", action="append", choices=KINDS, help="these kinds only (may be given again)")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="inject no more after so many minutes")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="inject no faults after this many minutes")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     return parser.parse_args()
 

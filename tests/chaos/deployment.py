@@ -1,4 +1,4 @@
-"""One pipeline under fault: started, its processes found by name, ended cleanly."""
+"""Starts one pipeline for the faults, finds its processes by name, and ends it cleanly."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from pipeline import RFT, Pipeline, settings
 from chaos.disk import SmallDisk
 from chaos.node import ProxiedNode
 from chaos.plan import SESSION_S, Scenario
-from chaos.watch import Place, Watch
+from chaos.watch import Watch
 from rft.config import Config
-from rft.log.events import EventReader
+from rft.log.coordinates import LogPosition
+from rft.log.reader import EventReader
 from rft.log.topics import topic_name
 from schemas.events import TrainingStep
 
 LAST_STEPS = 3
-"""Steps that a pipeline still takes after the last fault, to come to a regular end."""
+"""Steps that a pipeline still takes after the last fault, to end regularly."""
 ENDLESS = 1_000_000
 
 
@@ -50,12 +51,12 @@ class Deployment:
                 "max_barren_groups": 0,
             },
             eval={"tasks": 10},
-            # Longer than any recovery: a group released without its late members is no loss, but looks like one.
+            # Longer than any recovery: a group released without its late experiences would look like a loss.
             processor={"group_deadline_s": 300},
             launcher={
                 "explorers": scenario.explorers,
                 "processors": scenario.processors,
-                # Many faults in a short time are the point here; elsewhere they would be a reason to give up.
+                # Many restarts in a short time are expected here.
                 "restart_limit": 1000,
                 "restart_window_s": 10,
             },
@@ -64,15 +65,15 @@ class Deployment:
         direct = self.config.broker.model_copy(update={"bootstrap_servers": node.direct_servers})
         self.direct_config: Config = self.config.model_copy(update={"broker": direct})
         self.watch = Watch(self.direct_config)
-        self.poison: dict[Place, tuple[bytes, bytes]] = {}
-        """What was sent to ``experiences`` that is no experience."""
+        self.poison: dict[LogPosition, tuple[bytes, bytes]] = {}
+        """Malformed events (key, value) that were sent to ``experiences``, by position."""
 
     @property
     def config(self) -> Config:
         return self.run.config
 
     def start(self, timeout_s: float) -> None:
-        """Start it, and return when it trains."""
+        """Start the pipeline, and return when it trains."""
         self.run.start()
         deadline = time.monotonic() + timeout_s
         self.run.wait_until(lambda: bool(self.run.role("trainer")), timeout_s, "trainer")
@@ -80,31 +81,31 @@ class Deployment:
         self.run.wait_until(lambda: self.watch.step > 0, max(1, deadline - time.monotonic()), "first step")
 
     def processes(self, role: str) -> Iterator[tuple[str, psutil.Process]]:
-        """Name (``explorer-1``) and process of each that lives, of one role."""
+        """Yield name (``explorer-1``) and process of each live process of one role."""
         for process in self.run.role(role):
             try:
                 yield process.environ()["RFT_ROLE_NAME"], process
-            except (psutil.Error, KeyError):  # just started: not yet what it will be, or ended already
+            except (psutil.Error, KeyError):  # has not yet executed its own program, or has ended already
                 continue
 
     def process(self, name: str) -> psutil.Process | None:
-        """The live process of that name."""
-        return next((found for at, found in self.processes(name.partition("-")[0]) if at == name), None)
+        """Return the live process of that name."""
+        return next((process for other, process in self.processes(name.partition("-")[0]) if other == name), None)
 
     def send_poison(self, events: list[tuple[bytes, bytes]]) -> None:
-        """Publish what is no experience, and note where it stands."""
+        """Publish malformed events to ``experiences``, and note their positions."""
         topic = topic_name(self.config, "experiences")
         producer = KafkaProducer(bootstrap_servers=self.node.direct_servers)
         try:
             sent = [(pair, producer.send(topic, key=pair[0], value=pair[1])) for pair in events]
             for pair, future in sent:
-                where = future.get(60)
-                self.poison[where.partition, where.offset] = pair
+                sent_to = future.get(60)
+                self.poison[LogPosition(sent_to.partition, sent_to.offset)] = pair
         finally:
             producer.close()
 
     def finish(self, timeout_s: float) -> int:
-        """Stop the run, let the same run take its last steps to a regular end; how many steps it took in all."""
+        """Stop the run, resume it for its last steps to a regular end, and return the number of all steps."""
         self.run.stop()
         self.watch.stop()
         steps = self._steps_taken() + LAST_STEPS
@@ -116,12 +117,12 @@ class Deployment:
         return steps
 
     def audit(self) -> subprocess.CompletedProcess[str]:
-        """``rft audit --json``."""
+        """Run ``rft audit --json``."""
         command = [RFT, "audit", str(self.run.path), "--json"]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
 
     def close(self) -> None:
-        """End whatever still runs."""
+        """End everything that still runs."""
         self.run.stop()
         self.watch.stop()
         self.disk.close()

@@ -1,4 +1,4 @@
-"""A disk that can be filled: a small tmpfs where one may be mounted, else a limit on the size of a process's files."""
+"""A disk that can be filled: a small tmpfs if one may be mounted, else a limit on the size of a process's files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import psutil
 
 SIZE_MIB = 128
 _LIMIT_BYTES = 64 * 1024
-"""Less than any weights; what a process appends to a larger log is lost as well, as on a full disk."""
+"""Less than any weights. Lines that a process appends to a larger log are lost too, as on a full disk."""
 
 
 class SmallDisk:
-    """Holds ``folder``. How it is filled is in ``how``."""
+    """The disk that holds ``folder``; ``how`` says how it is filled."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -26,7 +26,7 @@ class SmallDisk:
         self.how = f"tmpfs of {SIZE_MIB} MiB" if self._mounted else "RLIMIT_FSIZE of the trainer"
 
     def fill(self, process: psutil.Process) -> None:
-        """Leave no room; ``process`` is the one to limit where there is no disk to fill. Again: fill what came free."""
+        """Leave no room. Without a tmpfs, ``process`` is limited. A repeated call fills the room that was freed."""
         if not self._mounted:
             _, hard = process.rlimit(resource.RLIMIT_FSIZE)
             process.rlimit(resource.RLIMIT_FSIZE, (_LIMIT_BYTES, hard))
@@ -48,9 +48,9 @@ class SmallDisk:
             _, hard = process.rlimit(resource.RLIMIT_FSIZE)
             process.rlimit(resource.RLIMIT_FSIZE, (hard, hard))
         except psutil.NoSuchProcess:
-            return  # another has taken its place, without a limit
+            return  # it was restarted, without a limit
 
     def close(self) -> None:
-        """Unmount; what is on it is gone."""
+        """Unmount the disk, which removes its content."""
         if self._mounted:
             subprocess.run(["umount", "-l", str(self._folder)], capture_output=True, check=False)

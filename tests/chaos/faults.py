@@ -1,4 +1,4 @@
-"""How each fault is carried out, and what shows that the pipeline has got over it."""
+"""Injects each kind of fault, and decides when the pipeline has recovered from it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from chaos.plan import Fault
 
 Recovered = Callable[[], bool]
 LEAST_POISON, MOST_POISON = 5, 200
-DISK_QUIET_S = 4.0
-"""For so long no weights must have been announced before a disk counts as full for the trainer."""
+DISK_STALLED_S = 4.0
+"""A disk counts as full for the trainer when no weights were announced for this time."""
 DISK_FULL_S = 40.0
 
 
-class NotFeltError(AssertionError):
-    """A fault was injected, but nothing came of it."""
+class NoEffectError(AssertionError):
+    """A fault was injected, but had no effect."""
 
 
 def inject(fault: Fault, here: Deployment) -> Recovered:
-    """Carry the fault out, to its end; what it returns says whether the pipeline has recovered."""
+    """Inject the fault and wait for its end. Return a function that says whether the pipeline has recovered."""
     match fault.kind.split():
         case ["kill", "-9", "broker"]:
             return _kill_broker(fault, here)
@@ -60,7 +60,7 @@ def _stop(fault: Fault, here: Deployment, role: str) -> Recovered:
     since = _now_ms()
 
     def recovered() -> bool:
-        now = here.process(name)  # another, if it found that it had to end
+        now = here.process(name)  # another process if the stopped one had to end
         return now is not None and _works(here, role, now, since)
 
     return recovered
@@ -70,7 +70,7 @@ def _kill_broker(fault: Fault, here: Deployment) -> Recovered:
     here.node.kill()
     time.sleep(fault.lasts_s)
     here.node.start()
-    return _all_goes_round(here)
+    return _all_topics_move(here)
 
 
 def _network(fault: Fault, here: Deployment, mode: str) -> Recovered:
@@ -85,10 +85,10 @@ def _network(fault: Fault, here: Deployment, mode: str) -> Recovered:
         case _:
             hit = proxy.drop(chance.uniform(0.3, 1.0), fault.seed)
     time.sleep(fault.lasts_s)
-    proxy.mend()
+    proxy.restore()
     if not hit:
-        raise NotFeltError("there was no connection to hit")
-    return _all_goes_round(here)
+        raise NoEffectError("there was no connection to hit")
+    return _all_topics_move(here)
 
 
 def _poison(fault: Fault, here: Deployment) -> Recovered:
@@ -98,22 +98,22 @@ def _poison(fault: Fault, here: Deployment) -> Recovered:
     before = set(here.poison)
     here.send_poison(events)
     sent = set(here.poison) - before
-    return lambda: sent <= here.watch.letters() and here.watch.wrote("steps", since)
+    return lambda: sent <= here.watch.dead_letters() and here.watch.wrote("steps", since)
 
 
 def _fill_disk(here: Deployment) -> Recovered:
-    """Full until the trainer has stood still for want of room."""
+    """Keep the disk full until the trainer makes no progress."""
     _, trainer = next(here.processes("trainer"))
     began = time.monotonic()
-    quiet_since = _now_ms()
-    while _now_ms() - quiet_since < DISK_QUIET_S * 1000:
+    stalled_since = _now_ms()
+    while _now_ms() - stalled_since < DISK_STALLED_S * 1000:
         here.disk.fill(trainer)
         time.sleep(0.05)
-        if here.watch.wrote("weights", quiet_since):
-            quiet_since = _now_ms()
+        if here.watch.wrote("weights", stalled_since):
+            stalled_since = _now_ms()
         if time.monotonic() - began > DISK_FULL_S:
             here.disk.free(trainer)
-            raise NotFeltError(f"weights were written for {DISK_FULL_S:g} s on a disk that is full ({here.disk.how})")
+            raise NoEffectError(f"weights were written for {DISK_FULL_S:g} s on a full disk ({here.disk.how})")
     here.disk.free(trainer)
     since = _now_ms()
     return lambda: here.watch.wrote("weights", since) and here.watch.wrote("steps", since)
@@ -125,7 +125,7 @@ def _pick(fault: Fault, here: Deployment, role: str) -> tuple[str, psutil.Proces
 
 
 def _works(here: Deployment, role: str, process: psutil.Process, since_ms: int) -> bool:
-    """Whether this very process has done its part since then, and a step was taken."""
+    """Return whether this very process has written events since then, and a step was taken."""
     entity, by = {
         "conductor": ("tasks", "conductor$"),
         "explorer": ("experiences", f"-{process.pid}$"),
@@ -135,8 +135,8 @@ def _works(here: Deployment, role: str, process: psutil.Process, since_ms: int) 
     return here.watch.wrote(entity, since_ms, by) and here.watch.wrote("steps", since_ms)
 
 
-def _all_goes_round(here: Deployment) -> Recovered:
-    """Tasks, experiences, groups, steps and weights were all written since now."""
+def _all_topics_move(here: Deployment) -> Recovered:
+    """Return whether tasks, experiences, groups, steps and weights were all written since now."""
     since = _now_ms()
     entities = ("tasks", "experiences", "ready", "steps", "weights")
     return lambda: all(here.watch.wrote(entity, since) for entity in entities)

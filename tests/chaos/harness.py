@@ -1,4 +1,4 @@
-"""Carries a plan out: a deployment for each scenario, its faults one after the other, then the account of its log."""
+"""Carries a plan out: starts a deployment for each scenario, injects its faults one by one, then audits its log."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from chaos.verdict import judge
 START_S = 180.0
 FINISH_S = 300.0
 STUCK_S = 180.0
-"""A pipeline that has made no progress by then has not got over the fault."""
+"""A pipeline that makes no progress for this time has not recovered from the fault."""
 POLL_S = 0.1
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 def run_plan(
@@ -27,13 +27,13 @@ def run_plan(
     seed: int,
     folder: Path,
     model: Path,
-    tell: Tell,
+    report: Report,
     enough: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """All scenarios on one broker; ``tell`` hears of everything that happens, in one line each.
+    """Run all scenarios on one broker. ``report`` is called with a line for each thing that happens.
 
-    When ``enough`` no further fault is injected: the deployment at hand comes to its end and is accounted for.
-    BrokerError if there is no Apache Kafka to start.
+    When ``enough`` returns True, no further fault is injected: the present deployment runs to its end and is audited.
+    Raises BrokerError if there is no Apache Kafka to start.
     """
     outcome = Outcome(seed)
     began = time.monotonic()
@@ -42,13 +42,13 @@ def run_plan(
         for scenario in plan:
             if enough():
                 break
-            node.proxy.mend()
+            node.proxy.restore()
             node.ensure_started()
             here = Deployment(folder / f"deployment-{scenario.number}", model, node, scenario)
             try:
-                _run_scenario(scenario, here, outcome, tell, enough)
-            except Exception as error:  # one deployment that breaks down must not hide what became of the others
-                tell(f"deployment {scenario.number} broke down: {error}")
+                _run_scenario(scenario, here, outcome, report, enough)
+            except Exception as error:  # a deployment that breaks down must not hide the results of the others
+                report(f"deployment {scenario.number} broke down: {error}")
                 outcome.findings.append((scenario.number, Finding("stuck", f"{type(error).__name__}: {error}")))
             finally:
                 here.close()
@@ -59,9 +59,9 @@ def run_plan(
 
 
 def _run_scenario(
-    scenario: Scenario, here: Deployment, outcome: Outcome, tell: Tell, enough: Callable[[], bool]
+    scenario: Scenario, here: Deployment, outcome: Outcome, report: Report, enough: Callable[[], bool]
 ) -> None:
-    tell(
+    report(
         f"deployment {scenario.number}: {scenario.explorers} explorers, {scenario.processors} processors, "
         f"max_staleness {scenario.max_staleness}, sync_interval {scenario.sync_interval}, disk: {here.disk.how}"
     )
@@ -74,16 +74,16 @@ def _run_scenario(
         if result.recovery_s is None:
             text = f"no recovery from fault {fault.number} ({fault.kind}) within {STUCK_S:g} s:\n{here.run.tail()}"
             raise AssertionError(text)
-        tell(f"fault {fault.number}, {fault.kind}: recovered after {result.recovery_s:.1f} s, step {here.watch.step}")
+        report(f"fault {fault.number}, {fault.kind}: recovered after {result.recovery_s:.1f} s, step {here.watch.step}")
     steps = here.finish(FINISH_S)
     outcome.steps += steps
     outcome.experiences += here.watch.count("experiences")
     findings = judge(here, steps)
     outcome.findings += [(scenario.number, finding) for finding in findings]
     outcome.scenarios += 1
-    tell(f"deployment {scenario.number}: ended after {steps} steps, {len(findings)} findings")
+    report(f"deployment {scenario.number}: ended after {steps} steps, {len(findings)} findings")
     for finding in findings[:20]:
-        tell(f"  {finding.kind}: {finding.text}")
+        report(f"  {finding.kind}: {finding.text}")
 
 
 def _run_fault(fault: Fault, scenario: Scenario, here: Deployment) -> Result:

@@ -1,4 +1,4 @@
-"""An Apache Kafka node whose clients come through a proxy, and a way past it for those who watch."""
+"""An Apache Kafka node whose clients connect through a proxy; observers connect directly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from chaos.proxy import Proxy
 from infra.broker import BrokerProcess
 from infra.kafka_node import KafkaNode
-from infra.ports import HOST, free_port
+from infra.processes import HOST, free_port
 from rft.config import Config
 from rft.errors import BrokerError
 
@@ -19,9 +19,9 @@ TRIES = 3
 
 
 class ProxiedNode:
-    """The listener that it advertises to clients is the proxy's, so nothing of theirs passes it by.
+    """The node advertises the proxy's address to clients, so all their traffic passes through the proxy.
 
-    BrokerError if there is no KAFKA_HOME or no Java.
+    Raises BrokerError if there is no KAFKA_HOME or no Java.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,12 +38,12 @@ class ProxiedNode:
         config = Config.model_validate({"broker": {"kind": "kafka"}})
         self._process = BrokerProcess(KafkaNode(config, folder / "kafka", settings), inner, folder / "broker.log")
         self.servers = f"{HOST}:{outer}"
-        """For the pipeline."""
+        """Bootstrap servers for the pipeline."""
         self.direct_servers = f"{HOST}:{self._direct}"
-        """For those who watch it."""
+        """Bootstrap servers for observers."""
 
     def start(self) -> None:
-        """Start it, also after a kill. A busy machine may need more than one try; BrokerError after the last."""
+        """Start it, also after a kill. A busy machine may need more than one try. Raises the last try's BrokerError."""
         for _ in range(TRIES - 1):
             with contextlib.suppress(BrokerError):
                 self._process.start()
@@ -60,7 +60,7 @@ class ProxiedNode:
         self.proxy.stop()
 
     def kill(self) -> None:
-        """``kill -9``, and return when it is dead."""
+        """Kill it with SIGKILL, and return when it is dead."""
         os.kill(self._process.pid, signal.SIGKILL)
         while self._process.alive():
             time.sleep(0.01)

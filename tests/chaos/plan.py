@@ -1,4 +1,4 @@
-"""Which faults are injected, into what, in which order: a function of a seed. Pure."""
+"""Draws the faults, their targets and their order from a seed. Pure."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ KINDS = (
     *(f"network {mode}" for mode in NETWORK),
 )
 SESSION_S = 6.0
-"""The consumer groups' session timeout: who is silent for longer loses its partitions."""
+"""The consumer groups' session timeout: a member that is silent for longer loses its partitions."""
 PER_SCENARIO = 25
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault. ``index`` picks one of several processes of a role; ``seed`` decides what is left to chance."""
+    """One fault. ``index`` picks one of several processes of a role; ``seed`` draws the details."""
 
     number: int
     kind: str
@@ -38,7 +38,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One deployment and the faults that it is to survive."""
+    """One deployment and the faults that it must survive."""
 
     number: int
     explorers: int
@@ -51,7 +51,7 @@ class Scenario:
 def make_plan(
     seed: int, faults: int, kinds: tuple[str, ...] = KINDS, per_scenario: int = PER_SCENARIO
 ) -> list[Scenario]:
-    """``faults`` faults, every kind equally often (give or take one), in scenarios of at most ``per_scenario``."""
+    """Draw ``faults`` faults, every kind equally often (plus or minus one), at most ``per_scenario`` in a scenario."""
     chance = random.Random(seed)
     drawn: list[str] = []
     while len(drawn) < faults:
@@ -74,7 +74,7 @@ def make_plan(
 
 
 def _duration(kind: str, chance: random.Random) -> float:
-    """Seconds from the injection to its end: until the signal, the restart, or the network's mending."""
+    """Draw the seconds until the fault ends: until SIGCONT, the restart, or the restored network."""
     if kind.startswith("SIGSTOP") or kind == "network drop":
         return SESSION_S + chance.uniform(1, 3)
     if kind == "network delay":

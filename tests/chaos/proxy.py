@@ -1,4 +1,4 @@
-"""A TCP proxy before a broker, which can cut, delay or swallow what passes."""
+"""A TCP proxy in front of a broker, which can cut, delay or drop what passes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from infra.ports import HOST
+from infra.processes import HOST
 
 CHUNK = 64 * 1024
 
@@ -21,10 +21,10 @@ class _Link:
 
     def __init__(self, client: asyncio.StreamWriter, broker: asyncio.StreamWriter) -> None:
         self.ends = (client, broker)
-        self.swallowed = False
+        self.dropped = False
 
     def abort(self) -> None:
-        """Reset both at once: nothing buffered is sent, and neither side hears a farewell."""
+        """Reset both at once: nothing buffered is sent, and neither side gets a FIN."""
         for end in self.ends:
             with contextlib.suppress(OSError):
                 end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -32,7 +32,7 @@ class _Link:
 
 
 class Proxy:
-    """Passes connections on to ``target`` on loopback. Runs in a thread of its own; its methods are for any other."""
+    """Forwards connections to port ``target`` on loopback. Runs in its own thread; call its methods from another."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -42,13 +42,13 @@ class Proxy:
         self._pumps: set[asyncio.Task[None]] = set()
         self._closed = False
         self._longest_delay_s = 0.0
-        self._swallow_share = 0.0
+        self._drop_share = 0.0
         self._chance = random.Random(0)
         self._server: asyncio.Server | None = None
         self.port = 0
 
     def start(self, port: int = 0) -> int:
-        """Listen; returns the port."""
+        """Listen, and return the port."""
         self._thread.start()
 
         async def listen() -> None:
@@ -59,7 +59,7 @@ class Proxy:
         return self.port
 
     def stop(self) -> None:
-        """End all connections and listen no more."""
+        """End all connections and stop listening."""
 
         async def end() -> None:
             assert self._server is not None
@@ -76,11 +76,11 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """Open ones."""
+        """Number of open connections."""
         return len(self._links)
 
     def cut(self) -> int:
-        """End all connections and take no new ones until :meth:`mend`; how many were ended."""
+        """End all connections and accept none until :meth:`restore`. Return how many were ended."""
 
         def act() -> int:
             self._closed = True
@@ -89,7 +89,7 @@ class Proxy:
         return self._call(act)
 
     def delay(self, longest_s: float, seed: int) -> None:
-        """Hold every piece of data back for a random time, in order, until :meth:`mend`."""
+        """Delay every chunk of data by a random time, in order, until :meth:`restore`."""
 
         def act() -> None:
             self._chance, self._longest_delay_s = random.Random(seed), longest_s
@@ -97,25 +97,25 @@ class Proxy:
         self._call(act)
 
     def drop(self, share: float, seed: int) -> int:
-        """Swallow all that passes on this share of the connections, new ones too, until :meth:`mend` ends them.
+        """Drop all data on this share of the connections, new ones too, until :meth:`restore` ends them.
 
-        Nobody is told: to both sides the other has gone silent. Returns how many connections it hit at once.
+        Neither side gets an error: the other seems silent. Return how many connections were hit at once.
         """
 
         def act() -> int:
-            self._chance, self._swallow_share = random.Random(seed), share
+            self._chance, self._drop_share = random.Random(seed), share
             for link in self._links:
-                link.swallowed = self._chance.random() < share
-            return sum(link.swallowed for link in self._links)
+                link.dropped = self._chance.random() < share
+            return sum(link.dropped for link in self._links)
 
         return self._call(act)
 
-    def mend(self) -> None:
-        """Pass everything on again; connections that have lost data are ended, for their streams have a hole."""
+    def restore(self) -> None:
+        """Forward everything again. Connections that have lost data are ended: their streams are incomplete."""
 
         def act() -> None:
-            self._closed, self._longest_delay_s, self._swallow_share = False, 0.0, 0.0
-            self._abort(lambda link: link.swallowed)
+            self._closed, self._longest_delay_s, self._drop_share = False, 0.0, 0.0
+            self._abort(lambda link: link.dropped)
 
         self._call(act)
 
@@ -135,7 +135,7 @@ class Proxy:
             writer.transport.abort()
             return
         link = _Link(writer, up_writer)
-        link.swallowed = self._chance.random() < self._swallow_share
+        link.dropped = self._chance.random() < self._drop_share
         self._links.add(link)
         for source, sink in ((reader, up_writer), (up_reader, writer)):
             task = asyncio.create_task(self._pump(link, source, sink))
@@ -147,11 +147,11 @@ class Proxy:
             while data := await source.read(CHUNK):
                 if self._longest_delay_s:
                     await asyncio.sleep(self._chance.uniform(0, self._longest_delay_s))
-                if not link.swallowed:
+                if not link.dropped:
                     sink.write(data)
                     await sink.drain()
-        if link in self._links and not link.swallowed:
-            # One side has ended: what the other still sends is of no use.
+        if link in self._links and not link.dropped:
+            # One side has ended, so the other's data is useless.
             self._links.discard(link)
             for end in link.ends:
                 end.close()

@@ -1,9 +1,9 @@
-"""What came of the faults: results, and the table of them. Pure."""
+"""The results of the faults, and the table of them. Pure."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -12,17 +12,17 @@ from rich.table import Table
 from chaos.plan import KINDS
 
 SLOW_S = 60.0
-"""Recoveries that take longer are pointed out."""
+"""Recoveries that take longer get a remark."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that must not be."""
+    """Something that must not happen."""
 
     kind: Literal["lost", "twice", "unbalanced", "stuck"]
     text: str
     at_ms: int = 0
-    """Unix time of what it is about; 0 if not known."""
+    """Unix time of the affected event; 0 if not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Result:
     scenario: int
     injected_at_ms: int
     recovery_s: float | None
-    """From its injection to the proof of recovery, the fault's own duration included; None if it never came."""
+    """Time from the injection to the recovery, including the fault's own duration; None without a recovery."""
     lasts_s: float
     """The fault's own duration."""
 
@@ -65,9 +65,9 @@ class Outcome:
     seed: int
     results: list[Result] = field(default_factory=list)
     findings: list[tuple[int, Finding]] = field(default_factory=list)
-    """With the scenario's number."""
+    """Findings with the scenario's number."""
     scenarios: int = 0
-    """Those that came to their end."""
+    """Number of scenarios that came to their end."""
     steps: int = 0
     experiences: int = 0
     wall_s: float = 0.0
@@ -77,7 +77,7 @@ class Outcome:
         return not self.findings
 
     def rows(self) -> list[Row]:
-        """One for each kind that was injected, then one for all."""
+        """Return a row for each kind that was injected, then one for all."""
         by_kind = {kind: Row(kind) for kind in KINDS}
         total = Row("all")
         for result in self.results:
@@ -86,14 +86,14 @@ class Outcome:
                 if result.recovery_s is not None:
                     row.recoveries.append(result.recovery_s)
         for scenario, finding in self.findings:
-            find_invalid_field = blamed(finding, [r for r in self.results if r.scenario == scenario])
-            for row in (by_kind[find_invalid_field.kind] if find_invalid_field else Row(""), total):
+            fault = fault_before(finding, [r for r in self.results if r.scenario == scenario])
+            for row in (by_kind[fault.kind] if fault else Row(""), total):
                 row.lost += finding.kind == "lost"
                 row.twice += finding.kind == "twice"
         return [row for row in by_kind.values() if row.injected] + [total]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for ``--json``."""
+        """Return plain values for ``--json``."""
         rows = [
             {"fault": r.kind, "injected": r.injected, "lost": r.lost, "trained_twice": r.twice, "p50_s": r.p50_s,
              "max_s": r.max_s}
@@ -113,14 +113,14 @@ class Outcome:
         }
 
 
-def blamed(finding: Finding, results: Sequence[Result]) -> Result | None:
-    """The fault in whose time the finding falls: the last one injected before it."""
+def fault_before(finding: Finding, results: Sequence[Result]) -> Result | None:
+    """Return the last fault that was injected before the finding."""
     before = [result for result in results if result.injected_at_ms <= finding.at_ms]
     return max(before, key=lambda result: result.injected_at_ms, default=None)
 
 
 def table(outcome: Outcome) -> Table:
-    """For people."""
+    """Return the table for people."""
     seconds = f"{outcome.wall_s / 60:.1f} min"
     what = f"{outcome.scenarios} deployments, {outcome.steps:,} steps, {outcome.experiences:,} experiences"
     made = Table(title=f"seed {outcome.seed}: {what}, {seconds}", title_justify="left")
@@ -138,19 +138,13 @@ def table(outcome: Outcome) -> Table:
 
 
 def remarks(outcome: Outcome) -> list[str]:
-    """What the table does not say: findings, slow recoveries, faults that were never got over."""
+    """Return what the table does not show: findings and slow recoveries."""
     lines = [f"{finding.kind} (deployment {scenario}): {finding.text}" for scenario, finding in outcome.findings]
     slow = [r for r in outcome.results if r.recovery_s is not None and r.recovery_s > SLOW_S]
     lines += [
         f"slow: fault {r.number}, {r.kind}: {r.recovery_s:.0f} s (it lasted {r.lasts_s:g} s itself)" for r in slow
     ]
     return lines
-
-
-def counts(findings: Iterable[Finding]) -> Mapping[str, int]:
-    """How many of each kind."""
-    found = list(findings)
-    return {kind: sum(one.kind == kind for one in found) for kind in ("lost", "twice", "unbalanced", "stuck")}
 
 
 def _shown(value: float | None) -> str:

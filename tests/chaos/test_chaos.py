@@ -19,11 +19,11 @@ KINDS = (
 )
 
 
-def test_nothing_is_lost_and_nothing_trained_twice_whatever_fails(tmp_path, tiny_model):
+def test_nothing_is_lost_and_nothing_is_trained_twice_whatever_fails(tmp_path, tiny_model):
     require_kafka_home()
-    told = []
-    outcome = run_plan(make_plan(SEED, len(KINDS), KINDS), SEED, tmp_path, tiny_model, told.append)
-    assert outcome.findings == [], "\n".join(told)
+    lines = []
+    outcome = run_plan(make_plan(SEED, len(KINDS), KINDS), SEED, tmp_path, tiny_model, lines.append)
+    assert outcome.findings == [], "\n".join(lines)
     assert outcome.scenarios == 1
     assert sorted(result.kind for result in outcome.results) == sorted(KINDS)
     assert all(result.recovery_s is not None for result in outcome.results)

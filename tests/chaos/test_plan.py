@@ -1,4 +1,4 @@
-"""What is drawn from a seed, and what the table makes of what came of it."""
+"""Plans are drawn fairly from a seed, and the table counts their results."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from pipeline import Log
 
 from chaos.plan import KINDS, SESSION_S, make_plan
-from chaos.table import Finding, Outcome, Result, blamed, remarks
+from chaos.table import Finding, Outcome, Result, fault_before, remarks
 from schemas.events import EventRef, Task, TrainingStep
 
 
 @given(seed=st.integers(0, 2**32), faults=st.integers(1, 300), per=st.integers(1, 40))
-def test_every_kind_is_drawn_equally_often_and_nothing_is_left_out(seed, faults, per):
+def test_every_kind_is_drawn_equally_often_and_every_fault_is_planned(seed, faults, per):
     plan = make_plan(seed, faults, per_scenario=per)
     drawn = [fault for scenario in plan for fault in scenario.faults]
     assert [fault.number for fault in drawn] == list(range(faults))
@@ -26,7 +26,7 @@ def test_every_kind_is_drawn_equally_often_and_nothing_is_left_out(seed, faults,
     assert plan == make_plan(seed, faults, per_scenario=per)
 
 
-def test_who_is_stopped_is_silent_for_longer_than_a_session():
+def test_a_stopped_process_is_silent_for_longer_than_a_session():
     drawn = [fault for scenario in make_plan(1, 280) for fault in scenario.faults]
     stops = [fault.lasts_s for fault in drawn if fault.kind.startswith("SIGSTOP")]
     assert len(stops) == 80
@@ -44,7 +44,7 @@ RESULTS = [
 ]
 
 
-def test_the_table_counts_what_each_fault_cost_and_how_long_it_took():
+def test_the_table_counts_the_losses_and_recovery_times_of_each_fault():
     outcome = Outcome(0, RESULTS, [(0, Finding("lost", "a", 2500)), (0, Finding("twice", "b", 0))])
     rows = {row.kind: (row.injected, row.lost, row.twice, row.p50_s, row.max_s) for row in outcome.rows()}
     assert rows == {
@@ -56,15 +56,15 @@ def test_the_table_counts_what_each_fault_cost_and_how_long_it_took():
     assert any("slow: fault 2" in line for line in remarks(outcome))
 
 
-def test_only_a_run_without_findings_is_well():
+def test_only_a_run_without_findings_is_ok():
     assert Outcome(0, RESULTS).ok
     for kind in ("lost", "twice", "unbalanced", "stuck"):
         assert not Outcome(0, RESULTS, [(0, Finding(kind, ""))]).ok
 
 
-def test_a_finding_is_blamed_on_the_fault_before_it():
-    assert blamed(Finding("lost", "", 999), RESULTS) is None
-    assert blamed(Finding("lost", "", 2000), RESULTS[:2]).number == 1
+def test_a_finding_is_attributed_to_the_fault_before_it():
+    assert fault_before(Finding("lost", "", 999), RESULTS) is None
+    assert fault_before(Finding("lost", "", 2000), RESULTS[:2]).number == 1
 
 
 def task(number: int) -> Task:

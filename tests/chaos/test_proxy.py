@@ -1,4 +1,4 @@
-"""The proxy does to connections what it says."""
+"""The proxy forwards, cuts, delays and drops data as its methods promise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 import pytest
 
 from chaos.proxy import Proxy
-from infra.ports import HOST
+from infra.processes import HOST
 
 
 class _Echo(socketserver.BaseRequestHandler):
@@ -61,39 +61,39 @@ def test_everything_passes_unchanged(proxy):
         assert proxy.connections == 1
 
 
-def test_a_cut_ends_all_connections_and_takes_none_until_mended(proxy):
+def test_a_cut_ends_all_connections_and_accepts_none_until_restored(proxy):
     with connect(proxy) as client:
         assert echoed(client, b"x") == b"x"
         assert proxy.cut() == 1
         assert is_ended(client)
     with connect(proxy) as refused:
         assert is_ended(refused)
-    proxy.mend()
+    proxy.restore()
     with connect(proxy) as client:
         assert echoed(client, b"x") == b"x"
 
 
-def test_what_is_dropped_is_never_heard_of_and_its_connection_is_ended(proxy):
+def test_dropped_data_never_arrives_and_its_connection_is_ended(proxy):
     with connect(proxy) as client:
         assert echoed(client, b"before") == b"before"
         assert proxy.drop(1.0, 0) == 1
-        client.sendall(b"swallowed")
+        client.sendall(b"dropped")
         client.settimeout(0.3)
         with pytest.raises(TimeoutError):
             client.recv(1)
-        proxy.mend()
+        proxy.restore()
         client.settimeout(5)
         assert is_ended(client)
 
 
-def test_what_is_delayed_comes_later_and_whole(proxy):
+def test_delayed_data_arrives_later_and_complete(proxy):
     with connect(proxy) as client:
         proxy.delay(0.4, 1)
         began = time.monotonic()
         for n in range(5):
             assert echoed(client, bytes([n]) * 1000) == bytes([n]) * 1000
         slow = time.monotonic() - began
-        proxy.mend()
+        proxy.restore()
         began = time.monotonic()
         for n in range(5):
             assert echoed(client, bytes([n]) * 1000) == bytes([n]) * 1000

@@ -1,4 +1,4 @@
-"""What a scenario's log says when it has ended: the audit's balance, set equality, and every poisoned event found."""
+"""Judges a scenario's log after its end: the audit balances, the sets are equal, every malformed event is found."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from pipeline import Log, read_log
 
 from chaos.deployment import Deployment
 from chaos.table import Finding
+from chaos.watch import original_position
+from rft.log.coordinates import LogPosition
 
 _LOST = ("lost", "step_missing", "never_published")
 _TWICE = ("trained_twice", "step_contradicted")
 
 
 def judge(here: Deployment, steps: int) -> list[Finding]:
-    """Everything that is wrong with a deployment that has come to its end after ``steps`` steps."""
+    """Return everything that is wrong with a deployment that has ended after ``steps`` steps."""
     log = read_log(here.direct_config)
     return [*_audit(here, log), *map(_finding, discrepancies(log, steps)), *_poison(here, log)]
 
@@ -41,17 +43,19 @@ def _finding(one: Discrepancy) -> Finding:
 
 
 def _poison(here: Deployment, log: Log) -> list[Finding]:
-    """Each poisoned event is one dead letter, key and value untouched, and nothing else is."""
+    """Check that each malformed event became one dead letter, key and value untouched, and no other event did."""
     found = []
-    letters: dict[tuple[int, int], tuple[bytes | None, bytes | None]] = {}
+    dead_letters: dict[LogPosition, tuple[bytes | None, bytes | None]] = {}
     for event in log.dead_letters:
         headers = dict(event.headers)
-        where = int(headers["rft.error.partition"] or b""), int(headers["rft.error.offset"] or b"")
+        position = original_position(event)
         contents = (event.key, event.value)
-        if where not in here.poison:
-            text = f"what stood at {where} of {(headers['rft.error.topic'] or b'').decode()} became a dead letter"
+        if position not in here.poison:
+            topic = (headers["rft.error.topic"] or b"").decode()
+            text = f"the event at {tuple(position)} of {topic} became a dead letter"
             found.append(Finding("lost", text, event.timestamp_ms))
-        elif letters.setdefault(where, contents) != contents or contents != here.poison[where]:
-            found.append(Finding("unbalanced", f"the dead letter of {where} is not what was sent", event.timestamp_ms))
-    missing = here.poison.keys() - letters.keys()
-    return found + [Finding("lost", f"the poisoned event at {where} became no dead letter", 0) for where in missing]
+        elif dead_letters.setdefault(position, contents) != contents or contents != here.poison[position]:
+            text = f"the dead letter of {tuple(position)} is not what was sent"
+            found.append(Finding("unbalanced", text, event.timestamp_ms))
+    missing = here.poison.keys() - dead_letters.keys()
+    return found + [Finding("lost", f"the malformed event at {tuple(at)} became no dead letter", 0) for at in missing]

@@ -1,4 +1,4 @@
-"""Follows a run's log from beside the pipeline, past the proxy: who wrote what last, and which letters are dead."""
+"""Reads a run's log past the proxy: which writer wrote what last, and which events are dead letters."""
 
 from __future__ import annotations
 
@@ -7,22 +7,29 @@ import time
 
 from rft.config import Config
 from rft.errors import RftError
-from rft.log.events import Event, EventReader
+from rft.log.coordinates import LogPosition
+from rft.log.events import Event
+from rft.log.reader import EventReader
 from schemas.events import TrainingStep
 
 ENTITIES = ("tasks", "experiences", "ready", "steps", "weights", "dlq")
-Place = tuple[int, int]
+
+
+def original_position(dead_letter: Event) -> LogPosition:
+    """Return where the event stood that became this dead letter."""
+    headers = dict(dead_letter.headers)
+    return LogPosition(int(headers["rft.error.partition"] or b""), int(headers["rft.error.offset"] or b""))
 
 
 class Watch:
-    """A thread that reads all topics of a run. Survives its broker."""
+    """A thread that reads all topics of a run, and survives outages of the broker."""
 
     def __init__(self, config: Config) -> None:
-        """``config`` names servers past the proxy."""
+        """``config`` names the broker's direct address."""
         self._config = config
         self._newest: dict[tuple[str, str], int] = {}
         self._count = dict.fromkeys(ENTITIES, 0)
-        self._letters: set[Place] = set()
+        self._dead_letters: set[LogPosition] = set()
         self._step = 0
         self._positions: dict[tuple[str, int], int] = {}
         self._stop = threading.Event()
@@ -37,18 +44,18 @@ class Watch:
             self._thread.join(20)
 
     def wrote(self, entity: str, since_ms: int, by: str = "") -> bool:
-        """Whether an event with a later time stamp has come, from a writer whose name, ended by ``$``, holds ``by``."""
+        """Return whether an event with a later timestamp has come, from a writer whose name plus ``$`` holds ``by``."""
         return any(
             name == entity and by in f"{source}$" and at > since_ms for (name, source), at in list(self._newest.items())
         )
 
     def count(self, entity: str) -> int:
-        """Events seen so far."""
+        """Return the number of events so far."""
         return self._count[entity]
 
-    def letters(self) -> set[Place]:
-        """Places in ``experiences`` whose events have become dead letters."""
-        return set(self._letters)
+    def dead_letters(self) -> set[LogPosition]:
+        """Return the positions in ``experiences`` whose events have become dead letters."""
+        return set(self._dead_letters)
 
     @property
     def step(self) -> int:
@@ -61,12 +68,12 @@ class Watch:
                 with EventReader(self._config, "chaos-watch", ENTITIES, positions=self._positions) as reader:
                     while not self._stop.is_set():
                         for event in reader.poll(0.1):
-                            self._take(event)
+                            self._add(event)
                         self._positions = reader.positions
             except RftError:
-                time.sleep(0.2)  # the broker is away, as it is meant to be now and then
+                time.sleep(0.2)  # the broker is down, which is one of the faults
 
-    def _take(self, event: Event) -> None:
+    def _add(self, event: Event) -> None:
         headers = dict(event.headers)
         source = (headers.get("ce_source") or b"").decode()
         if event.entity == "steps":
@@ -76,7 +83,7 @@ class Watch:
             source = record.incarnation
             self._step = max(self._step, record.step)
         elif event.entity == "dlq":
-            self._letters.add((int(headers["rft.error.partition"] or b""), int(headers["rft.error.offset"] or b"")))
+            self._dead_letters.add(original_position(event))
         elif event.entity == "experiences" and not source:
             return  # poison
         self._count[event.entity] += 1

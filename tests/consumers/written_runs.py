@@ -1,12 +1,12 @@
-"""A small run written to a real log, event by event, as its roles would."""
+"""Writes a small run to a real log, event by event, as its roles would."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from rft.config import Config
-from rft.log.events import EventWriter
-from rft.stream.group import release_id
+from rft.log.writer import EventWriter
+from rft.stream.release import release_id
 from schemas.events import EventRef, Experience, ScoredExperience, Task, TrainingStep, WeightVersion
 
 SAMPLES = 3
@@ -18,7 +18,7 @@ def group(number: int) -> str:
 
 
 def experience(number: int, sample: int, version: int) -> Experience:
-    """Four tokens: two of the prompt, one by the version before, one by ``version``."""
+    """Return an experience of four tokens: two of the prompt, one by the previous version, one by ``version``."""
     return Experience(
         f"{group(number)}/{sample}", group(number), number, sample, "train", SAMPLES, f"prompt {number}",
         f"answer {sample}", "a", 1_700_000_000_000, "explorer-0", "policy",
@@ -29,9 +29,9 @@ def experience(number: int, sample: int, version: int) -> Experience:
 
 
 def write_run(config: Config, steps: int = 3, foreign: bool = False) -> None:
-    """Tasks, experiences, scores, steps and weights of ``steps`` steps.
+    """Write tasks, experiences, scores, steps and weights of ``steps`` steps.
 
-    With ``foreign``, the last step names under the first id of its batch the event of the second.
+    With ``foreign``, the last step is wrong: it names the second event of its batch under the id of the first.
     """
     model = config.trainer.model_key
     with EventWriter(config, "test") as writer:
@@ -56,17 +56,17 @@ def write_run(config: Config, steps: int = 3, foreign: bool = False) -> None:
 
 
 def write_group(writer: EventWriter, number: int, version: int) -> list[EventRef]:
-    """One task from its issue to its release; where its members are in ``ready``."""
+    """Write one task with its samples from issue to release. Return the samples' positions in ``ready``."""
     name = group(number)
     writer.send("tasks", Task(name, number, "train", "s", f"prompt {number}", "a", SAMPLES, 9, 1.0, 1.0, 0, version, 1))
-    members = [experience(number, sample, version) for sample in range(SAMPLES)]
-    places = [writer.send("experiences", member).get(10) for member in members]
-    identity = release_id(member.experience_id for member in members)
+    samples = [experience(number, sample, version) for sample in range(SAMPLES)]
+    origins = [writer.send("experiences", sample).get(10) for sample in samples]
+    release = release_id(sample.experience_id for sample in samples)
     refs = []
-    for member, origin in zip(members, places, strict=True):
+    for sample, origin in zip(samples, origins, strict=True):
         scored = ScoredExperience(
-            member, origin.partition, origin.offset, "train", None, 0.5, {"exact_match": 0.5}, 0.0, identity, SAMPLES, 1
+            sample, origin.partition, origin.offset, "train", None, 0.5, {"exact_match": 0.5}, 0.0, release, SAMPLES, 1
         )
-        place = writer.send("ready", scored).get(10)
-        refs.append(EventRef(place.partition, place.offset, member.experience_id, number, 0))
+        sent = writer.send("ready", scored).get(10)
+        refs.append(EventRef(sent.partition, sent.offset, sample.experience_id, number, 0))
     return refs

@@ -1,4 +1,4 @@
-"""Set equality over a finished run's log: what was ordered came to an end, and nothing was learned twice. Pure."""
+"""Checks set equality over a finished run's log: every issued task has an outcome, nothing was trained twice. Pure."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pipeline import Log
 
 @dataclass(frozen=True)
 class Discrepancy:
-    """Something lost, or something that came twice where it must not."""
+    """Something that was lost, or came twice."""
 
     kind: Literal["lost", "twice"]
     text: str
     at_ms: int
-    """When it was issued or recorded, Unix time; 0 if nothing says when."""
+    """Unix time when it was issued or recorded; 0 if not known."""
 
 
 def discrepancies(log: Log, steps: int) -> list[Discrepancy]:
-    """What contradicts that ``steps`` steps were taken and nothing is missing or doubled; empty when all is well."""
+    """Return what contradicts that ``steps`` steps were taken and nothing is missing or doubled."""
     return [*_lineage(log, steps), *_issued(log), *_outcomes(log)]
 
 
@@ -48,24 +48,24 @@ def _issued(log: Log) -> list[Discrepancy]:
     found = [
         Discrepancy("twice", f"task {number} was issued {n} times", at[number]) for number, n in issued.items() if n > 1
     ]
-    gaps = set(range(max(issued, default=-1) + 1)) - issued.keys()
-    return found + [Discrepancy("lost", f"task {number} was never issued", at.get(number + 1, 0)) for number in gaps]
+    missing = set(range(max(issued, default=-1) + 1)) - issued.keys()
+    return found + [Discrepancy("lost", f"task {number} was never issued", at.get(number + 1, 0)) for number in missing]
 
 
 def _outcomes(log: Log) -> list[Discrepancy]:
-    """Every rollout that was ordered is published and scored, unless its task was under way when the run ended."""
+    """Check that every rollout is published and scored, unless its task was in flight when the run ended."""
     retired = {number for step in log.steps for number in step.retired}
-    ordered = {f"{task.group_id}/{sample}": task for task in log.tasks for sample in range(task.samples)}
+    issued = {f"{task.group_id}/{sample}": task for task in log.tasks for sample in range(task.samples)}
     published = {experience.experience_id: experience for experience in log.experiences}
     ready = {scored.experience.experience_id for scored in log.ready.values()}
     found = []
-    for name, task in ordered.items():
+    for name, task in issued.items():
         if (name in published and name in ready) or (task.split == "train" and task.number not in retired):
             continue
         what = "was scored, but is not published" if name in ready else "has no outcome"
         found.append(Discrepancy("lost", f"{name} {what}", task.issued_at))
     found += [
-        Discrepancy("twice", f"{name} was published, but nobody ordered it", published[name].created_at)
-        for name in published.keys() - ordered.keys()
+        Discrepancy("twice", f"{name} was published, but its task was never issued", published[name].created_at)
+        for name in published.keys() - issued.keys()
     ]
     return found

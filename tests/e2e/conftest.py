@@ -1,4 +1,4 @@
-"""Pipelines that tests drive, always ended with the test."""
+"""A fixture for pipelines, which end with the test."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

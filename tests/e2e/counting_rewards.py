@@ -1,6 +1,6 @@
-"""A reward that a random model meets now and then, and can be taught in a few steps."""
+"""A reward that a random model gets sometimes, and learns in a few steps."""
 
 
 def share_of_a(response: str, answer: str | None = None) -> float:
-    """The share of ``a`` among the characters written."""
+    """Return the share of ``a`` among the response's characters."""
     return response.count("a") / max(len(response), 1)

@@ -1,8 +1,8 @@
-"""A workflow whose import arms explorers of a test: one dies, one stops, in the middle of a transfer.
+"""A workflow whose import prepares the explorers of a test: one dies and one stops in the middle of a transfer.
 
-``HURT`` names a folder. Whoever takes a file from it first does what the file is called (``kill`` or ``stop``) when it
-has received a few buckets. While there is a file ``hold``, nothing is rolled out. What each explorer takes into use is
-noted there, with the sha256 of the very tensors.
+``HURT`` names a folder. The first explorer that removes the file ``kill`` or ``stop`` from it does what the file is
+called, when it has received a few buckets. While there is a file ``hold``, nothing is rolled out. Each explorer writes
+there which versions it has taken into use, with the sha256 of their tensors.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any
 from safetensors.torch import save
 
 from rft.policy.base import Policy, Sampling
-from rft.policy.transformers_policy import TransformersPolicy
-from rft.weights import receiving
+from rft.policy.transformers.policy import TransformersPolicy
+from rft.weights import receiver
 from rft.workflows.base import Trajectory, single_turn
 from schemas.events import Task
 
 FOLDER = Path(os.environ["HURT"])
 BUCKET = 3
 
-_arrived = receiving._Intake._arrived
-_take = TransformersPolicy._take
+_arrived = receiver._IncomingTransfer._check_bucket
+_take = TransformersPolicy._replace_weights
 
 
 def arrived(self: Any, index: int, bucket: Any) -> None:
@@ -54,5 +54,5 @@ async def hurt(task: Task, policy: Policy, sampling: Sampling) -> Trajectory:
     return await single_turn(task, policy, sampling)
 
 
-receiving._Intake._arrived = arrived  # type: ignore[method-assign]
-TransformersPolicy._take = take  # type: ignore[method-assign]
+receiver._IncomingTransfer._check_bucket = arrived  # type: ignore[method-assign]
+TransformersPolicy._replace_weights = take  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Drives a whole pipeline through the command that people use, and reads its log afterwards."""
+"""Runs a whole pipeline by the ``rft run`` command, and reads its log afterwards."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from typing import Any
 import psutil
 
 from rft.config import Config
-from rft.config_sources import load_config, to_toml
+from rft.config_sources import load_config
+from rft.config_toml import to_toml
 from rft.errors import DecodeError
-from rft.log.events import Event, EventReader
-from rft.stream.fence import that_count
+from rft.log.events import Event
+from rft.log.reader import EventReader
+from rft.stream.fence import unfenced_entries
 from schemas.events import Experience, ScoredExperience, Task, TrainingStep, WeightVersion
 
 RFT = str(Path(sys.executable).with_name("rft"))
@@ -27,7 +29,7 @@ ROLES = ("conductor", "explorer", "processor", "trainer")
 
 
 class Pipeline:
-    """One ``rft run``: start it, hurt it, wait for it, look at what it left."""
+    """One ``rft run``: start it, kill its roles, wait for it, read its report."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.path = folder / "pipeline.toml"
@@ -47,7 +49,7 @@ class Pipeline:
             )
 
     def wait(self, timeout_s: float) -> int:
-        """The exit code; a run that outlasts its time is ended and fails with what it printed."""
+        """Return the exit code. A run that takes too long is stopped and fails with what it printed."""
         assert self.process is not None
         try:
             return self.process.wait(timeout_s)
@@ -65,27 +67,27 @@ class Pipeline:
                 self.process.wait()
 
     def tail(self, characters: int = 6000) -> str:
-        """What the run and its roles said last, for a failing test's message."""
+        """Return the last output of the run and its roles, for a failing test's message."""
         parts = [self.output.read_text(errors="replace")[-characters:]]
         for log in sorted((self.config.run.path / "logs").glob("*.log")):
             parts.append(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}")
         return "\n".join(parts)
 
     def role(self, name: str) -> list[psutil.Process]:
-        """The live processes of one role."""
+        """Return the live processes of one role."""
         assert self.process is not None
         found = []
         for child in psutil.Process(self.process.pid).children(recursive=True):
             try:
-                words = child.cmdline()
+                arguments = child.cmdline()
             except (psutil.NoSuchProcess, psutil.ZombieProcess):
                 continue
-            if name in words and any("rft" in word or "infra" in word for word in words[:4]):
+            if name in arguments and any("rft" in word or "infra" in word for word in arguments[:4]):
                 found.append(child)
         return found
 
     def kill(self, name: str) -> int:
-        """``kill -9`` the first process of a role; returns its pid."""
+        """Kill the first process of a role with SIGKILL, and return its pid."""
         victim = self.role(name)[0]
         victim.send_signal(signal.SIGKILL)
         return victim.pid
@@ -105,7 +107,7 @@ class Pipeline:
 
 
 def settings(folder: Path, model: Path, bootstrap_servers: str | None = None, **sections: Any) -> dict[str, Any]:
-    """A small pipeline's configuration: tiny groups, few steps; ``sections`` are merged over it."""
+    """Return a small pipeline's configuration: tiny groups, few steps. ``sections`` are merged over it."""
     broker: dict[str, Any] = {"kind": "embedded"}
     if bootstrap_servers:
         broker = {"kind": "external", "bootstrap_servers": bootstrap_servers}
@@ -131,7 +133,7 @@ def settings(folder: Path, model: Path, bootstrap_servers: str | None = None, **
 
 @dataclass
 class Log:
-    """Everything a run wrote, decoded."""
+    """Everything that a run wrote, decoded."""
 
     tasks: list[Task]
     experiences: list[Experience]
@@ -153,7 +155,7 @@ def read_log(config: Config) -> Log:
         tasks=[event.record() for event in events["tasks"]],
         experiences=[event.record(Experience) for event in events["experiences"] if _is_experience(event)],
         ready={(event.partition, event.offset): event.record() for event in events["ready"]},
-        steps=list(that_count(event.record(TrainingStep) for event in events["steps"])),
+        steps=list(unfenced_entries(event.record(TrainingStep) for event in events["steps"])),
         weights=[event.record() for event in events["weights"]],
         dead_letters=list(_read(config, "dlq")),
     )
@@ -171,7 +173,7 @@ def _read(config: Config, entity: str) -> Iterator[Event]:
     reader = EventReader(config, "e2e-reader", [entity])
     try:
         end = reader.end_offsets()
-        while any(reader.positions[where] < offset for where, offset in end.items()):
+        while any(reader.positions[partition] < offset for partition, offset in end.items()):
             yield from reader.poll(1.0)
     finally:
         reader.close()

@@ -1,4 +1,4 @@
-"""Malformed events for ``experiences``."""
+"""Makes malformed events for ``experiences``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from schemas.events import Experience, Reward
 
 
 def garbage(source: random.Random, count: int, huge: int = 0) -> list[tuple[bytes, bytes]]:
-    """Malformed events as (key, value): random, truncated, of another schema, with a NaN, trailing; some of 10 MB."""
+    """Return malformed events as (key, value).
+
+    They are random, truncated, of another schema, with a NaN or with trailing bytes; ``huge`` of them have 10 MB.
+    """
     experience = Experience(
         experience_id="g/0", group_id="g", number=-1, sample=0, split="train", group_size=1, prompt="a>",
         response="a", answer="a", created_at=0, source="garbage", model="policy",
@@ -19,7 +22,7 @@ def garbage(source: random.Random, count: int, huge: int = 0) -> list[tuple[byte
         logprobs=np.array([0, -1.2345678], dtype=np.float32), versions=np.array([-1, 0], dtype=np.int32),
     )  # fmt: skip
     good = encode(experience)
-    # Encoding refuses a NaN, so its four bytes are put in afterwards.
+    # Encoding rejects a NaN, so its four bytes are inserted afterwards.
     logprob = np.float32(-1.2345678).tobytes()
     assert good.count(logprob) == 1
     with_nan = good.replace(logprob, np.float32("nan").tobytes())

@@ -1,4 +1,4 @@
-"""The examples that begin with data, shortened: what they say works, from file to weights, and the log balances."""
+"""The examples that begin with data work, shortened, from file to weights, and their logs balance."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ SHORT = ["--eval.tasks", "10", "--log.partitions", "2"]
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 
-def run(folder: Path, *words: str) -> str:
-    """A command in ``folder``; what it prints. A failure shows it, and the ends of all roles' logs."""
+def run(folder: Path, *arguments: str) -> str:
+    """Run a command in ``folder`` and return its output. A failure shows it, and the ends of all roles' logs."""
     environment = os.environ | {"PYTHONPATH": str(EXAMPLES.parent)}
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(
+        arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
     logs = "\n".join(f"--- {log}\n{log.read_text()[-1500:]}" for log in folder.rglob("logs/*.log"))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{logs}"
     return done.stdout
@@ -30,13 +32,13 @@ def run(folder: Path, *words: str) -> str:
 
 def audit(stage: Path) -> dict[str, Any]:
     config = str(stage / "config.resolved.toml")
-    told = run(stage, RFT, "audit", config, "--archive", str(stage / "archive"), "--json")
-    found: dict[str, Any] = json.loads(told)
+    output = run(stage, RFT, "audit", config, "--archive", str(stage / "archive"), "--json")
+    found: dict[str, Any] = json.loads(output)
     return found
 
 
 def test_a_run_in_stages_imitates_imported_demonstrations_then_reinforces_from_there(tmp_path: Path) -> None:
-    """And a finished stage is not done again: only the second, whose report is gone as after a kill."""
+    """A finished stage is not repeated: only the second is resumed, whose report is missing as after a kill."""
     run(tmp_path, sys.executable, str(EXAMPLES / "quickstart" / "make_data.py"), "--demonstrations", "100")
     rft_run = [RFT, "run", str(EXAMPLES / "quickstart" / "quickstart.toml"), "--plain", *SHORT]
     rft_run += ["--stages.imitate.trainer.steps", "8", "--stages.imitate.trainer.groups_per_step", "25"]
@@ -60,13 +62,13 @@ def test_a_run_in_stages_imitates_imported_demonstrations_then_reinforces_from_t
     assert [(stage["name"], stage["steps"]) for stage in summary] == [("imitate", 8), ("reinforce", 2)]
 
     (second / "report.json").unlink()
-    told = run(tmp_path, *rft_run)
-    assert "stage 1 of 2, imitate: finished already" in told
-    assert "stage 2 of 2, reinforce: from" in told
+    output = run(tmp_path, *rft_run)
+    assert "stage 1 of 2, imitate: finished already" in output
+    assert "stage 2 of 2, reinforce: from" in output
     assert begun == (second / "weights" / "policy" / "v00000000" / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["quickstart", "stages", "mix", "dpo", "offline"])
-def test_the_examples_configurations_are_right(name: str) -> None:
+def test_the_examples_configurations_are_valid(name: str) -> None:
     config = load_config(EXAMPLES / name / f"{name}.toml")
     assert config.imports or any(stage.overrides.get("imports") for stage in config.stages)

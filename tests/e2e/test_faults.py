@@ -1,4 +1,4 @@
-"""What goes wrong, and what then happens: on Apache Kafka, with ``kill -9``."""
+"""A pipeline on Apache Kafka survives ``kill -9`` of its roles and malformed events."""
 
 import random
 
@@ -8,14 +8,14 @@ from kafka import KafkaProducer
 from pipeline import Pipeline, read_log, settings
 from poison import garbage
 
-from rft.log.events import EventReader
+from rft.log.reader import EventReader
 from rft.log.topics import topic_name
 
 pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.timeout(300)]
 
 
 class Steps:
-    """Follows a run's ``steps`` topic to see how far it is."""
+    """Reads a run's ``steps`` topic to see how far it is."""
 
     def __init__(self, run: Pipeline) -> None:
         self.run = run
@@ -72,7 +72,9 @@ def test_a_run_survives_kill_9_of_each_role_in_turn(pipeline, follow, tmp_path, 
     assert run.report["finished"] is True
 
 
-def test_garbage_goes_to_the_dead_letters_and_disturbs_nobody(pipeline, follow, tmp_path, tiny_model, kafka_broker):
+def test_malformed_events_become_dead_letters_and_disturb_nothing_else(
+    pipeline, follow, tmp_path, tiny_model, kafka_broker
+):
     run = pipeline(
         settings(
             tmp_path, tiny_model, kafka_broker,
@@ -88,21 +90,21 @@ def test_garbage_goes_to_the_dead_letters_and_disturbs_nobody(pipeline, follow, 
         (pair, producer.send(topic, key=pair[0], value=pair[1])) for pair in garbage(random.Random(7), 1000, huge=10)
     ]
     for pair, future in futures:
-        where = future.get(60)
-        sent[where.partition, where.offset] = pair
+        sent_to = future.get(60)
+        sent[sent_to.partition, sent_to.offset] = pair
     producer.close()
     assert run.wait(200) == 0, run.tail()
 
     log = read_log(run.config)
-    letters = {}
+    dead_letters = {}
     for event in log.dead_letters:
         headers = dict(event.headers)
-        where = int(headers["rft.error.partition"]), int(headers["rft.error.offset"])
-        assert where not in letters, "a dead letter came twice"
-        letters[where] = (event, headers)
-    assert set(letters) == set(sent)
-    for where, (key, value) in sent.items():
-        event, headers = letters[where]
+        position = int(headers["rft.error.partition"]), int(headers["rft.error.offset"])
+        assert position not in dead_letters, "a dead letter came twice"
+        dead_letters[position] = (event, headers)
+    assert set(dead_letters) == set(sent)
+    for position, (key, value) in sent.items():
+        event, headers = dead_letters[position]
         assert (event.key, event.value) == (key, value)
         assert headers["rft.error.topic"].decode() == topic
         assert headers["rft.error.stage"]

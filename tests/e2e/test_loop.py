@@ -9,7 +9,7 @@ from pipeline import Log, Pipeline, read_log, settings
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from consumers.audit import audit
-from consumers.lineage import of_weights
+from consumers.lineage import trace_weights
 from rft.log.opening import open_log
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -48,14 +48,14 @@ def check_every_experience_went_through_the_log(log: Log) -> None:
 
 
 def check_the_archive_balances(run: Pipeline) -> None:
-    """The embedded broker is gone; what it held is in the archive to its end."""
+    """The embedded broker has ended; the archive holds its whole log."""
     with open_log(run.config) as view:
         audited = audit(run.config, view)
-        weights = of_weights(run.config, view, run.report["steps"])
+        weights = trace_weights(run.config, view, run.report["steps"])
     assert audited.ok, audited.problems
     experiences = run.report["experiences"]
     assert audited.published.published == experiences["published"]
-    assert audited.trained[0].trained == weights.experiences_in_all == experiences["trained"]
+    assert audited.trained[0].trained == weights.total_experiences == experiences["trained"]
     assert weights.weights.final
 
 
@@ -63,7 +63,7 @@ def check_the_announced_weights_are_the_steps_weights(log: Log) -> None:
     sha256 = {weights.version: weights.sha256 for weights in log.weights}
     digest = sha256[0]
     for step in log.lineage:
-        # Where all groups of a step are uniform there is no gradient, and the weights stay.
+        # If all groups of a step are uniform, there is no gradient, and the weights stay.
         assert (step.digest != digest) == (step.metrics["grad_norm"] > 0)
         digest = step.digest
         assert sha256[step.next_version] == digest
@@ -71,7 +71,7 @@ def check_the_announced_weights_are_the_steps_weights(log: Log) -> None:
 
 
 def check_the_sets(report: dict, versions: set[int]) -> None:
-    """The held-out set greedily, and another of four draws each."""
+    """One held-out set is sampled greedily, the other with four samples per task."""
     found = {(one["set"], one["version"]): one for one in report["evaluations"]}
     assert set(found) == {(name, version) for name in ("held_out", "drawn") for version in versions}
     for (name, _), one in found.items():
@@ -83,10 +83,10 @@ def check_the_sets(report: dict, versions: set[int]) -> None:
 
 
 def check_the_trackers(run: Pipeline) -> None:
-    """Two were told of every step; the third could not be reached, which stopped nobody."""
+    """Two trackers got every step. The third could not be reached, which stopped no one."""
     folder = run.config.run.path / "trackers"
-    run_facts, *points = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    assert run_facts["run"] == "test"
+    run_info, *points = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    assert run_info["run"] == "test"
     rewards = {point["step"]: point["train/reward_mean"] for point in points if "train/reward_mean" in point}
     assert sorted(rewards) == list(range(1, 13))
     shown = EventAccumulator(str(folder / "tensorboard")).Reload()
@@ -123,7 +123,7 @@ def test_one_command_runs_the_loop_on_apache_kafka(pipeline, tmp_path, tiny_mode
 @pytest.mark.kafka
 @pytest.mark.parametrize("max_staleness", [0, 1, 4])
 def test_no_trained_token_is_staler_than_the_bound(pipeline, tmp_path, tiny_model, kafka_broker, max_staleness):
-    """The steps name the events; the events carry each token's version: staleness is computed anew from them."""
+    """The steps name the events, and the events carry each token's version: staleness is recomputed from them."""
     run = pipeline(
         settings(tmp_path, tiny_model, kafka_broker, trainer={
             "steps": 10, "groups_per_step": 4, "learning_rate": 1e-3, "max_staleness": max_staleness,

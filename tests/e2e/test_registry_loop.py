@@ -1,4 +1,4 @@
-"""The loop with a schema registry: every event is framed as Confluent's, and its archive can be read."""
+"""The loop with a schema registry: every event has Confluent's framing, and its archive can be read."""
 
 import pytest
 from pipeline import settings

@@ -10,8 +10,11 @@ from rft.training.checkpoint import newest_checkpoint
 pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.timeout(240)]
 
 
-def test_an_sft_trainer_beside_an_rl_one_survives_kill_9_and_both_balance(pipeline, tmp_path, tiny_model, kafka_broker):
-    """Each trains every experience at most once; the follower's death delays nobody; the explorers heed the first."""
+def test_an_sft_trainer_next_to_an_rl_one_survives_kill_9_and_both_balance(
+    pipeline, tmp_path, tiny_model, kafka_broker
+):
+    """Each trains every experience at most once. The SFT trainer's death delays no other role, and explorers use only
+    the main trainer's weights."""
     run = pipeline(
         settings(
             tmp_path, tiny_model, kafka_broker,
@@ -24,7 +27,7 @@ def test_an_sft_trainer_beside_an_rl_one_survives_kill_9_and_both_balance(pipeli
             },
         )
     )  # fmt: skip
-    follower = run.config.of_trainer("imitation")
+    imitator = run.config.of_trainer("imitation")
     run.wait_until(lambda: newest_checkpoint(run.config.run.path, "imitation") is not None, 150, "a checkpoint of it")
     victims = [process for process in run.role("trainer") if "imitation" in process.cmdline()]
     assert victims
@@ -49,7 +52,7 @@ def test_an_sft_trainer_beside_an_rl_one_survives_kill_9_and_both_balance(pipeli
         report = audit(run.config, view)
     assert report.ok, report.problems
     assert {balance.model for balance in report.trained} == {"policy", "imitation"}
-    assert follower.trainer.follows == "policy"
+    assert imitator.trainer.follows == "policy"
     found = run.report["trainers"]["imitation"]
     assert found["steps"] == len({s.step for s in log.steps if s.model == "imitation" and s.kind == "step"})
     assert {reward for _, reward in found["reward"]} == {1.0}

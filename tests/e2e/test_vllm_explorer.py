@@ -1,4 +1,4 @@
-"""A whole pipeline whose explorer generates with vLLM: it learns, and it outlives its engine."""
+"""A whole pipeline whose explorer generates with vLLM: it learns, and it survives the death of its engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from brokers import require_vllm
 from pipeline import Pipeline, read_log, settings
 
-from rft.weights.checkpoint import versions_of
+from rft.weights.version_folders import versions_root
 from schemas.events import NOT_WRITTEN
 from tests.rft.policy.tiny_policy import make_model
 
@@ -26,7 +26,7 @@ VLLM: dict[str, Any] = {
 
 
 def engine_of(run: Pipeline) -> list[psutil.Process]:
-    """vLLM's processes beneath the run's explorer."""
+    """Return vLLM's processes below the run's explorer."""
     found = []
     for explorer in run.role("explorer"):
         found += [process for process in explorer.children(recursive=True) if process.name().startswith("VLLM")]
@@ -34,7 +34,7 @@ def engine_of(run: Pipeline) -> list[psutil.Process]:
 
 
 def newest_version(run: Pipeline) -> int:
-    folders = versions_of(run.config.run.path, run.config.trainer.model_key).glob("v*")
+    folders = versions_root(run.config.run.path, run.config.trainer.model_key).glob("v*")
     return max((int(folder.name[1:]) for folder in folders), default=-1)
 
 
@@ -65,7 +65,7 @@ def test_reward_rises_and_a_killed_engine_costs_no_rollout(
     rewards = [step.metrics["reward_mean"] for step in log.lineage]
     assert len(rewards) == STEPS
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.3, rewards
-    # The engine took what it was writing with it; the explorer did not pass that off as failed rollouts.
+    # The engine's death ended its rollouts; the explorer did not publish them as failed.
     logs = (run.config.run.path / "logs").glob("explorer*.log")
     assert any("engine died" in file.read_text(errors="replace") for file in logs)
     assert [experience.experience_id for experience in log.experiences if experience.error] == []
@@ -73,10 +73,10 @@ def test_reward_rises_and_a_killed_engine_costs_no_rollout(
     assert len(written) >= STEPS // 2
 
 
-def test_adapters_alone_reach_vllm_and_it_writes_by_them(
+def test_vllm_receives_only_adapters_and_generates_with_them(
     pipeline: Callable[..., Pipeline], tmp_path: Path, embedded_broker: str
 ) -> None:
-    """On policy, so that the trainer's log-probabilities, from PEFT's model, are the sampler's."""
+    """On policy, so that the trainer's log-probabilities, from PEFT's model, equal the sampler's."""
     require_vllm()
     model = make_model(tmp_path / "model", 0, head_dim=32)
     steps = 8
@@ -99,5 +99,5 @@ def test_adapters_alone_reach_vllm_and_it_writes_by_them(
     assert max(gaps) < 1e-3
     written = {int(version) for experience in log.experiences for version in experience.versions}
     assert written - {NOT_WRITTEN} == set(range(steps))
-    newest = versions_of(run.config.run.path, "policy") / f"v{steps:08d}"
+    newest = versions_root(run.config.run.path, "policy") / f"v{steps:08d}"
     assert (newest / "adapter_model.safetensors").stat().st_size < (model / "model.safetensors").stat().st_size

@@ -1,4 +1,4 @@
-"""Collectives while members die, hang and join, and the broker goes away: nobody waits long, no weights are false."""
+"""Collectives while members die, hang and join, and the broker restarts: no one waits long, no weights are wrong."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.timeout(900)]
 
 DEADLINE_S = 6.0
 SLACK_S = 2.0
-"""How late a thread may see that a deadline has passed, on a busy machine."""
+"""How late a thread may notice that a deadline has passed, on a busy machine."""
 OUTAGE_LIMIT_S = 300
-"""For each thing that is waited for: only a run that stands still is to fail."""
+"""Limit for each wait: only a run without progress must fail."""
 UPDATES = int(os.environ.get("RFT_TEST_UPDATES", "100"))
 
 
-def victim(folder: Path, deed: str) -> int | None:
-    """Who took the file ``deed``."""
-    return next((int(path.suffix[1:]) for path in folder.glob(f"{deed}.*")), None)
+def victim(folder: Path, name: str) -> int | None:
+    """Return the process that took the file ``name``."""
+    return next((int(path.suffix[1:]) for path in folder.glob(f"{name}.*")), None)
 
 
 def taken(folder: Path) -> dict[int, list[tuple[int, str]]]:
-    """Versions and digests that each explorer took into use, by its process."""
+    """Return the versions and digests that each explorer took into use, by its process."""
     return {
         int(path.suffix[1:]): [(int(version), digest) for version, digest in map(str.split, path.open())]
         for path in folder.glob("took.*")
@@ -46,7 +46,7 @@ def taken(folder: Path) -> dict[int, list[tuple[int, str]]]:
 
 
 def newest_held(folder: Path, alive: set[int]) -> set[int]:
-    """The newest versions that the explorers hold; 0 for one that holds none yet."""
+    """Return the newest versions that the explorers hold; 0 for one that holds none yet."""
     held = taken(folder)
     return {held[pid][-1][0] if held.get(pid) else 0 for pid in alive}
 
@@ -59,8 +59,8 @@ def test_updates_go_on_while_explorers_die_hang_and_join_and_kafka_restarts(
     pipeline: Callable[..., Pipeline], tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three explorers over gloo: one is killed and one is stopped in the middle of a transfer (and goes on after its
-    deadline), a fourth joins late, Kafka is killed once. Every update ends within its deadline, what is taken into use
-    is what was announced, all who live hold the last version, and the audit balances."""
+    deadline), a fourth joins late, Kafka is killed once. Every update ends within its deadline, explorers use only
+    weights that were announced, all live ones hold the last version, and the audit balances."""
     require_kafka_home()
     folder = tmp_path / "hurt"
     folder.mkdir()
@@ -97,7 +97,7 @@ def test_updates_go_on_while_explorers_die_hang_and_join_and_kafka_restarts(
         time.sleep(max(DEADLINE_S + 1 - (time.monotonic() - began), 0))
         (folder / "hold").touch()
         psutil.Process(victim(folder, "stop")).send_signal(signal.SIGCONT)
-        # Nothing is trained now, so no epoch will come: only a folder, written when somebody is behind, can help.
+        # Nothing is trained now, so no epoch will come: only the folder that is written for late members can help.
         alive = {late.pid, *(process.pid for process in run.role("explorer"))}
         assert len(alive) == 4
         run.wait_until(lambda: len(newest_held(folder, alive)) == 1, OUTAGE_LIMIT_S, "one version in all explorers")
@@ -131,13 +131,15 @@ def test_updates_go_on_while_explorers_die_hang_and_join_and_kafka_restarts(
     assert {name: (m.version, m.sha256) for name, m in lived.items()} == dict.fromkeys(
         lived, (final.version, final.sha256)
     )
-    assert all(member.stats["received"] > 0 for member in lived.values()), "somebody only ever read folders"
+    assert all(member.stats["received"] > 0 for member in lived.values()), (
+        "a member received no transfer and read only folders"
+    )
     assert sum(member.stats["missed"] for member in members.values()) > 0
     assert members[late_name].transport == "collective"
 
 
 def check_weights(versions: list[WeightVersion], taken: dict[int, list[tuple[int, str]]]) -> None:
-    """What explorers took into use, hashed anew, is what was announced, and one version is one set of weights."""
+    """Explorers used, by a new hash, the weights that were announced, and each version is one set of weights."""
     announced = {version.version: version.sha256 for version in versions}
     assert all(announced[version.version] == version.sha256 for version in versions)
     assert sorted(announced) == list(range(UPDATES + 1))

@@ -1,4 +1,4 @@
-"""The quickstart's own parts: its model loads like any other, and what it imitates keeps away from held-out words."""
+"""Tests of the quickstart's own parts: its model loads like any other, and its warm start avoids held-out words."""
 
 import importlib.util
 from itertools import islice
@@ -42,13 +42,13 @@ def test_the_warm_start_shows_no_held_out_word(example: ModuleType) -> None:
     assert sum(item.prompt != item.prompt.lower() for item in shown) >= len(shown) / 2
 
 
-def test_a_prompts_answer_is_all_that_is_learned_from(example: ModuleType) -> None:
+def test_only_the_answers_to_prompts_are_learned(example: ModuleType) -> None:
     tokenizer = example.make_tokenizer()
     items = next(example.batches(open_sources(load_config(QUICKSTART / "quickstart.toml")).train))
     tokens, labels = example.make_batch(items, tokenizer)
-    for item, row, wanted in zip(items, tokens.tolist(), labels.tolist(), strict=True):
+    for item, row, row_labels in zip(items, tokens.tolist(), labels.tolist(), strict=True):
         prompt = tokenizer.encode(item.prompt)
         assert row[: len(prompt)] == prompt
-        learned = [label for label in wanted if label != example.IGNORED]
+        learned = [label for label in row_labels if label != example.IGNORED]
         assert learned == [*tokenizer.encode(item.answer), tokenizer.eos_token_id]
-        assert wanted[: len(prompt)] == [example.IGNORED] * len(prompt)
+        assert row_labels[: len(prompt)] == [example.IGNORED] * len(prompt)

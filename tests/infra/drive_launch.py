@@ -1,4 +1,4 @@
-"""Runs the launcher with small programs in place of the roles.
+"""Runs the launcher with small programs as roles.
 
 python drive_launch.py CONFIG '{"trainer": "<python code>", …}'
 """

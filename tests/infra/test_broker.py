@@ -1,4 +1,4 @@
-"""Brokers of our own come up, say why they don't, and leave nothing behind."""
+"""Our own brokers start or say why they cannot, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from brokers import require_kafka_home
 
 from infra.broker import open_broker
-from infra.ports import free_port
+from infra.processes import free_port
 from rft.config import Config
 from rft.errors import BrokerError, ConfigError
 from rft.log.probe import probe
@@ -33,7 +33,7 @@ def test_the_embedded_broker_serves_and_ends(tmp_path: Path) -> None:
         probe(config(connect_timeout_s=0.3).broker, [servers])
 
 
-def test_a_port_of_ones_own_is_taken(tmp_path: Path) -> None:
+def test_a_configured_port_is_used(tmp_path: Path) -> None:
     port = free_port()
     broker = open_broker(config(port=port), tmp_path)
     assert broker is not None
@@ -61,11 +61,11 @@ def test_a_broker_starts_again_on_its_port(tmp_path: Path) -> None:
     broker.stop()
 
 
-def test_an_external_broker_is_not_ours_to_start(tmp_path: Path) -> None:
+def test_an_external_broker_is_not_started(tmp_path: Path) -> None:
     assert open_broker(config(kind="external", bootstrap_servers="h:1"), tmp_path) is None
 
 
-def test_security_that_our_broker_would_not_honour_is_refused(tmp_path: Path) -> None:
+def test_security_settings_that_our_broker_does_not_support_are_refused(tmp_path: Path) -> None:
     secure = config(security_protocol="SASL_SSL", sasl_username="a", sasl_password="b")
     with pytest.raises(ConfigError, match="speaks PLAINTEXT only"):
         open_broker(secure, tmp_path)

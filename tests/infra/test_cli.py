@@ -1,4 +1,4 @@
-"""``rft`` as people call it: exit codes, and one clear message within ten seconds when something is wrong."""
+"""The ``rft`` command: exit codes, and one clear message within ten seconds when something is wrong."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ RFT = str(Path(sys.executable).with_name("rft"))
 COMMANDS = ("run", "import", "importer", "conductor", "explorer", "processor", "trainer", "doctor", "topics", "report")
 
 
-def rft(*words: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def rft(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     import os
 
     return subprocess.run(
-        [RFT, *map(str, words)],
+        [RFT, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -31,7 +31,7 @@ def rft(*words: str | Path, env: dict[str, str] | None = None) -> subprocess.Com
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A configuration that is right, with a folder that passes for a model at first sight."""
+    """A valid configuration, with a folder that looks like a model."""
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").touch()
@@ -76,26 +76,26 @@ def test_dry_run_prints_the_resolved_tree_with_secrets_masked(config):
     assert not (config.parent / "runs").exists()
 
 
-def check_refusal(answer: subprocess.CompletedProcess[str], code: int, *said: str) -> None:
-    """One message, no traceback, the right exit code."""
+def check_refusal(answer: subprocess.CompletedProcess[str], code: int, *expected: str) -> None:
+    """Check that there is one message with the ``expected`` texts, no traceback, and the right exit code."""
     assert answer.returncode == code, answer.stderr
     assert "Traceback" not in answer.stdout + answer.stderr
     assert answer.stderr.count("rft: ") == 1
-    for text in said:
+    for text in expected:
         assert text in answer.stderr
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
         ("[trainer]\nstepz = 5", ("unknown key 'trainer.stepz'", "Did you mean 'steps'")),
         ("[trainer]\nsteps = 0", ("trainer.steps", "found 0")),
         ("[trainer", ("not valid TOML",)),
     ],
 )
-def test_a_wrong_file_is_named_with_its_key(config, line, said):
+def test_a_wrong_file_is_named_with_its_key(config, line, expected):
     config.write_text(line)
-    check_refusal(rft("run", config), 2, str(config), *said)
+    check_refusal(rft("run", config), 2, str(config), *expected)
 
 
 def test_a_missing_file_and_settings_before_it_are_explained(config):
@@ -104,9 +104,9 @@ def test_a_missing_file_and_settings_before_it_are_explained(config):
     check_refusal(rft("run", config, "--trainer.steps"), 2, "--trainer.steps has no value")
 
 
-def quickly(*words: str | Path) -> subprocess.CompletedProcess[str]:
+def quickly(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     started = time.monotonic()
-    answer = rft(*words)
+    answer = rft(*arguments)
     assert time.monotonic() - started < 10
     return answer
 

@@ -12,21 +12,34 @@ import pytest
 from test_cli import check_refusal, rft
 
 from rft.config import Config
-from rft.log.dead_letters import VALUE_OMITTED, dead_letter_headers
-from rft.log.events import Event, EventReader, EventWriter
+from rft.log.dead_letters import VALUE_OMITTED, Stage, dead_letter_headers
+from rft.log.events import Event
+from rft.log.reader import EventReader
 from rft.log.topics import topic_name
+from rft.log.writer import EventWriter
+from schemas.framing import Headers
 
 
-def bury(
-    config: Config, writer: EventWriter, number: int, value: bytes | None, *, stage: str = "decode", **facts: Any
+def publish_dead_letter(
+    config: Config,
+    writer: EventWriter,
+    number: int,
+    value: bytes | None,
+    *,
+    stage: Stage = "decode",
+    failures: int = 0,
+    more: Headers = (),
+    **facts: Any,
 ) -> None:
-    """A dead letter as a role writes it."""
-    more = facts.pop("more", [])
+    """A dead letter as a role writes it; ``failures`` are the earlier ones, ``more`` further headers."""
+    original = [("mine", b"\xff\x00"), ("mine", b"")]
+    if failures:
+        original += [("rft.error.attempt", b"%d" % failures), ("rft.error.first-failure", b"1")]
     headers = dead_letter_headers(
-        [("mine", b"\xff\x00"), ("mine", b"")],
+        original,
         stage=stage,
         error=ValueError(f"fault {number}"),
-        **{"topic": topic_name(config, "experiences"), "partition": 0, "offset": number, "first_failure_ms": 1} | facts,
+        **{"topic": topic_name(config, "experiences"), "partition": 0, "offset": number, "now_ms": 1} | facts,
     )
     writer.send_bytes("dlq", value, key=b"key-%d" % number, headers=[*headers, *more])
 
@@ -61,10 +74,10 @@ def listed(command: Callable[..., Any], *words: str) -> list[dict[str, Any]]:
     return list(json.loads(answer.stdout))
 
 
-def test_a_retried_letter_goes_back_byte_for_byte_and_is_open_no_more(log_config, command):
+def test_a_retried_event_is_sent_byte_for_byte_and_its_letter_is_closed(log_config, command):
     with EventWriter(log_config, "test") as writer:
         for number in range(3):
-            bury(log_config, writer, number, b"\x00value %d" % number)
+            publish_dead_letter(log_config, writer, number, b"\x00value %d" % number)
     letters = {letter["key"]: letter for letter in listed(command)}
     assert sorted(letters) == ["key-0", "key-1", "key-2"]
     answer = command("retry", letters["key-1"]["letter"])
@@ -83,8 +96,8 @@ def test_a_retried_letter_goes_back_byte_for_byte_and_is_open_no_more(log_config
 
 def test_letters_are_chosen_by_stage_error_topic_and_time(log_config, command):
     with EventWriter(log_config, "test") as writer:
-        bury(log_config, writer, 0, b"a", stage="score")
-        bury(log_config, writer, 1, b"b", topic=topic_name(log_config, "tasks"))
+        publish_dead_letter(log_config, writer, 0, b"a", stage="score")
+        publish_dead_letter(log_config, writer, 1, b"b", topic=topic_name(log_config, "tasks"))
     one, other = ["key-0"], ["key-1"]
     for words, keys in [
         (("--stage", "score"), one), (("--topic", "tasks"), other), (("--error", "fault 1"), other),
@@ -97,12 +110,12 @@ def test_letters_are_chosen_by_stage_error_topic_and_time(log_config, command):
     assert everything(log_config, "experiences") == []
 
 
-def test_what_failed_too_often_and_what_has_no_way_back_stays_open_with_the_reason(log_config, command):
+def test_letters_that_failed_too_often_or_cannot_be_sent_stay_open_with_the_reason(log_config, command):
     with EventWriter(log_config, "test") as writer:
-        bury(log_config, writer, 0, b"a", attempt=5)
-        bury(log_config, writer, 1, b"b", topic="another.topic")
-        bury(log_config, writer, 2, b"c")
-        bury(log_config, writer, 3, None, more=[(VALUE_OMITTED, b"123")], offset=10**6)
+        publish_dead_letter(log_config, writer, 0, b"a", failures=4)
+        publish_dead_letter(log_config, writer, 1, b"b", topic="another.topic")
+        publish_dead_letter(log_config, writer, 2, b"c")
+        publish_dead_letter(log_config, writer, 3, None, more=[(VALUE_OMITTED, b"123")], offset=10**6)
     answer = command("retry", "--all")
     assert answer.returncode == 1
     assert "has failed 5 times (--max-attempts 5)" in answer.stdout
@@ -116,8 +129,16 @@ def test_what_failed_too_often_and_what_has_no_way_back_stays_open_with_the_reas
 
 def test_a_letter_without_its_value_is_sent_again_from_where_it_came_from(log_config, command):
     with EventWriter(log_config, "test") as writer:
-        place = writer.send_bytes("experiences", b"the whole of it", key=b"key-0").get(5)
-        bury(log_config, writer, 0, None, more=[(VALUE_OMITTED, b"15")], partition=place.partition, offset=place.offset)
+        position = writer.send_bytes("experiences", b"the whole of it", key=b"key-0").get(5)
+        publish_dead_letter(
+            log_config,
+            writer,
+            0,
+            None,
+            more=[(VALUE_OMITTED, b"15")],
+            partition=position.partition,
+            offset=position.offset,
+        )
     assert command("retry", "--all").returncode == 0
     assert [event.value for event in everything(log_config, "experiences")] == [b"the whole of it"] * 2
 
@@ -125,22 +146,22 @@ def test_a_letter_without_its_value_is_sent_again_from_where_it_came_from(log_co
 def test_thousands_are_sent_again_once_each(log_config, command):
     with EventWriter(log_config, "test") as writer:
         for number in range(3000):
-            bury(log_config, writer, number, b"%d" % number)
+            publish_dead_letter(log_config, writer, number, b"%d" % number)
     assert command("retry", "--stage", "decode").stdout == "3000 sent again, 0 left open\n"
     assert sorted(int(event.value or b"") for event in everything(log_config, "experiences")) == list(range(3000))
     assert listed(command) == []
 
 
-def test_show_gives_headers_value_and_the_failures_before(log_config, command):
+def test_show_prints_headers_value_and_earlier_failures(log_config, command):
     with EventWriter(log_config, "test") as writer:
-        bury(log_config, writer, 0, b"\x00\x01")
+        publish_dead_letter(log_config, writer, 0, b"\x00\x01")
     [first] = listed(command)
     command("retry", "--all")
     [sent] = everything(log_config, "experiences")
     with EventWriter(log_config, "test") as writer:
         error, topic = ValueError("again"), topic_name(log_config, "experiences")
         facts = {"stage": "validate", "error": error, "topic": topic, "partition": 1, "offset": 7}
-        headers = dead_letter_headers(sent.headers, attempt=2, first_failure_ms=1, **facts)
+        headers = dead_letter_headers(sent.headers, now_ms=5, **facts)
         writer.send_bytes("dlq", sent.value, key=sent.key, headers=headers)
     [second] = listed(command)
     assert (second["attempt"], second["first_failure_ms"], second["stage"]) == (2, 1, "validate")
@@ -153,7 +174,7 @@ def test_show_gives_headers_value_and_the_failures_before(log_config, command):
     assert "attempt 2: validate: ValueError: again" in text
 
 
-def test_nothing_is_sent_or_closed_that_was_not_named(log_config, command):
+def test_only_named_letters_are_sent_or_closed(log_config, command):
     for verb in ("retry", "discard"):
         answer = command(verb)
         assert answer.returncode == 2
@@ -165,11 +186,11 @@ def test_nothing_is_sent_or_closed_that_was_not_named(log_config, command):
     check_refusal(command("list", "--log.partitionz", "3"), 2, "unknown key 'log.partitionz'")
 
 
-def test_the_list_is_for_people_too(log_config, command):
+def test_the_list_is_readable(log_config, command):
     assert command("list").stdout == "no dead letters\n"
     with EventWriter(log_config, "test") as writer:
         for number in range(3):
-            bury(log_config, writer, number, b"[bold]")
+            publish_dead_letter(log_config, writer, number, b"[bold]")
             writer.flush()
             time.sleep(0.01)  # the newest is the one with the latest time, in ms
     answer = command("list", "--limit", "2")

@@ -1,4 +1,4 @@
-"""The doctor sees what is wrong, says what to do, and changes nothing."""
+"""The doctor finds what is wrong, says what to do, and changes nothing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from brokers import ConfigMaker
 
-from infra.doctor import Finding, diagnose
+from infra.doctor.diagnose import Finding, diagnose
 from rft.config import Config
 from rft.log.clients import make_admin
-from rft.log.inspect import topic_table
+from rft.log.topic_table import topic_table
 from rft.log.topics import ensure_topics, topic_name
 from tests.rft.policy.tiny_policy import make_model
 
@@ -31,7 +31,7 @@ def test_all_is_well(any_broker: str, make_config: ConfigMaker, model: str, tmp_
     assert findings(config, "fail") == []
     assert not any(row.exists for row in topic_table(config))
     ensure_topics(config)
-    said = [finding.what for finding in findings(config, "ok")]
+    found = [finding.what for finding in findings(config, "ok")]
     for what in (
         f"broker {any_broker} answers over PLAINTEXT",
         f"topics {config.log.namespace}.* are as expected",
@@ -40,7 +40,7 @@ def test_all_is_well(any_broker: str, make_config: ConfigMaker, model: str, tmp_
         f"model {model} loads: 0.0",
         "torch 2",
     ):
-        assert any(what in line for line in said), what
+        assert any(what in line for line in found), what
 
 
 def test_topics_that_contradict_the_design_are_named(

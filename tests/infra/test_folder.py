@@ -1,4 +1,4 @@
-"""The run's folder: who may use it, and what becomes of an earlier run."""
+"""The run's folder has one user at a time, and an earlier run in it is resumed or moved aside."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from infra.launcher.folder import (
     launches,
     locked,
     move_aside,
-    note_launch,
     plan,
+    record_launch,
     role_environment,
     with_running_broker,
     write_config,
@@ -39,7 +39,7 @@ from rft.config_sources import load_config
         ("external", "unfinished", True, "replace"),
     ],
 )
-def test_what_becomes_of_an_earlier_run(kind, earlier, fresh, todo):
+def test_the_plan_for_an_earlier_run_depends_on_its_broker(kind, earlier, fresh, todo):
     assert plan(kind, earlier, fresh=fresh) == todo
 
 
@@ -52,7 +52,7 @@ def test_only_a_complete_report_makes_a_run_finished(tmp_path):
         assert earlier_run(tmp_path) == found
 
 
-def test_the_folder_is_ours_alone_until_we_leave_it(tmp_path):
+def test_only_one_launcher_at_a_time_holds_the_folder(tmp_path):
     again = pytest.raises(RunFolderError, match="another rft run")
     with locked(tmp_path / "run"), again, locked(tmp_path / "run"):
         pass
@@ -69,7 +69,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         pass
 
 
-def test_moving_aside_never_overwrites_and_never_takes_the_model_along(tmp_path):
+def test_moving_aside_never_overwrites_and_never_moves_the_model(tmp_path):
     model = tmp_path / "model"
     names = set()
     for _ in range(3):
@@ -83,7 +83,7 @@ def test_moving_aside_never_overwrites_and_never_takes_the_model_along(tmp_path)
     assert inside.exists()
 
 
-def test_a_role_reads_what_the_launcher_resolved_whatever_the_environment_says(tmp_path):
+def test_a_role_reads_the_resolved_configuration_whatever_the_environment_holds(tmp_path):
     config = Config.model_validate({
         "trainer": {"steps": 7, "betas": [0.5, 0.75]},
         "tasks": {"options": {"min_word_len": 3, "odd key": ["é", {"a": 1}]}},
@@ -108,12 +108,12 @@ def test_what_changed_since_the_last_launch_is_named(tmp_path):
     assert changed_keys(tmp_path, after) == ["trainer.steps"]
 
 
-def test_launches_are_remembered(tmp_path):
-    noted = [Launch(1.0, 2.5, 130), Launch(2.0, 3.5, 0)]
+def test_launches_are_recorded(tmp_path):
+    recorded = [Launch(1.0, 2.5, 130), Launch(2.0, 3.5, 0)]
     assert launches(tmp_path) == []
-    for launch in noted:
-        note_launch(tmp_path, launch)
-    assert launches(tmp_path) == noted
+    for launch in recorded:
+        record_launch(tmp_path, launch)
+    assert launches(tmp_path) == recorded
     assert all(json.loads(line) for line in (tmp_path / "launches.jsonl").read_text().splitlines())
 
 

@@ -1,4 +1,4 @@
-"""How a run ends, with real processes and the embedded broker; small programs stand in for the roles."""
+"""Runs end as they should, with real processes and the embedded broker; small programs act as the roles."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PUBLISH = """
 import sys
 from pathlib import Path
 from rft.config_sources import load_config
-from rft.log.events import EventWriter
+from rft.log.writer import EventWriter
 from schemas.events import Task, WeightVersion
 def publish(entity, record):
     with EventWriter(load_config(Path(sys.argv[1])), "test") as writer:
@@ -43,10 +43,10 @@ DONE_SOON = "import time; time.sleep(2)"
 
 
 class Launched:
-    """A launcher with its output and all processes that it ever had."""
+    """A launcher, its output and its processes."""
 
     def __init__(
-        self, folder: Path, programs: dict[str, str], settings: str = "", *words: str, terminal: int | None = None
+        self, folder: Path, programs: dict[str, str], settings: str = "", *arguments: str, terminal: int | None = None
     ) -> None:
         (folder / "model").mkdir(exist_ok=True)
         (folder / "model" / "config.json").touch()
@@ -60,7 +60,7 @@ class Launched:
         self.output = folder / "output.txt"
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, str(DRIVER), str(self.config), json.dumps(programs), *words],
+                [sys.executable, str(DRIVER), str(self.config), json.dumps(programs), *arguments],
                 stdout=output if terminal is None else terminal,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -74,7 +74,7 @@ class Launched:
         self.until(lambda: text in self.text, timeout_s, text)
 
     def wait_for_log(self, name: str, text: str, timeout_s: float = 90) -> None:
-        """Until a role has printed this: before, it may not have got so far as to heed a signal."""
+        """Wait until a role has printed this: before, it may not handle signals yet."""
         log = self.path / "logs" / f"{name}.log"
         self.until(lambda: log.exists() and text in log.read_text(), timeout_s, f"{text} in {log}")
 
@@ -88,7 +88,7 @@ class Launched:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def wait_for_children(self, count: int) -> list[psutil.Process]:
-        """Broker and roles, once all of them run their own programs."""
+        """Return broker and roles, once all of them run their own programs."""
         self.until(lambda: len(self.children()) == count, 90, f"{count} children")
         time.sleep(0.3)
         return self.children()
@@ -131,9 +131,9 @@ def test_roles_get_the_resolved_configuration_and_logs_of_their_own(launched):
     show = "import sys; print(open(sys.argv[1]).read())"
     run = launched({"conductor": show}, "trainer.steps = 7\n")
     assert run.end() == 0
-    said = (run.path / "logs" / "conductor.log").read_text()
-    assert "steps = 7" in said
-    assert 'bootstrap_servers = "127.0.0.1:' in said
+    shown = (run.path / "logs" / "conductor.log").read_text()
+    assert "steps = 7" in shown
+    assert 'bootstrap_servers = "127.0.0.1:' in shown
 
 
 def test_a_role_that_is_killed_is_started_again(launched):
@@ -173,8 +173,10 @@ def test_a_role_that_names_the_same_lasting_error_twice_ends_the_run(launched):
     run = launched({"conductor": FOREVER, "explorer-0": fails})
     assert run.end() == 1
     assert run.text.count("restart ") == 1
+    assert "failed: explorer-0 failed twice with the same error" in run.text
     assert "PolicyError: no tokenizer in model/" in run.text
     assert "Traceback" not in run.text
+    assert json.loads((run.path / "exits" / "explorer-0.json").read_text())["error"] == "PolicyError"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -249,7 +251,7 @@ def test_a_closed_terminal_stops_the_run_cleanly(launched, tmp_path):
     assert "clean" in (run.path / "logs" / "conductor.log").read_text()
 
 
-def test_an_embedded_broker_that_dies_ends_the_run_and_says_why(launched):
+def test_an_embedded_broker_that_dies_ends_the_run_with_the_reason(launched):
     run = launched({"conductor": FOREVER, "explorer-0": FOREVER})
     children = run.wait_for_children(3)
     (broker,) = [child for child in children if "while True" not in " ".join(child.cmdline())]
@@ -269,7 +271,7 @@ def test_two_launchers_do_not_share_a_run_folder(launched):
 
 @pytest.mark.kafka
 def test_a_run_on_a_kafka_node_survives_its_broker_and_its_launcher_and_ends_once(launched):
-    """The node is started again after a kill, the run is resumed after the launcher's; a finished run is left alone."""
+    """The node is restarted after a kill, the run is resumed after the launcher's; a finished run is not repeated."""
     settings = f'broker.kind = "kafka"\nbroker.kafka_home = "{require_kafka_home()}"\neval.tasks = 0\n'
     first = launched({"conductor": FOREVER, "explorer-0": FOREVER}, settings)
     first.wait_for("roles: ", timeout_s=120)

@@ -1,4 +1,4 @@
-"""What the live view says, from events as they come and without a terminal."""
+"""The live view shows the facts of a run, from events as they come and without a terminal."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_only_complete_evaluations_are_shown_and_repeats_count_once():
     assert facts_of(log).accuracies == ((0, 0.5), (4, 1.0))
 
 
-def test_training_groups_are_passed_over_without_decoding_them():
+def test_training_groups_are_skipped_without_decoding_them():
     log = MadeUpLog()
     log.add("ready", b"this cannot be decoded", key="train-00000001")
     assert facts_of(log).phase == "starting"
@@ -100,7 +100,7 @@ def test_rates_and_lags_come_from_offsets():
     facts = progress.facts()
     assert facts.experiences == 1000
     assert facts.experiences_per_s == 50
-    # Of 10 ready, the trainer used 2, dropped 1 and passes over 1 evaluation.
+    # Of 10 ready, the trainer used 2, dropped 1 and skips 1 evaluation.
     assert facts.lag == {"tasks": 3, "ready": 6}
     assert facts.dead_letters == 2
 
@@ -111,7 +111,7 @@ FACTS = Facts(
     experiences_per_s=600.4, idle_share=0.125, lag={"tasks": 1, "experiences": 22, "ready": 333}, dead_letters=4,
 )  # fmt: skip
 ROLES = [RoleFacts("trainer", "running", 0, 400 << 20), RoleFacts("explorer-0", "waiting", 2, 0)]
-TOLD = (
+SHOWN = (
     "350/700",
     "01:01",
     "0.500",
@@ -126,28 +126,28 @@ TOLD = (
 )
 
 
-def test_the_plain_line_tells_all_and_is_one_line():
+def test_the_plain_line_shows_all_facts_in_one_line():
     line = plain_line(FACTS, ROLES, 65)
     assert "\n" not in line
-    for text in (*TOLD, "01:05", "600 experiences/s", "staleness 0.50 max 1", "400 MiB", "dead letters 4"):
+    for text in (*SHOWN, "01:05", "600 experiences/s", "staleness 0.50 max 1", "400 MiB", "dead letters 4"):
         assert text in line
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_screen_tells_the_same_at_any_width(width):
+def test_the_screen_shows_the_same_at_any_width(width):
     output = StringIO()
     Console(file=output, width=width, force_terminal=True, color_system=None).print(screen("run", FACTS, ROLES, 65))
     text = " ".join(output.getvalue().split())
-    for told in (*TOLD, "01:05", "600/s", "400 MiB"):
-        assert told in text
+    for fact in (*SHOWN, "01:05", "600/s", "400 MiB"):
+        assert fact in text
     assert len(output.getvalue().splitlines()) < 24
 
 
 @pytest.mark.parametrize("view", [PlainView, LiveView])
-def test_what_is_said_is_printed_as_it_is(view):
+def test_lines_are_printed_as_they_are(view):
     output = StringIO()
     with view(Console(file=output, width=40, force_terminal=view is LiveView), "run") as shown:
-        shown.say("[bold]:running: " + "x" * 60)
+        shown.print_line("[bold]:running: " + "x" * 60)
         shown.update(FACTS, ROLES, 1)
     assert "[bold]:running: " + "x" * 60 in output.getvalue()
 

@@ -1,4 +1,4 @@
-"""Children end when asked, when they will not listen, and when their parent is gone, however it went."""
+"""Children end when asked, are killed when they ignore it, and end with their parent, however it ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from infra.processes import last_lines, spawn, terminate
 
 
 def wait_for(path: Path, timeout_s: float = 60) -> str:
-    """The file's text once there is some."""
+    """Return the file's text as soon as there is some."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if path.exists() and path.read_text().strip():
@@ -56,7 +56,7 @@ def test_a_program_that_does_not_exist_says_so(tmp_path: Path) -> None:
     assert "cannot start /no/such/program: No such file or directory" in log.read_text()
 
 
-def test_terminate_ends_a_child_that_listens(tmp_path: Path) -> None:
+def test_terminate_ends_a_child_that_heeds_sigterm(tmp_path: Path) -> None:
     child = spawn(["sleep", "100"], tmp_path / "log")
     started = time.monotonic()
     assert terminate(child, 10) == -signal.SIGTERM
@@ -77,7 +77,7 @@ def test_terminate_kills_a_child_that_does_not_and_its_children(tmp_path: Path) 
     assert gone(grandchild)
 
 
-def test_terminate_of_a_child_that_is_dead_already_ends_what_it_left(tmp_path: Path) -> None:
+def test_terminate_of_a_dead_child_ends_the_processes_that_it_left(tmp_path: Path) -> None:
     log = tmp_path / "log"
     child = spawn(python("import subprocess; print(subprocess.Popen(['sleep', '100']).pid, flush=True)"), log)
     grandchild = int(wait_for(log))

@@ -1,4 +1,4 @@
-"""What all roles share as processes."""
+"""A role as a process stops when asked, and says in one line why it failed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from infra.log_rate_limit import RateLimitFilter
-from infra.roles import ROLES, lasting_error
+from infra.roles import ROLES
 
 ROLE = """
-import sys, threading, time
+import os, sys, threading, time
 from infra.roles import run_role
 from rft.config import Config
 from rft.errors import BrokerError, ConfigError, PolicyError
@@ -28,9 +29,13 @@ sys.exit(run_role("explorer", Config(), run))
 """
 
 
-def start(body: str) -> subprocess.Popen[str]:
+def start(body: str, cwd: Path | None = None) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", ROLE.format(body=body)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", ROLE.format(body=body)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "running\n"
@@ -47,6 +52,16 @@ def test_a_signal_asks_the_role_to_stop_and_it_ends_cleanly(number, code):
     assert err.splitlines()[-1].endswith(" INFO explorer: stopped")
 
 
+def test_a_signal_in_the_middle_of_a_wait_for_it_does_not_block_the_role():
+    """The wait for the stop event holds the event's lock while the signal's handler runs."""
+    process = start(
+        "\n    with stop._cond: os.kill(os.getpid(), 15); time.sleep(0.1)\n    stop.wait(); print('tidied up')"
+    )
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert out == "tidied up\n"
+
+
 def test_a_second_ctrl_c_ends_a_role_that_does_not_stop():
     process = start("[time.sleep(0.05) for _ in range(400)]")
     process.send_signal(signal.SIGINT)
@@ -57,32 +72,20 @@ def test_a_second_ctrl_c_ends_a_role_that_does_not_stop():
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "lasting"),
+    ("error", "code", "line"),
     [
         ("PolicyError('no model\\nat all')", 1, "PolicyError: no model at all"),
         ("ConfigError('bad key')", 2, "ConfigError: bad key"),
-        ("BrokerError('refused')", 1, None),
+        ("BrokerError('refused')", 1, "BrokerError: refused"),
     ],
 )
-def test_an_error_is_one_line_and_the_launcher_knows_whether_it_lasts(error, code, lasting):
-    process = start(f"raise {error}")
+def test_an_error_is_one_line_and_a_role_started_by_hand_leaves_no_file(tmp_path, error, code, line):
+    process = start(f"raise {error}", tmp_path)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert "Traceback" not in err
-    lines = err.splitlines()
-    assert " ERROR explorer: " in lines[-1]
-    assert lasting_error(lines) == lasting
-
-
-def test_an_error_of_an_earlier_start_is_not_taken_for_the_last():
-    lines = [
-        "t INFO explorer-0: starts as process 1",
-        "t ERROR explorer-0: PolicyError: no model",
-        "t INFO explorer-0: starts as process 2",
-        "t INFO explorer-0: at work",
-    ]
-    assert lasting_error(lines) is None
-    assert lasting_error(lines[:2]) == "PolicyError: no model"
+    assert err.splitlines()[-1].endswith(f" ERROR explorer: {line}")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bug_shows_its_traceback():
@@ -99,10 +102,10 @@ def test_every_role_of_the_table_can_be_imported():
         assert callable(importlib.import_module(entry.module).run)
 
 
-def test_what_kafkas_clients_repeat_is_said_once_in_a_while_and_nothing_else_is_withheld(monkeypatch):
+def test_a_line_that_kafkas_clients_repeat_is_logged_once_in_a_while_and_no_other_is_withheld(monkeypatch):
     monkeypatch.setattr("infra.log_rate_limit.INTERVAL_S", 0.3)
-    said = io.StringIO()
-    handler = logging.StreamHandler(said)
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     handler.addFilter(RateLimitFilter("kafka", "aiokafka"))
     noisy, ours = logging.getLogger("kafka.a_test"), logging.getLogger("rft.a_test")
@@ -110,17 +113,17 @@ def test_what_kafkas_clients_repeat_is_said_once_in_a_while_and_nothing_else_is_
         logger.addHandler(handler)
     try:
         for number in range(200):
-            noisy.error("%s: connection lost", number, exc_info=ValueError("nobody wants this traceback"))
+            noisy.error("%s: connection lost", number, exc_info=ValueError("no one wants this traceback"))
             ours.error("ours")
-        noisy.error("not authorised")
+        noisy.error("not authorized")
         time.sleep(0.4)
         noisy.error("%s: connection lost", 200)
     finally:
         for logger in (noisy, ours):
             logger.removeHandler(handler)
-    assert said.getvalue().splitlines() == [
+    assert written.getvalue().splitlines() == [
         "WARNING 0: connection lost",
         *["ERROR ours"] * 200,
-        "WARNING not authorised",
+        "WARNING not authorized",
         "WARNING 200: connection lost (and 199 more such lines)",
     ]

@@ -1,4 +1,4 @@
-"""``rft schemas`` and roles with a registry: what is wrong is said once, with place, rule and remedy."""
+"""``rft schemas`` and roles with a registry: a fault is reported once, with JSON path, rule and remedy."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_an_incompatible_change_is_named_with_file_path_rule_and_remedy(tmp_path
     assert sum("give the new field a" in line for line in lines) == 1
 
 
-def test_a_file_that_is_no_schema_is_refused_with_one_message(tmp_path):
+def test_a_file_without_a_schema_is_refused_with_one_message(tmp_path):
     (tmp_path / "broken.avsc").write_text('{\n"type": }')
     check_refusal(rft("schemas", "check", tmp_path / "broken.avsc"), 1, "broken.avsc: line 2: not JSON")
     check_refusal(rft("schemas", "check", tmp_path / "none.avsc"), 1, "none.avsc: cannot be read: No such file")
@@ -78,13 +78,13 @@ def test_an_incompatible_schema_reaches_the_operator_as_one_error(log_config, co
     subject = subject_of(log_config, "tasks")
     RegistryClient(registry.url).register(subject, json.dumps(raw))
     path = configured(url=registry.url)
-    said = (f"subject {subject}", "STRING at /fields/6/type", "rft schemas check")
-    check_refusal(rft("schemas", "register", path), 1, *said)
+    expected = (f"subject {subject}", "STRING at /fields/6/type", "rft schemas check")
+    check_refusal(rft("schemas", "register", path), 1, *expected)
     answer = rft("conductor", path)
     assert answer.returncode == 1
     [line] = [line for line in answer.stderr.splitlines() if " ERROR " in line]
     assert "IncompatibleSchemaError: schema registry" in line
-    assert all(text in line for text in said)
+    assert all(text in line for text in expected)
     assert "Traceback" not in answer.stderr
 
 

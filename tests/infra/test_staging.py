@@ -1,4 +1,4 @@
-"""What one stage hands on to the next."""
+"""A stage starts from the model that the last one made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from infra.launcher.folder import REPORT
 from infra.launcher.staging import one_stage
 from rft.config import Config
-from rft.policy.adapted import whole_weights
+from rft.lora.base_model import merged_weights
 from rft.policy.loading import load_model
 from tests.rft.policy.tiny_policy import make_adapters, make_model
 
@@ -30,20 +30,20 @@ def finish(stage: Config) -> Path:
     return stage.run.path / "weights" / "policy" / "v00000012"
 
 
-def test_a_stage_begins_with_the_model_that_the_last_ones_adapters_make(config: Config, tmp_path: Path) -> None:
+def test_a_stage_starts_from_the_merged_adapters_of_the_last_one(config: Config, tmp_path: Path) -> None:
     base = make_model(tmp_path / "base", 0)
     left = make_adapters(base, finish(config.of_stage(0)), 1)
     model = Path(one_stage(config, "reinforce").policy.model)
     assert model.is_relative_to(config.of_stage(0).run.path)
     whole = load_file(model / "model.safetensors")
-    assert all(torch.equal(whole[name], tensor) for name, tensor in whole_weights(left).items())
+    assert all(torch.equal(whole[name], tensor) for name, tensor in merged_weights(left).items())
     load_model(model, device="cpu")
     before = (model / "model.safetensors").stat().st_mtime_ns
     assert one_stage(config, "reinforce").policy.model == str(model)
     assert (model / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_stage_begins_with_the_very_model_that_the_last_one_left(config: Config) -> None:
+def test_a_stage_starts_from_the_whole_model_of_the_last_one_as_it_is(config: Config) -> None:
     left = finish(config.of_stage(0))
     left.mkdir(parents=True)
     assert one_stage(config, "reinforce").policy.model == str(left)

@@ -1,4 +1,4 @@
-"""What becomes of roles that end, without processes and without a clock."""
+"""The supervisor restarts roles, leaves them alone or ends the run; tested without processes and without a clock."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from infra.launcher.supervisor import (
     End,
     Kill,
     Limits,
+    Message,
     Role,
-    Say,
     Spawn,
     Supervisor,
     Terminate,
 )
-from rft.errors import FencedError
+from rft.errors import FencedError, StarvationError
 
 
-def make(limit: int = 3, **broker: bool) -> Supervisor:
+def make(limit: int = 3, outage_s: float = 0.0, **broker: bool) -> Supervisor:
     roles = [
         Role("broker", outlives_roles=True, state="running", **broker),
         Role("conductor", on_success="end_run"),
         Role("trainer", on_success="leave"),
         Role("explorer-0"),
     ]
-    supervisor = Supervisor(roles, Limits(limit, restart_window_s=100, backoff_s=1, stop_timeout_s=30))
+    supervisor = Supervisor(roles, Limits(limit, 100, backoff_s=1, stop_timeout_s=30, outage_s=outage_s))
     assert supervisor.start(0) == [Spawn("conductor"), Spawn("trainer"), Spawn("explorer-0")]
     return supervisor
 
 
-def quiet(actions: list) -> list:
-    return [action for action in actions if not isinstance(action, Say)]
+def without_messages(actions: list) -> list:
+    return [action for action in actions if not isinstance(action, Message)]
 
 
 def test_a_role_that_dies_is_started_again_after_a_wait_that_doubles():
     supervisor = make()
     now = 0.0
     for wait in (1, 2, 4):
-        assert quiet(supervisor.exited("explorer-0", -signal.SIGKILL, None, now)) == []
+        assert without_messages(supervisor.exited("explorer-0", -signal.SIGKILL, None, now)) == []
         assert supervisor.tick(now + wait - 0.01) == []
         assert supervisor.tick(now + wait) == [Spawn("explorer-0")]
         now += wait
@@ -72,7 +72,7 @@ def test_more_deaths_than_the_limit_end_the_run_and_name_the_role():
 def test_deaths_outside_the_window_are_forgotten():
     supervisor = make(limit=1)
     for now in (0, 200, 400):
-        assert quiet(supervisor.exited("explorer-0", 1, None, now)) == []
+        assert without_messages(supervisor.exited("explorer-0", 1, None, now)) == []
         assert supervisor.tick(now + 1) == [Spawn("explorer-0")]
 
 
@@ -86,44 +86,86 @@ def test_the_conductor_s_success_stops_the_others_and_ends_the_run_well():
 
 def test_an_explorer_that_ends_unasked_is_started_again():
     supervisor = make()
-    (say,) = supervisor.exited("explorer-0", DONE, None, 1)
-    assert isinstance(say, Say)
-    assert "without being asked" in say.text
+    (message,) = supervisor.exited("explorer-0", DONE, None, 1)
+    assert isinstance(message, Message)
+    assert "without being asked" in message.text
     assert supervisor.tick(3) == [Spawn("explorer-0")]
 
 
 def test_bad_configuration_ends_the_run_at_once():
     supervisor = make()
-    assert quiet(supervisor.exited("trainer", 2, None, 1)) == [Terminate("conductor"), Terminate("explorer-0")]
+    assert without_messages(supervisor.exited("trainer", 2, None, 1)) == [
+        Terminate("conductor"),
+        Terminate("explorer-0"),
+    ]
     assert supervisor.ending is not None
     assert (supervisor.ending.code, supervisor.ending.role) == (BAD_CONFIGURATION, "trainer")
 
 
 def test_a_role_that_must_not_be_started_again_ends_the_run_at_once():
     supervisor = make(limit=5)
-    said = quiet(supervisor.exited("trainer", FencedError.exit_code, "FencedError: taken over", 1))
-    assert said == [Terminate("conductor"), Terminate("explorer-0")]
+    actions = without_messages(supervisor.exited("trainer", FencedError.exit_code, "FencedError: taken over", 1))
+    assert actions == [Terminate("conductor"), Terminate("explorer-0")]
     assert supervisor.ending is not None
     assert (supervisor.ending.code, supervisor.ending.role) == (FAILED, "trainer")
 
 
-def test_the_same_lasting_error_twice_ends_the_run_but_different_ones_do_not():
+def test_the_same_fault_twice_ends_the_run_but_different_ones_do_not():
     supervisor = make(limit=5)
-    for error in ("PolicyError: a", "PolicyError: b", None):
-        assert quiet(supervisor.exited("explorer-0", 1, error, 0)) == []
+    for fault in ("PolicyError at a", "PolicyError at b", None):
+        assert without_messages(supervisor.exited("explorer-0", 1, fault, 0)) == []
         supervisor.tick(20)
-    assert quiet(supervisor.exited("explorer-0", 1, "PolicyError: b", 20)) == []
+    assert without_messages(supervisor.exited("explorer-0", 1, "PolicyError at b", 20)) == []
     supervisor.tick(40)
-    assert supervisor.exited("explorer-0", 1, "PolicyError: b", 40) == [Terminate("conductor"), Terminate("trainer")]
+    assert supervisor.exited("explorer-0", 1, "PolicyError at b", 40) == [Terminate("conductor"), Terminate("trainer")]
     assert supervisor.ending is not None
     assert supervisor.ending.code == FAILED
+
+
+def test_the_same_fault_again_after_the_restart_window_does_not_end_the_run():
+    supervisor = make(limit=5)
+    for now in (0, 101, 202):
+        assert without_messages(supervisor.exited("explorer-0", 1, "PolicyError at a", now)) == []
+        supervisor.tick(now + 50)
+    assert supervisor.ending is None
+
+
+def test_a_run_in_which_nothing_can_be_trained_ends_once():
+    supervisor = make(limit=5)
+    stopped = without_messages(supervisor.exited("conductor", StarvationError.exit_code, "StarvationError at a", 1))
+    assert stopped == [Terminate("trainer"), Terminate("explorer-0")]
+    assert supervisor.ending is not None
+    assert (supervisor.ending.code, supervisor.ending.role) == (FAILED, "conductor")
+
+
+def test_an_outage_of_the_broker_uses_up_no_restarts_however_long_it_lasts():
+    supervisor = make(limit=1)
+    now = 0.0
+    for _ in range(500):
+        assert without_messages(supervisor.exited("trainer", 1, None, now, outage=True)) == []
+        now += 5
+        assert supervisor.tick(now) == [Spawn("trainer")]
+        now += 4
+    assert supervisor.ending is None
+    assert supervisor.roles["trainer"].deaths == []
+    assert without_messages(supervisor.exited("trainer", 1, None, now)) == [], "this one counts, and is the first"
+
+
+def test_an_outage_longer_than_the_limit_ends_the_run_and_names_the_setting():
+    supervisor = make(limit=1, outage_s=60)
+    for now in range(0, 60, 10):
+        assert without_messages(supervisor.exited("trainer", 1, None, now, outage=True)) == []
+        supervisor.tick(now + 5)
+    assert supervisor.exited("trainer", 1, None, 60, outage=True) == [Terminate("conductor"), Terminate("explorer-0")]
+    assert supervisor.ending is not None
+    assert "broker.outage_s" in supervisor.ending.reason
 
 
 def test_a_role_that_ignores_the_request_to_stop_is_killed_after_the_timeout():
     supervisor = make()
     supervisor.exited("conductor", DONE, None, 100)
     assert supervisor.tick(129) == []
-    assert quiet(supervisor.tick(130)) == [Kill("trainer"), Kill("explorer-0")]
+    assert without_messages(supervisor.tick(130)) == [Kill("trainer"), Kill("explorer-0")]
     assert supervisor.tick(131) == []
     supervisor.exited("trainer", -9, None, 131)
     assert supervisor.exited("explorer-0", -9, None, 131) == [End(DONE, "done")]
@@ -132,7 +174,7 @@ def test_a_role_that_ignores_the_request_to_stop_is_killed_after_the_timeout():
 def test_the_first_interrupt_stops_and_the_second_kills():
     supervisor = make()
     supervisor.exited("explorer-0", 1, None, 0)
-    assert quiet(supervisor.interrupt(0.5)) == [Terminate("conductor"), Terminate("trainer")]
+    assert without_messages(supervisor.interrupt(0.5)) == [Terminate("conductor"), Terminate("trainer")]
     assert supervisor.tick(5) == [], "what waited for its restart is not started any more"
     supervisor.exited("conductor", 0, None, 6)
     assert supervisor.interrupt(7) == [Kill("trainer")]
@@ -141,7 +183,7 @@ def test_the_first_interrupt_stops_and_the_second_kills():
 
 def test_a_durable_broker_is_started_again_and_a_volatile_one_ends_the_run():
     durable = make()
-    assert quiet(durable.exited("broker", -9, None, 0)) == []
+    assert without_messages(durable.exited("broker", -9, None, 0)) == []
     assert durable.tick(1) == [Spawn("broker")]
     volatile = make(restartable=False)
     stopped = volatile.exited("broker", -9, None, 0)
@@ -173,14 +215,14 @@ def test_the_archiver_is_asked_to_stop_when_all_others_have():
     assert supervisor.exited("archiver", 0, None, 44) == [End(DONE, "done")]
 
 
-def test_the_archiver_has_time_of_its_own_even_after_others_were_killed():
+def test_the_archiver_has_its_own_time_to_stop_even_after_others_were_killed():
     supervisor = with_archiver()
     supervisor.interrupt(0)
-    assert quiet(supervisor.tick(30)) == [Kill("explorer-0"), Kill("conductor")][::-1]
+    assert without_messages(supervisor.tick(30)) == [Kill("explorer-0"), Kill("conductor")][::-1]
     supervisor.exited("conductor", -9, None, 30)
     assert supervisor.exited("explorer-0", -9, None, 30) == [Terminate("archiver")]
     assert supervisor.tick(59) == []
-    assert quiet(supervisor.tick(60)) == [Kill("archiver")]
+    assert without_messages(supervisor.tick(60)) == [Kill("archiver")]
     assert supervisor.exited("archiver", -9, None, 60) == [End(INTERRUPTED, "interrupted")]
 
 
@@ -200,7 +242,7 @@ def test_without_others_left_the_archiver_is_asked_at_once():
 
 
 def test_a_run_goes_on_without_a_role_that_is_not_essential() -> None:
-    """A tracker that has its configuration wrong, or does not stay up, is left alone and said to be."""
+    """A tracker with a wrong configuration, or one that keeps failing, is left alone, and a message says so."""
     for code, error, times in ((2, None, 1), (1, "ConfigError: no", 2), (1, None, 4)):
         supervisor = Supervisor(
             [Role("conductor", on_success="end_run"), Role("tracker", essential=False)], Limits(3, 300.0, 0.0, 30.0)
@@ -209,7 +251,9 @@ def test_a_run_goes_on_without_a_role_that_is_not_essential() -> None:
         for at in range(times):
             actions = supervisor.exited("tracker", code, error, float(at))
             supervisor.tick(at + 0.5)
-        assert [action.text for action in actions if isinstance(action, Say)][-1].endswith("the run goes on without it")
+        assert [action.text for action in actions if isinstance(action, Message)][-1].endswith(
+            "the run goes on without it"
+        )
         assert supervisor.ending is None
         assert supervisor.tick(100.0) == []
         supervisor.exited("conductor", 0, None, 101.0)

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from brokers import require_kafka_home, required
+from kafka_cluster import KafkaCluster
 from secure_node import SecureNode, start_secure_node
+
+from rft.config import Config
+from tests.consumers.processors.processor_worker import Worker
 
 
 @pytest.fixture(scope="session")
 def secure_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureNode]:
-    """A node with a listener for each security protocol."""
+    """Start a node with a listener for each security protocol."""
     require_kafka_home()
     if shutil.which("openssl") is None:
         reason = "no openssl to make certificates with"
@@ -18,3 +23,30 @@ def secure_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureNode
     node = start_secure_node(tmp_path_factory.mktemp("secure"))
     yield node
     node.broker.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    """A cluster of three nodes. Whoever ends nodes starts them again; ``kafka_cluster.start()`` does."""
+    cluster = KafkaCluster(require_kafka_home(), tmp_path_factory.mktemp("cluster"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path) -> Iterator[Callable[[Config], Worker]]:
+    """``start_worker(config)`` starts a processor as a process and waits until it has partitions."""
+    started: list[Worker] = []
+
+    def start(config: Config) -> Worker:
+        worker = Worker(config, tmp_path, f"worker-{len(started)}")
+        started.append(worker)
+        worker.wait_until_ready()
+        return worker
+
+    yield start
+    for worker in started:
+        worker.kill()

@@ -1,4 +1,4 @@
-"""A Faust worker that copies `experiences` to `dlq`. Run by test_faust.py: faust_echo.py CONFIG_JSON DATA_DIR"""
+"""Copies `experiences` to `dlq` with a Faust worker. test_faust.py runs it: faust_echo.py CONFIG_JSON DATA_DIR"""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 import faust
 from mode import Worker
 
+from consumers.processors.faust_backend.app import broker_options
 from rft.config import Config
-from rft.log.clients import faust_broker_options
 from rft.log.topics import topic_name
 
 settings = json.loads(Path(sys.argv[1]).read_text())
 settings["broker"]["sasl_password"] = os.environ["PASSWORD"]
 config = Config.model_validate(settings)
-app = faust.App("echo", datadir=sys.argv[2], store="memory://", value_serializer="raw", **faust_broker_options(config))
+app = faust.App("echo", datadir=sys.argv[2], store="memory://", value_serializer="raw", **broker_options(config))
 source = app.topic(topic_name(config, "experiences"), value_type=bytes, value_serializer="raw", key_serializer="raw")
 sink = app.topic(topic_name(config, "dlq"), value_type=bytes, value_serializer="raw", key_serializer="raw")
 

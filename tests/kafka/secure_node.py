@@ -1,4 +1,4 @@
-"""An Apache Kafka node with a listener for each way of being secure, and certificates made on the spot."""
+"""Starts an Apache Kafka node with a listener for each security protocol, and makes certificates for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from infra.broker import BrokerProcess
 from infra.kafka_node import KafkaNode
-from infra.ports import HOST, free_port
+from infra.processes import HOST, free_port
 from rft.config import BrokerConfig, Config
 
 USER, PASSWORD = "rft", "correct-horse"
@@ -25,7 +25,7 @@ class SecureNode:
     pki: Path
 
     def config(self, listener: str, **changes: Any) -> BrokerConfig:
-        """Right settings for ``listener``, some of them changed."""
+        """Return the right settings for ``listener``, with ``changes``."""
         protocol = "SSL" if listener == "MTLS" else listener
         settings: dict[str, Any] = {
             "kind": "external",
@@ -42,7 +42,7 @@ class SecureNode:
 
 
 def make_certificates(folder: Path) -> None:
-    """A CA, a server certificate for 127.0.0.1 only, a client certificate, and a CA that signed nothing."""
+    """Make a CA, a server certificate for 127.0.0.1 only, a client certificate, and a CA that signed nothing."""
     for ca in ("ca", "other-ca"):
         _openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={ca}",
                  "-keyout", folder / f"{ca}.key", "-out", folder / f"{ca}.pem")  # fmt: skip

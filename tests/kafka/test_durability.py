@@ -1,4 +1,4 @@
-"""Apache Kafka killed with SIGKILL, and started again on the same folder: nothing acknowledged is lost or doubled."""
+"""Killed with SIGKILL and restarted on the same folder, Apache Kafka loses or doubles nothing acknowledged."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from brokers import require_kafka_home
 from infra.broker import BrokerProcess, open_broker
 from rft.config import Config
 from rft.log.clients import make_consumer
-from rft.log.events import EventReader, EventWriter
+from rft.log.reader import EventReader
 from rft.log.topics import ensure_topics, topic_name
+from rft.log.writer import EventWriter
 
 pytestmark = pytest.mark.kafka
 EVENTS = 4000
@@ -54,23 +55,23 @@ def test_nothing_acknowledged_is_lost_or_doubled_when_the_broker_is_killed(own_n
             acknowledged.update((future.get(0).partition, future.get(0).offset) for future in futures)
         sent.set()
 
-    # A group and a reader that stand on the log through the kill.
+    # A consumer group and a reader that stay connected through the kill.
     group = make_consumer(config, "explorer", f"{config.log.namespace}.explorers")
     group.subscribe([topic_name(config, "tasks")])
     publisher = threading.Thread(target=publish)
     publisher.start()
     values: list[bytes | None] = []
-    places: set[tuple[int, int]] = set()
+    positions: set[tuple[int, int]] = set()
     with EventReader(config, "reader", ["tasks"]) as reader:
         assert half.wait(30)
         killer = threading.Thread(target=kill_and_restart, args=(own_node,))
         killer.start()
         deadline = time.monotonic() + 60
         taken = 0
-        while (len(places) < EVENTS or taken < EVENTS) and time.monotonic() < deadline:
+        while (len(positions) < EVENTS or taken < EVENTS) and time.monotonic() < deadline:
             for event in reader.poll(0.1):
                 values.append(event.value)
-                places.add((event.partition, event.offset))
+                positions.add((event.partition, event.offset))
             taken += sum(len(batch) for batch in group.poll(50).values())
         killer.join()
         publisher.join()
@@ -78,7 +79,7 @@ def test_nothing_acknowledged_is_lost_or_doubled_when_the_broker_is_killed(own_n
         group.close()
         assert sent.is_set()
         assert sorted(values, key=lambda v: int(v or b"-1")) == [f"{n}".encode() for n in range(EVENTS)]
-        assert places == acknowledged
+        assert positions == acknowledged
         assert taken >= EVENTS
 
         kill_and_restart(own_node)

@@ -1,4 +1,4 @@
-"""Faust reads and writes with our broker options, secured or not, events of ten megabytes included."""
+"""Faust reads and writes with our broker options, with and without security, also events of ten megabytes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from secure_node import PASSWORD, SecureNode
 
 from infra.processes import last_lines, spawn, terminate
 from rft.config import Config, LogConfig
-from rft.log.events import EventReader, EventWriter
+from rft.log.reader import EventReader
 from rft.log.topics import ensure_topics
+from rft.log.writer import EventWriter
 
 pytestmark = pytest.mark.kafka
 
@@ -27,7 +28,7 @@ def test_a_faust_worker_copies_events(secure_node: SecureNode, listener: str, tm
     sent = {f"{n}".encode(): b"x" * size for n, size in enumerate([10, 1000, 10_000_000, 0, 7])}
     settings = tmp_path / "config.json"
     settings.write_text(config.model_dump_json())
-    # The password is masked in the file, and goes the way that it should go: through the environment.
+    # The password is masked in the file; it belongs in the environment.
     env = os.environ | {"PASSWORD": PASSWORD}
     command = [sys.executable, Path(__file__).with_name("faust_echo.py"), settings, tmp_path]
     worker = spawn(command, tmp_path / "log", env)

@@ -1,4 +1,4 @@
-"""Secure brokers let us in with the right settings, and name the cause with the wrong ones. Real listeners."""
+"""Secure brokers accept the right settings; with wrong ones the error names the cause. The listeners are real."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from secure_node import SecureNode
 from rft.config import Config, LogConfig
 from rft.errors import BrokerError
 from rft.log.clients import make_admin, make_consumer, make_producer
-from rft.log.events import EventReader, EventWriter
+from rft.log.reader import EventReader
 from rft.log.topics import ensure_topics
+from rft.log.writer import EventWriter
 
 pytestmark = pytest.mark.kafka
 

@@ -1,4 +1,4 @@
-"""Workflows that fail as real ones do. Explorers of these tests import it; the task's metadata names the mood."""
+"""A workflow that fails as real ones do. The task's metadata names the way ("mood")."""
 
 from __future__ import annotations
 

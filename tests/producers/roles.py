@@ -1,7 +1,8 @@
-"""Roles as processes of their own, on a log that the test writes and reads."""
+"""Runs roles as processes on a log that the test writes and reads."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -13,16 +14,21 @@ from types import TracebackType
 from typing import Any
 
 from rft.config import Config
-from rft.config_sources import to_toml
-from rft.log.events import Event, EventReader, EventWriter
-from rft.weights.checkpoint import companion_files, publish
+from rft.config_toml import to_toml
+from rft.log.events import Event
+from rft.log.reader import EventReader
+from rft.log.writer import EventWriter
+from rft.model_files.model_folder import companion_files
+from rft.model_files.weights_file import WeightsFile
+from rft.weights.transport import NewVersion
+from rft.weights.version_folders import write_version
 from schemas.events import Task
 
 RFT = Path(sys.executable).with_name("rft")
 
 
 class RoleProcess:
-    """One ``rft <role> CONFIG``, killed at the end of the ``with`` block if it still runs."""
+    """A process ``rft <role> CONFIG``, killed at the end of the ``with`` block if it still runs."""
 
     def __init__(self, role: str, config: Config, *, name: str = "") -> None:
         folder = config.run.path
@@ -53,14 +59,14 @@ class RoleProcess:
         self.process.wait()
 
     def terminate(self, timeout_s: float = 30) -> tuple[int, float]:
-        """SIGTERM; the exit code, and how many seconds it took."""
+        """Send SIGTERM; return the exit code and the seconds that the end took."""
         began = time.monotonic()
         self.process.terminate()
         return self.process.wait(timeout_s), time.monotonic() - began
 
 
 class Log:
-    """What has come on some topics so far, decoded and in order of arrival."""
+    """The events of some topics so far, decoded and in order of arrival."""
 
     def __init__(self, config: Config, *entities: str) -> None:
         self._reader = EventReader(config, "test-reader", entities)
@@ -73,13 +79,13 @@ class Log:
         self._reader.close()
 
     def read(self, entity: str, wait_s: float = 0.2) -> list[Any]:
-        """All records of ``entity`` that are there now."""
+        """Return all records of ``entity`` that are there now."""
         for event in self._reader.poll(wait_s, 5000):
             self._seen[event.entity].append(event.record())
         return self._seen[entity]
 
     def raw(self, entity: str) -> list[Event]:
-        """The events of ``entity`` as they are, from the beginning; for what cannot be decoded."""
+        """Return the events of ``entity`` undecoded; for malformed ones."""
         ends = self._reader.end_offsets()
         events: list[Event] = []
         while not self._reader.caught_up(ends):
@@ -87,7 +93,7 @@ class Log:
         return events
 
     def wait(self, entity: str, enough: Callable[[list[Any]], bool], timeout_s: float = 60) -> list[Any]:
-        """The records of ``entity`` as soon as they are ``enough``."""
+        """Return the records of ``entity`` as soon as they are ``enough``."""
         deadline = time.monotonic() + timeout_s
         while not enough(found := self.read(entity)):
             assert time.monotonic() < deadline, f"waited {timeout_s} s for {entity}; {len(found)} came"
@@ -96,16 +102,10 @@ class Log:
 
 def announce(config: Config, writer: EventWriter, model: Path, version: int, *, final: bool = False) -> None:
     """Publish the weights in ``model`` as ``version``, as a trainer does."""
-    event = publish(
-        (model / "model.safetensors").read_bytes(),
-        companion_files(model),
-        config.run.path,
-        model=config.trainer.model_key,
-        version=version,
-        step=version,
-        final=final,
-        keep=4,
-    )
+    content = (model / "model.safetensors").read_bytes()
+    weights = WeightsFile(memoryview(content), hashlib.sha256(content).hexdigest())
+    new = NewVersion(config.trainer.model_key, version, version, weights, final=final)
+    event = write_version(new, companion_files(model), config.run.path, keep_versions=4)
     writer.send("weights", event)
     writer.flush()
 
@@ -118,10 +118,10 @@ def task(number: int, *, samples: int = 2, min_version: int = 0, mood: str | Non
 
 
 def issue(writer: EventWriter, tasks: Iterable[Task]) -> set[str]:
-    """Publish tasks; returns the ids of the experiences that must come of them."""
+    """Publish tasks and return the ids of the experiences that must result."""
     ids = set()
-    for order in tasks:
-        writer.send("tasks", order)
-        ids |= {f"{order.group_id}/{sample}" for sample in range(order.samples)}
+    for one in tasks:
+        writer.send("tasks", one)
+        ids |= {f"{one.group_id}/{sample}" for sample in range(one.samples)}
     writer.flush()
     return ids

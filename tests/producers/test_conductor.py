@@ -1,4 +1,4 @@
-"""The conductor's state is the log's: killed anywhere, it goes on as if it had not been."""
+"""The conductor's state comes from the log: killed anywhere, it goes on as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.conductor.core import Conductor, EvalTaskRequest, Order, Seen, TrainTaskRequest
+from producers.conductor.core import Conductor, ConductorInput
 from producers.conductor.evaluation import EvaluationPlan
 from producers.conductor.pacing import Pace
+from producers.conductor.task_requests import EvalTaskRequest, TaskRequest, TrainTaskRequest
 from rft.config import MAIN_SET, Config
 from rft.evaluation.ids import EvalGroup, parse_group_id
 from schemas.events import Experience, ScoredExperience, Task, TrainingStep, WeightVersion
@@ -20,14 +21,14 @@ SAMPLES = {MAIN_SET: 1, "hard-1": 3}
 """Answers to each held-out task, by set."""
 
 
-def task(order: Order) -> Task:
-    if isinstance(order, TrainTaskRequest):
-        split, group_id, min_version = "train", f"train-{order.number:08d}", order.min_version
+def task(request: TaskRequest) -> Task:
+    if isinstance(request, TrainTaskRequest):
+        split, group_id, min_version = "train", f"train-{request.number:08d}", request.min_version
         samples = 1
     else:
-        group = EvalGroup(order.version, order.number, order.set_name)
-        split, group_id, min_version, samples = "eval", group.group_id, order.version, SAMPLES[order.set_name]
-    return Task(group_id, order.number, split, "words", "p>", "a", samples, 8, 1.0, 1.0, 0, min_version, 0)
+        group = EvalGroup(request.version, request.number, request.set_name)
+        split, group_id, min_version, samples = "eval", group.group_id, request.version, SAMPLES[request.set_name]
+    return Task(group_id, request.number, split, "words", "p>", "a", samples, 8, 1.0, 1.0, 0, min_version, 0)
 
 
 def weights(version: int, step: int, *, final: bool = False, model: str = MODEL) -> WeightVersion:
@@ -58,25 +59,25 @@ def step_event(step: int, version: int, next_version: int, retired: list[int], k
 
 
 class World:
-    """The log, and everyone but the conductor: they do any of what they can do next."""
+    """The log, and all roles but the conductor: each does anything that it may do next."""
 
     def __init__(self, pace: Pace) -> None:
         self.pace = pace
-        self.topics: dict[str, list[Seen]] = {"tasks": [], "weights": [], "steps": [], "ready": []}
-        self.unread: list[Seen] = []
+        self.topics: dict[str, list[ConductorInput]] = {"tasks": [], "weights": [], "steps": [], "ready": []}
+        self.unread: list[ConductorInput] = []
         self.open: list[Task] = []
         self.rolled_out: dict[int, Task] = {}
         self.step = self.version = 0
         self.log("weights", weights(0, 0))
 
-    def log(self, topic: str, event: Seen) -> None:
+    def log(self, topic: str, event: ConductorInput) -> None:
         self.topics[topic].append(event)
         self.unread.append(event)
 
-    def issue(self, orders: list[Order]) -> None:
-        for order in orders:
-            self.log("tasks", task(order))
-            self.open.append(task(order))
+    def issue(self, requests: list[TaskRequest]) -> None:
+        for request in requests:
+            self.log("tasks", task(request))
+            self.open.append(task(request))
 
     def explore(self, choose: random.Random) -> None:
         able = [t for t in self.open if t.min_version <= self.version]
@@ -105,8 +106,8 @@ class World:
                 self.version += 1
                 self.log("weights", weights(self.version, self.step, final=final))
 
-    def replay(self, choose: random.Random) -> list[Seen]:
-        """All events in some interleaving of the topics, each topic in its own order."""
+    def replay(self, choose: random.Random) -> list[ConductorInput]:
+        """Return all events in some interleaving of the topics, each topic in its own order."""
         rest = {topic: list(events) for topic, events in self.topics.items() if events}
         merged = []
         while rest:
@@ -141,14 +142,14 @@ def test_each_task_is_issued_once_however_often_the_conductor_is_killed(pace, pl
             conductor = Conductor(pace, plans, MODEL)
             for event in world.replay(choose):
                 assert conductor.step(event) == []
-            orders = conductor.caught_up()
+            requests = conductor.caught_up()
         else:
             unread, world.unread = world.unread, []
-            orders = [order for event in unread for order in conductor.step(event)]
-        if kills and orders and choose.random() < 0.3:
+            requests = [request for event in unread for request in conductor.step(event)]
+        if kills and requests and choose.random() < 0.3:
             kills, conductor = kills - 1, None
-            orders = choose.sample(orders, choose.randint(0, len(orders)))  # what reached the log before the kill
-        world.issue(orders)
+            requests = choose.sample(requests, choose.randint(0, len(requests)))  # what reached the log before the kill
+        world.issue(requests)
         if conductor and conductor.done:
             break
         world.explore(choose)
@@ -157,7 +158,7 @@ def test_each_task_is_issued_once_however_often_the_conductor_is_killed(pace, pl
         issued = {t.number for t in world.topics["tasks"] if t.split == "train"}
         assert len(issued - retired) <= pace.bound
     assert conductor is not None
-    assert conductor.done, "the run stands still"
+    assert conductor.done, "the run makes no progress"
     assert world.step == pace.steps
     times = Counter(t.group_id for t in world.topics["tasks"])
     assert set(times.values()) == {1}
@@ -167,7 +168,9 @@ def test_each_task_is_issued_once_however_often_the_conductor_is_killed(pace, pl
             assert {EvalGroup(version, number, name) for number in range(plan.tasks)} <= results
 
 
-def caught_up(plan: EvaluationPlan, *log: Seen, pace: Pace | None = None) -> tuple[Conductor, list[Order]]:
+def caught_up(
+    plan: EvaluationPlan, *log: ConductorInput, pace: Pace | None = None
+) -> tuple[Conductor, list[TaskRequest]]:
     conductor = Conductor(
         pace or Pace(steps=2, groups_per_step=1, sync_interval=1, max_staleness=0), {MAIN_SET: plan}, MODEL
     )
@@ -177,8 +180,8 @@ def caught_up(plan: EvaluationPlan, *log: Seen, pace: Pace | None = None) -> tup
 
 
 def test_nothing_is_issued_before_there_are_weights() -> None:
-    conductor, orders = caught_up(EvaluationPlan(2, 0, 0))
-    assert orders == []
+    conductor, requests = caught_up(EvaluationPlan(2, 0, 0))
+    assert requests == []
     assert conductor.step(weights(0, 0, model="someone-else")) == []
     assert conductor.step(weights(0, 0)) == [EvalTaskRequest(0, 0), EvalTaskRequest(0, 1)]
 
@@ -187,13 +190,13 @@ def test_training_waits_for_the_evaluation_before_it() -> None:
     conductor, evals = caught_up(EvaluationPlan(2, 0, 0), weights(0, 0))
     assert conductor.step(result(task(evals[0]), 1.0)) == []
     assert conductor.step(result(task(evals[1]), 0.9, verdict="filtered")) == [TrainTaskRequest(0, 0)]
-    assert [(news.version, news.tasks, news.reward) for news in conductor.news()] == [(0, 2, 0.5)]
-    assert conductor.news() == []
+    assert [(one.version, one.tasks, one.reward) for one in conductor.take_outcomes()] == [(0, 2, 0.5)]
+    assert conductor.take_outcomes() == []
 
 
 def test_without_evaluation_the_final_weights_end_the_run() -> None:
-    conductor, orders = caught_up(EvaluationPlan(0, 0, 1), weights(0, 0))
-    assert orders == [TrainTaskRequest(0, 0)]
+    conductor, requests = caught_up(EvaluationPlan(0, 0, 1), weights(0, 0))
+    assert requests == [TrainTaskRequest(0, 0)]
     conductor.step(weights(1, 1))
     assert not conductor.done
     conductor.step(weights(2, 2, final=True))
@@ -224,19 +227,19 @@ def test_each_set_is_evaluated_at_its_own_pace_and_complete_with_its_last_answer
         assert conductor.step(result(hard, reward, sample=sample)) == []
     assert not conductor.training
     assert conductor.step(result(hard, 0.0, sample=2)) == [TrainTaskRequest(0, 0)]
-    assert [(news.set_name, news.reward) for news in conductor.news()] == [(MAIN_SET, 1.0), ("hard-1", 0.5)]
+    assert [(one.set_name, one.reward) for one in conductor.take_outcomes()] == [(MAIN_SET, 1.0), ("hard-1", 0.5)]
     conductor.step(step_event(1, 0, 1, [0]))
     assert conductor.step(weights(1, 1)) == [EvalTaskRequest(1, 0, "hard-1")]
 
 
 def test_a_longer_run_goes_on_where_a_finished_one_ended() -> None:
     log = [weights(0, 0), task(TrainTaskRequest(0, 0)), step_event(1, 0, 1, [0]), weights(1, 1, final=True)]
-    conductor, orders = caught_up(EvaluationPlan(0, 0, 0), *log)
-    assert orders == [TrainTaskRequest(1, 1)]
+    conductor, requests = caught_up(EvaluationPlan(0, 0, 0), *log)
+    assert requests == [TrainTaskRequest(1, 1)]
     assert not conductor.done
 
 
-def test_group_ids_of_evaluations_are_told_from_others() -> None:
+def test_group_ids_of_evaluations_differ_from_others() -> None:
     for name in (MAIN_SET, "hard", "hard-1", "2024", "a.b_c"):
         assert parse_group_id(EvalGroup(3, 12, name).group_id) == EvalGroup(3, 12, name)
     assert EvalGroup(3, 12).group_id == "eval-00000003-00000012"
@@ -244,29 +247,29 @@ def test_group_ids_of_evaluations_are_told_from_others() -> None:
         assert parse_group_id(other) is None
 
 
-def test_groups_that_are_of_no_use_are_counted_until_the_next_gradient_step():
+def test_groups_that_cannot_be_trained_are_counted_until_the_next_gradient_step():
     conductor = Conductor(Pace(10, 2, 1, 0), {}, MODEL)
     conductor.step(weights(0, 0))
     conductor.caught_up()
     conductor.step(step_event(0, 0, 0, [0, 1, 2], kind="retire"))
-    assert conductor.barren == 3
+    assert conductor.starved == 3
     conductor.step(step_event(1, 0, 1, [3, 4]))
-    assert conductor.barren == 0
+    assert conductor.starved == 0
     conductor.step(step_event(1, 1, 1, [5], kind="retire"))
-    assert conductor.barren == 1
+    assert conductor.starved == 1
 
 
 def conductor(mode: str, steps: int = 3) -> tuple[Conductor, Pace]:
     config = Config.model_validate(
         {"run": {"mode": mode}, "trainer": {"steps": steps, "groups_per_step": 2, "max_staleness": 1}}
     )
-    pace = Pace.of(config)
+    pace = Pace.from_config(config)
     core = Conductor(pace, {MAIN_SET: EvaluationPlan(2, 2, 0)} if mode == "eval" else {}, MODEL, mode)
     core.caught_up()
     return core, pace
 
 
-def test_exploring_ends_when_the_tasks_of_all_steps_are_scored_and_asks_for_the_one_version() -> None:
+def test_exploring_ends_when_the_tasks_of_all_steps_are_scored_and_needs_one_version_only() -> None:
     core, pace = conductor("explore")
     waiting = core.step(weights(0, 0))
     assert len(waiting) == pace.bound
@@ -275,29 +278,29 @@ def test_exploring_ends_when_the_tasks_of_all_steps_are_scored_and_asks_for_the_
         assert not core.done
         done.append(task(waiting.pop(0)))
         waiting += core.step(result(done[-1]))
-        waiting += core.step(result(done[-1]))  # a second member of its group
+        waiting += core.step(result(done[-1]))  # a second experience of its group
         assert len(waiting) <= pace.bound
     assert sorted(one.number for one in done) == list(range(6))
     assert {one.min_version for one in done} == {0}
     assert core.done
-    assert core.barren == 0
+    assert core.starved == 0
     again, _ = conductor("explore")
-    assert [order for one in done for order in [*again.step(one), *again.step(result(one))]] == []
+    assert [request for one in done for request in [*again.step(one), *again.step(result(one))]] == []
     assert again.step(weights(0, 0)) == []
     assert again.done
 
 
 def test_only_evaluating_issues_held_out_tasks_and_nothing_else() -> None:
     core, _ = conductor("eval")
-    orders = core.step(weights(0, 0, final=True))
-    assert [type(order) for order in orders] == [EvalTaskRequest, EvalTaskRequest]
-    for order in orders:
+    requests = core.step(weights(0, 0, final=True))
+    assert [type(request) for request in requests] == [EvalTaskRequest, EvalTaskRequest]
+    for request in requests:
         assert not core.done
-        assert core.step(result(task(order))) == []
+        assert core.step(result(task(request))) == []
     assert core.done
 
 
-def test_where_data_decide_no_task_is_issued_and_any_end_is_the_end() -> None:
+def test_a_run_on_data_alone_issues_no_task_and_ends_with_the_trainer() -> None:
     core, _ = conductor("train")
     assert core.step(weights(0, 0)) == []
     assert not core.done

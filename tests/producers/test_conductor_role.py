@@ -1,4 +1,4 @@
-"""The conductor as a process on a real log: killed at any moment, it goes on where the log stands."""
+"""The conductor as a process on a real log: killed at any moment, it goes on from the end of the log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from rft.config import Config
-from rft.log.events import EventWriter
+from rft.errors import StarvationError
+from rft.log.writer import EventWriter
 from schemas.events import Experience, ScoredExperience, Task, TrainingStep
 from tests.producers.roles import Log, RoleProcess, announce
 
@@ -25,8 +26,8 @@ def result(done: Task) -> ScoredExperience:
     return ScoredExperience(experience, 0, 0, "train", None, 1.0, {}, 0.0, "", 1, 0)
 
 
-def test_a_killed_conductor_goes_on_where_the_log_stands(role_config: RoleConfig, model: Path) -> None:
-    """The test plays everyone else. Each task is issued once, the bound holds, and the final weights are evaluated."""
+def test_a_killed_conductor_goes_on_from_the_end_of_the_log(role_config: RoleConfig, model: Path) -> None:
+    """The test plays all other roles. Each task is issued once, the bound holds, the final weights are evaluated."""
     config = role_config(
         tasks={"source": "reasoning_gym:spell_backward", "prompt_template": "{word}>"},
         rollout={"samples": 2, "max_tokens": 8},
@@ -50,7 +51,7 @@ def test_a_killed_conductor_goes_on_where_the_log_stands(role_config: RoleConfig
         evaluate(0)
         log.wait("tasks", lambda _: len(issued("train")) == bound)
         for step in range(1, STEPS + 1):
-            if step % 3 == 1:  # the one before was killed while the step was taken
+            if step % 3 == 1:  # the last one was killed while the step was taken
                 conductor.kill()
                 conductor = roles.enter_context(RoleProcess("conductor", config, name=f"conductor-{step}"))
             retired = tuple(range((step - 1) * GROUPS, step * GROUPS))
@@ -103,17 +104,18 @@ def test_a_run_in_which_nothing_can_be_trained_ends_with_the_cause(role_config: 
             writer.send("steps", TrainingStep("policy", "retire", 0, 0, 0, (), (), (number,), "", {}, 0))
         writer.flush()
         with RoleProcess("conductor", config) as conductor:
-            assert conductor.process.wait(30) == 1
+            assert conductor.process.wait(30) == StarvationError.exit_code
             last = conductor.log_path.read_text().splitlines()[-1]
     assert "StarvationError: 6 groups in a row were retired without one gradient step" in last
     assert "6 filtered as rollout_failed" in last
     assert why in last
+    assert "Fix the cause or raise trainer.max_barren_groups." in last
 
 
-def test_a_curriculum_by_results_goes_on_after_a_kill_with_what_the_log_says(
+def test_a_curriculum_by_results_is_rebuilt_from_the_log_after_a_kill(
     role_config: RoleConfig, model: Path, tmp_path: Path
 ) -> None:
-    """Of six questions one is answered right half the time. All are asked once; then that one, killed in between."""
+    """One of six questions is answered right half the time. All are asked once, then only that one."""
     source = tmp_path / "questions.jsonl"
     source.write_text("".join(json.dumps({"question": f"q{n}"}) + "\n" for n in range(6)))
     config = role_config(
@@ -142,5 +144,5 @@ def test_a_curriculum_by_results_goes_on_after_a_kill_with_what_the_log_says(
         assert conductor.process.wait(30) == 0
         prompts = [task.prompt for task in log.read("tasks", wait_s=1.0)]
     assert sorted(prompts[:6]) == [f"q{n}" for n in range(6)]
-    # A result may come after the next task is asked for.
+    # A result may come after the next task is requested.
     assert prompts[7:] == ["q3"] * 5

@@ -1,4 +1,4 @@
-"""Explorers as processes on a real log: whatever happens to them, every task gets its experiences."""
+"""Explorers as processes on a real log: every task gets its experiences, whatever happens to the explorers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rft.config import Config
-from rft.log.events import EventWriter
+from rft.log.writer import EventWriter
 from schemas.events import Experience
 from tests.producers.roles import Log, RoleProcess, announce, issue, task
 
@@ -44,7 +44,7 @@ def ids(experiences: list[Experience]) -> set[str]:
     return {experience.experience_id for experience in experiences}
 
 
-def test_failing_and_hanging_rollouts_become_failed_members_and_delay_nobody(running: Running) -> None:
+def test_failing_and_hanging_rollouts_become_failed_experiences_and_delay_no_other(running: Running) -> None:
     moods = {0: "raise", 1: "hang", 2: "crooked", 3: None, 4: None, 5: None}
     expected = issue(running.writer, [task(number, mood=mood) for number, mood in moods.items()])
     found = running.log.wait("experiences", lambda found: len(found) == len(expected))
@@ -58,30 +58,30 @@ def test_failing_and_hanging_rollouts_become_failed_members_and_delay_nobody(run
 
 
 def test_a_task_ahead_of_the_weights_waits_for_them_and_others_go_on(running: Running, model: Path) -> None:
-    asked = {10: 2, 11: 0, 12: 1}
+    required = {10: 2, 11: 0, 12: 1}
 
     def found() -> list[Experience]:
-        return [e for e in running.log.read("experiences") if e.number in asked]
+        return [e for e in running.log.read("experiences") if e.number in required]
 
-    issue(running.writer, [task(number, min_version=version) for number, version in asked.items()])
+    issue(running.writer, [task(number, min_version=version) for number, version in required.items()])
     running.log.wait("members", lambda members: members[-1].stats["tasks_awaiting_weights"] == 2)
     assert {e.number for e in found()} == {11}
     announce(running.config, running.writer, model, 1)
     announce(running.config, running.writer, model, 2)
     running.log.wait("experiences", lambda _: len(found()) == 6)
-    assert all(e.oldest_version >= asked[e.number] for e in found())
+    assert all(e.oldest_version >= required[e.number] for e in found())
     running.log.wait("members", lambda members: members[-1].version == 2)
 
 
 def test_a_message_that_is_no_task_is_a_dead_letter(running: Running) -> None:
     running.writer.send_bytes("tasks", b"\xc3\x01rubbish", key=b"train-00000020")
-    expected = issue(running.writer, [task(20)])  # same key, so it stands behind the rubbish
+    expected = issue(running.writer, [task(20)])  # same key, so it comes after the rubbish
     running.log.wait("experiences", lambda found: ids(found) >= expected)
     with Log(running.config, "dlq") as dead:
         (letter,) = dead.raw("dlq")
     headers = dict(letter.headers)
     assert (letter.key, letter.value) == (b"train-00000020", b"\xc3\x01rubbish")
-    assert headers["rft.error.stage"] == b"explorer"
+    assert headers["rft.error.stage"] == b"decode"
     assert headers["rft.error.class"] == b"DecodeError"
 
 
@@ -109,7 +109,7 @@ def test_a_killed_explorers_tasks_are_rolled_out_by_the_others(
 
 
 def test_a_stopped_explorer_leaves_its_unfinished_tasks_to_the_next(role_config: RoleConfig, model: Path) -> None:
-    """SIGTERM ends it well within 30 s, hanging rollouts or not; finished tasks are not done again."""
+    """SIGTERM ends it well within 30 s, even with hanging rollouts; finished tasks are not rolled out again."""
     config = role_config(rollout={"workflow": MOODY})
     done, hanging = [task(number) for number in range(20)], [task(number, mood="hang") for number in range(20, 24)]
     with EventWriter(config, "test") as writer, Log(config, "experiences", "members") as log:

@@ -1,4 +1,4 @@
-"""What an explorer commits, starts and tries again, without a broker or a model."""
+"""What an explorer commits, starts and retries, without a broker or a model."""
 
 from __future__ import annotations
 
@@ -43,50 +43,50 @@ def trajectory(response: str = "ba") -> Trajectory:
 
 @given(st.integers(1, 3), st.integers(1, 12), st.integers(0, 10**9))
 def test_no_offset_is_committed_past_an_unpublished_experience(partitions: int, tasks: int, seed: int) -> None:
-    """However tasks finish and partitions come and go, what was not published is delivered again."""
+    """However tasks finish and partitions move, unpublished experiences are delivered again."""
     choose = random.Random(seed)
     ledger, committed = TaskLedger(), dict.fromkeys(range(partitions), 0)
     size = {(p, o): choose.randint(1, 3) for p in committed for o in range(tasks)}
     left = dict(size)
-    position: dict[int, int] = {}
+    next_offset: dict[int, int] = {}
     started: list[tuple[int, int]] = []
     for _ in range(60 * partitions * tasks):
-        running = [place for place in started if left[place]]
+        running = [position for position in started if left[position]]
         match choose.choice(("assign", "lose", "deliver", "publish", "publish", "commit")):
             case "assign":
                 p = choose.choice(sorted(committed))
-                position.setdefault(p, committed[p])
-            case "lose" if position and choose.random() < 0.2:
-                p = choose.choice(sorted(position))
+                next_offset.setdefault(p, committed[p])
+            case "lose" if next_offset and choose.random() < 0.2:
+                p = choose.choice(sorted(next_offset))
                 ledger.lost([p])
-                del position[p]
-            case "deliver" if position:
-                p = choose.choice(sorted(position))
-                place = (p, position[p])
-                if place in size:
-                    position[p] += 1
-                    if ledger.delivered(*place, size[place]):
-                        assert place not in started, "a task that was started here is started again"
-                        started.append(place)
+                del next_offset[p]
+            case "deliver" if next_offset:
+                p = choose.choice(sorted(next_offset))
+                position = (p, next_offset[p])
+                if position in size:
+                    next_offset[p] += 1
+                    if ledger.delivered(*position, size[position]):
+                        assert position not in started, "a task that was started here is started again"
+                        started.append(position)
             case "publish" if running:
-                place = choose.choice(running)
-                left[place] -= 1
-                ledger.published(*place)
+                position = choose.choice(running)
+                left[position] -= 1
+                ledger.published(*position)
             case "commit":
                 offsets = ledger.committable()
                 for p, offset in offsets.items():
-                    assert p in position
+                    assert p in next_offset
                     assert committed[p] <= offset
                     assert all(left[p, o] == 0 for o in range(offset))
                     committed[p] = offset
                 ledger.committed(offsets)
-        assert ledger.running == len([place for place in started if left[place]])
-    for place in list(started):
-        while left[place]:
-            left[place] -= 1
-            ledger.published(*place)
+        assert ledger.running == len([position for position in started if left[position]])
+    for position in list(started):
+        while left[position]:
+            left[position] -= 1
+            ledger.published(*position)
     for p in committed:
-        for offset in range(position.get(p, committed[p]), tasks):
+        for offset in range(next_offset.get(p, committed[p]), tasks):
             if ledger.delivered(p, offset, size[p, offset]):
                 for _ in range(size[p, offset]):
                     ledger.published(p, offset)
@@ -105,7 +105,7 @@ def test_a_straggler_holds_back_the_commit_and_nothing_else() -> None:
     assert ledger.committable() == {}
 
 
-def test_a_partition_that_another_explorer_advanced_is_not_set_back() -> None:
+def test_the_offset_of_a_partition_that_another_explorer_advanced_is_not_set_back() -> None:
     ledger = TaskLedger()
     ledger.delivered(0, 5, 1)
     ledger.lost([0])
@@ -126,22 +126,22 @@ def test_a_message_that_is_no_task_does_not_hold_back_the_commit() -> None:
 
 def names(backlog: Backlog, limit: int = 100) -> list[int]:
     taken = []
-    while delivery := backlog.take(0, limit):
+    while delivery := backlog.pop(0, limit):
         taken.append(delivery.task.number)
     return taken
 
 
 def test_a_task_that_waits_for_weights_blocks_no_other() -> None:
     backlog = Backlog()
-    backlog.holds(3)
+    backlog.set_version(3)
     for number, min_version in enumerate((4, 3, 5, 0, 4)):
         backlog.add(Delivery(0, number, task(number, min_version)))
     assert names(backlog) == [1, 3]
     assert backlog.waiting == 3
-    backlog.holds(4)
+    backlog.set_version(4)
     assert backlog.ready_samples == 4
     assert names(backlog) == [0, 4]
-    backlog.holds(9)
+    backlog.set_version(9)
     assert names(backlog) == [2]
     assert backlog.ready_samples == 0
 
@@ -149,15 +149,15 @@ def test_a_task_that_waits_for_weights_blocks_no_other() -> None:
 def test_nothing_starts_before_the_first_weights() -> None:
     backlog = Backlog()
     backlog.add(Delivery(0, 0, task()))
-    assert backlog.take(0, 100) is None
+    assert backlog.pop(0, 100) is None
 
 
 def test_rollouts_stay_within_the_limit_but_a_large_group_runs_alone() -> None:
     backlog = Backlog()
-    backlog.holds(0)
+    backlog.set_version(0)
     backlog.add(Delivery(0, 0, task(samples=8)))
-    assert backlog.take(running=1, limit=4) is None
-    assert backlog.take(running=0, limit=4) is not None
+    assert backlog.pop(running=1, limit=4) is None
+    assert backlog.pop(running=0, limit=4) is not None
 
 
 # -- one rollout
@@ -195,7 +195,7 @@ def test_a_rollout_that_fails_for_good_names_its_cause() -> None:
         try_it(broken)
 
 
-def test_a_dead_engine_is_no_failure_of_the_rollout_which_others_shall_do() -> None:
+def test_a_dead_engine_does_not_fail_the_rollout_so_that_another_explorer_does_it() -> None:
     tries: list[int] = []
 
     async def dead(*_: object) -> Trajectory:
@@ -232,7 +232,7 @@ def test_samples_and_tries_are_drawn_differently_and_repeatably() -> None:
 
 def test_an_experience_holds_all_that_learning_needs() -> None:
     stamp = {"source": "explorer-1", "model": "policy", "now_ms": 7, "duration_ms": 3}
-    made = experiences.rolled_out(task(4), 1, trajectory(), **stamp)
+    made = experiences.make_experience(task(4), 1, trajectory(), **stamp)
     assert (made.experience_id, made.group_id, made.number, made.sample) == ("train-00000004/1", "train-00000004", 4, 1)
     assert (made.group_size, made.temperature, made.top_p, made.answer) == (2, 0.7, 0.9, "ba")
     assert made.oldest_version == 4
@@ -240,9 +240,9 @@ def test_an_experience_holds_all_that_learning_needs() -> None:
 
 
 @pytest.mark.parametrize("cause", ["boom", "x" * 100_000])
-def test_a_failed_rollout_is_a_member_without_tokens(cause: str) -> None:
+def test_a_failed_rollout_is_an_experience_without_tokens(cause: str) -> None:
     stamp: dict[str, object] = {"source": "explorer-1", "model": "policy", "now_ms": 7, "duration_ms": 3}
-    made = experiences.failed(task(4), 1, RolloutError(cause), **stamp)
+    made = experiences.make_failed_experience(task(4), 1, RolloutError(cause), **stamp)
     assert (made.finish_reason, made.tokens.size, made.group_size) == ("error", 0, 2)
     assert made.error is not None
     assert cause.startswith(made.error)

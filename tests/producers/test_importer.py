@@ -1,4 +1,4 @@
-"""``rft import`` on a real log: every good row once, whatever happens in between, and every bad one by name."""
+"""``rft import`` on a real log: every good row is published once, and every bad one is named."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import pytest
 
 from producers.importer.shell import BATCH, Import
 from rft.config import Config
-from rft.config_sources import to_toml
+from rft.config_toml import to_toml
 from rft.errors import DataError
-from rft.log.events import EventWriter
+from rft.log.writer import EventWriter
 from schemas.events import Experience
 from tests.producers.roles import RFT, Log
 
@@ -64,7 +64,7 @@ def test_a_second_import_publishes_nothing_and_a_grown_file_only_what_is_new(
 
 
 def test_an_import_killed_anywhere_publishes_the_rest_and_nothing_twice(role_config: RoleConfig, source: Path) -> None:
-    """Killed after some of a batch is on the log and before the position is noted; then with the position lost."""
+    """It is killed when a part of a batch is on the log and not noted; then its progress file is lost."""
     config = configured(role_config, source)
     source.write_text("\n".join(rows(BATCH + 200)))
     stop = threading.Event()
@@ -112,7 +112,7 @@ def test_columns_that_are_mapped_wrongly_end_the_import_with_the_cause(role_conf
         run_import(config)
 
 
-def test_the_command_imports_and_says_how_much(role_config: RoleConfig, source: Path, tmp_path: Path) -> None:
+def test_the_command_imports_and_prints_the_counts(role_config: RoleConfig, source: Path, tmp_path: Path) -> None:
     config = configured(role_config, source, kind="tasks")
     source.write_text("\n".join(rows(12)))
     path = tmp_path / "run.toml"
@@ -132,7 +132,7 @@ def test_the_command_imports_and_says_how_much(role_config: RoleConfig, source: 
 def test_another_runs_experiences_come_with_their_rewards_and_whole_groups(
     role_config: RoleConfig, tmp_path: Path
 ) -> None:
-    """From the live log to an archive, from there to another log; the filtered member comes too, to be judged anew."""
+    """From the live log to an archive, from there to another log. The filtered experience is imported too, unscored."""
     from consumers.archiver import run as archive
 
     sys.path.insert(0, str(Path(__file__).parents[1]))

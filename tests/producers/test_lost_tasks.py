@@ -1,4 +1,4 @@
-"""What retention deletes before explorers and the conductor have read it stops them, with the range that is gone."""
+"""Events that retention deletes before explorers or the conductor read them stop these, with the missing range."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from producers.conductor import run
 from producers.explorer.feed import TaskFeed
 from rft.config import Config
 from rft.errors import MissingRangeError
-from rft.log.events import EventWriter
 from rft.log.topics import ensure_topics
+from rft.log.writer import EventWriter
 from schemas.events import TrainingStep, WeightVersion
 from tests.producers.roles import Log, issue, task
 
@@ -31,8 +31,8 @@ def make(kafka_broker, make_config):
     return make
 
 
-def take(config: Config, enough: Callable[[list[int]], bool]) -> tuple[list[int], Exception | None]:
-    """Task numbers that an explorer is given until they are enough or it ends; it finishes all of them."""
+def explore(config: Config, enough: Callable[[list[int]], bool]) -> tuple[list[int], Exception | None]:
+    """Return the task numbers that an explorer gets until they are enough or it fails. It finishes all of them."""
     numbers: list[int] = []
 
     def deliver(deliveries) -> None:
@@ -41,7 +41,7 @@ def take(config: Config, enough: Callable[[list[int]], bool]) -> tuple[list[int]
             for _ in range(delivery.task.samples):
                 feed.published(delivery.partition, delivery.offset)
 
-    feed = TaskFeed(config, "explorer-test", deliver=deliver, saturated=lambda: False, refuse=lambda *_: None)
+    feed = TaskFeed(config, "explorer-test", deliver=deliver, saturated=lambda: False, reject=lambda *_: None)
     feed.start()
     deadline = time.monotonic() + 80
     while not enough(numbers) and feed.error is None:
@@ -51,27 +51,27 @@ def take(config: Config, enough: Callable[[list[int]], bool]) -> tuple[list[int]
     return numbers, feed.error
 
 
-def test_tasks_deleted_before_anyone_finished_them_stop_the_explorer_unless_told_to_skip(make):
+def test_tasks_deleted_before_anyone_finished_them_stop_the_explorer_unless_it_may_skip(make):
     config = make()
     with EventWriter(config, "test") as writer:
         issue(writer, [task(number) for number in range(3)])
-        assert take(config, lambda numbers: len(numbers) == 3) == ([0, 1, 2], None)
+        assert explore(config, lambda numbers: len(numbers) == 3) == ([0, 1, 2], None)
         issue(writer, [task(number) for number in range(3, 10)])
     delete_before(config, "tasks", 7)
-    numbers, error = take(config, lambda numbers: False)
+    numbers, error = explore(config, lambda numbers: False)
     assert numbers == []
     assert isinstance(error, MissingRangeError)
     assert (error.entity, error.start, error.end) == ("tasks", 3, 7)
     assert "no explorer had finished them" in str(error)
-    assert take(skipping(config), lambda numbers: len(numbers) == 3) == ([7, 8, 9], None)
+    assert explore(skipping(config), lambda numbers: len(numbers) == 3) == ([7, 8, 9], None)
 
 
-def test_explorers_that_come_first_to_an_old_log_begin_where_it_begins(make):
+def test_the_first_explorers_on_an_old_log_begin_where_it_begins(make):
     config = make()
     with EventWriter(config, "test") as writer:
         issue(writer, [task(number) for number in range(5)])
     delete_before(config, "tasks", 2)
-    assert take(config, lambda numbers: len(numbers) == 3) == ([2, 3, 4], None)
+    assert explore(config, lambda numbers: len(numbers) == 3) == ([2, 3, 4], None)
 
 
 def conduct(config: Config) -> MissingRangeError:
@@ -105,7 +105,7 @@ def test_a_conductor_that_cannot_know_what_is_retired_stops(make):
     assert "which tasks are retired" in str(error)
 
 
-def test_a_conductor_does_not_wait_for_ever_for_results_that_were_deleted(make):
+def test_a_conductor_does_not_wait_forever_for_results_that_were_deleted(make):
     config = conducted(make, 3)
     stop = threading.Event()
     first = threading.Thread(target=run, args=(config, stop))
@@ -113,10 +113,10 @@ def test_a_conductor_does_not_wait_for_ever_for_results_that_were_deleted(make):
         writer.send("weights", weights(0))
         writer.flush()
         first.start()
-        ordered = log.wait("tasks", lambda tasks: len(tasks) == 3)
+        issued = log.wait("tasks", lambda tasks: len(tasks) == 3)
         stop.set()
         first.join(20)
-        assert {task.split for task in ordered} == {"eval"}
+        assert {task.split for task in issued} == {"eval"}
         for _ in range(3):
             writer.send_bytes("ready", b"a result", key=b"eval-00000000-00000000")
     delete_before(config, "ready", 2)

@@ -1,4 +1,4 @@
-"""The conductor issues what can be trained, no more, and each task once."""
+"""The conductor issues as many tasks as can be trained, and each task once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACES = st.builds(
 
 
 class Trainer:
-    """Trains oldest numbers first, drops what it is told to and what is too stale, as the real one does."""
+    """Trains the lowest numbers first, and drops groups on request and stale ones, as the real trainer does."""
 
     def __init__(self, pace: Pace) -> None:
         self.pace = pace
@@ -26,18 +26,18 @@ class Trainer:
         self.stale: list[int] = []
         self.trained: list[int] = []
 
-    def rolls_out(self, orders: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Explorers with the newest weights do what they may; returns the tasks that wait for newer ones."""
-        for number, min_version in orders:
+    def rolls_out(self, requests: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Roll out the tasks that the newest weights suffice for; return those that wait for newer ones."""
+        for number, min_version in requests:
             if min_version <= self.version:
                 self.rolled_out[number] = self.version
-        return [order for order in orders if order[1] > self.version]
+        return [request for request in requests if request[1] > self.version]
 
     def drops(self, number: int) -> None:
         del self.rolled_out[number]
 
     def trains(self) -> list[int] | None:
-        """One step, if there are groups for it; returns the retired numbers."""
+        """Take one step, if there are groups for it, and return the retired numbers."""
         stale = [n for n, v in self.rolled_out.items() if self.version - v > self.pace.max_staleness]
         for number in stale:
             self.drops(number)
@@ -58,8 +58,8 @@ class Trainer:
 def test_a_run_ends_within_the_bound_whatever_is_dropped(pace: Pace, data: st.DataObject) -> None:
     pacer, trainer, waiting, drops = Pacer(pace), Trainer(pace), [], 20
     while trainer.step < pace.steps:
-        orders = pacer.due()
-        waiting = trainer.rolls_out(waiting + orders)
+        requests = pacer.take_due()
+        waiting = trainer.rolls_out(waiting + requests)
         assert pacer.issued - pacer.retired <= pace.bound
         assert pacer.in_flight <= (pace.steps - trainer.step) * pace.groups_per_step
         droppable = sorted(trainer.rolled_out)
@@ -71,19 +71,19 @@ def test_a_run_ends_within_the_bound_whatever_is_dropped(pace: Pace, data: st.Da
             pacer.saw_retired(dropped)
             continue
         retired = trainer.trains()
-        assert retired is not None or orders, "nothing to train and nothing to issue: the run stands still"
+        assert retired is not None or requests, "nothing to train and nothing to issue: the run makes no progress"
         if retired:
             pacer.saw_retired(retired)
             pacer.saw_version(trainer.version, trainer.step)
     assert len(trainer.trained) == pace.steps * pace.groups_per_step
-    assert pacer.due() == []
+    assert pacer.take_due() == []
 
 
 @given(PACES)
 def test_nothing_gets_stale_when_groups_come_in_order(pace: Pace) -> None:
     pacer, trainer, waiting = Pacer(pace), Trainer(pace), []
     while trainer.step < pace.steps:
-        waiting = trainer.rolls_out(waiting + pacer.due())
+        waiting = trainer.rolls_out(waiting + pacer.take_due())
         pacer.saw_retired(trainer.trains() or [])
         pacer.saw_version(trainer.version, trainer.step)
     assert trainer.stale == []
@@ -92,27 +92,27 @@ def test_nothing_gets_stale_when_groups_come_in_order(pace: Pace) -> None:
 
 @given(PACES)
 def test_the_bound_is_used_in_full(pace: Pace) -> None:
-    due = Pacer(pace).due()
+    due = Pacer(pace).take_due()
     assert len(due) == min(pace.bound, pace.steps * pace.groups_per_step)
     assert [number for number, _ in due] == list(range(len(due)))
 
 
 def test_with_no_staleness_each_task_asks_for_the_weights_that_it_trains() -> None:
     pacer = Pacer(Pace(steps=4, groups_per_step=2, sync_interval=1, max_staleness=0))
-    assert pacer.due() == [(0, 0), (1, 0)]
+    assert pacer.take_due() == [(0, 0), (1, 0)]
     pacer.saw_retired([0, 1])
     pacer.saw_version(1, 1)
-    assert pacer.due() == [(2, 1), (3, 1)]
+    assert pacer.take_due() == [(2, 1), (3, 1)]
 
 
 def test_tasks_beyond_the_next_announcement_wait_for_it() -> None:
     pacer = Pacer(Pace(steps=8, groups_per_step=1, sync_interval=2, max_staleness=0))
-    assert pacer.due() == [(0, 0), (1, 0)]
+    assert pacer.take_due() == [(0, 0), (1, 0)]
     pacer.saw_retired([0])
     pacer.saw_version(0, 1)  # a step without an announcement
-    assert pacer.due() == [(2, 1)]
-    pacer.saw_retired([1])  # dropped: its seat is before the announcement, so its replacement must not wait for it
-    assert pacer.due() == [(3, 0)]
+    assert pacer.take_due() == [(2, 1)]
+    pacer.saw_retired([1])  # dropped: its slot is before the announcement, so its replacement must not wait for it
+    assert pacer.take_due() == [(3, 0)]
 
 
 @given(
@@ -121,7 +121,7 @@ def test_tasks_beyond_the_next_announcement_wait_for_it() -> None:
     st.lists(st.integers(0, 30), unique=True),
     st.randoms(use_true_random=False),
 )
-def test_a_log_read_in_any_order_and_twice_gives_the_same_orders(pace, issued, retired, random) -> None:
+def test_a_log_read_in_any_order_and_twice_gives_the_same_requests(pace, issued, retired, random) -> None:
     facts = [("task", n) for n in issued] + [("retired", n) for n in retired]
     again = facts + random.sample(facts, len(facts) // 2)
     random.shuffle(again)
@@ -133,6 +133,6 @@ def test_a_log_read_in_any_order_and_twice_gives_the_same_orders(pace, issued, r
                 pacer.saw_task(number, 0)
             else:
                 pacer.saw_retired([number])
-        due.append(pacer.due())
+        due.append(pacer.take_due())
     assert due[0] == due[1]
     assert not {number for number, _ in due[0]} & {*issued, *retired}

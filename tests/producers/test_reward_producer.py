@@ -1,4 +1,4 @@
-"""Rewards from outside: the typed way in, and the documented bytes."""
+"""Rewards from outside: the typed producer, and the documented bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import schemas
 from producers.rewards import RewardProducer, group_of
 from rft.config import Config
 from rft.errors import BrokerError, EncodeError, RewardError
-from rft.log.events import EventReader
+from rft.log.reader import EventReader
 from schemas.codec import decode
 from schemas.events import Reward
 
@@ -29,7 +29,7 @@ def read(config: Config, count: int) -> list:
     return events
 
 
-def test_rewards_are_on_the_log_keyed_by_their_group_when_the_context_is_left(any_config):
+def test_when_the_context_ends_rewards_are_on_the_log_keyed_by_their_group(any_config):
     with RewardProducer(any_config.broker.bootstrap_servers, namespace=any_config.log.namespace) as rewards:
         rewards.send("train-00000012/3", 0.75, source="human", revision=2, metadata={"by": "me"})
         rewards.send("g/1/2", 1, source="tests")
@@ -40,7 +40,7 @@ def test_rewards_are_on_the_log_keyed_by_their_group_when_the_context_is_left(an
     assert events[b"g"].experience_id == "g/1/2"
 
 
-def test_what_is_no_reward_is_refused_before_it_is_sent(log_config):
+def test_an_invalid_reward_is_refused_before_it_is_sent(log_config):
     with RewardProducer(log_config) as rewards:
         for wrong in ("", "train-1", "/0", "g/"):
             with pytest.raises(RewardError, match="experience_id"):
@@ -60,11 +60,11 @@ def test_an_unreachable_broker_is_named():
         RewardProducer("127.0.0.1:1")
 
 
-def test_groups_of_ids():
+def test_an_experience_id_holds_its_group():
     assert group_of("train-1/3/0") == "train-1"
 
 
-def test_the_documented_bytes_are_those_that_the_avro_package_and_we_write():
+def test_the_documented_bytes_are_what_the_avro_package_and_we_write():
     example = DOCS.read_text().split("```")[5]
     lines = [line for line in example.splitlines() if line]
     data = bytes.fromhex(" ".join(re.match(r"(?:[0-9a-f]{2} ?)+", line).group() for line in lines))

@@ -1,4 +1,4 @@
-"""With a schema registry our events are anybody's, and anybody's events are ours."""
+"""With a schema registry, other implementations read our events and we read theirs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import avro.schema
 import pytest
 
 from rft.errors import DecodeError, IncompatibleSchemaError, RegistryError, RegistryUnreachableError
-from rft.log.events import Event, EventReader, EventWriter
+from rft.log.events import Event
+from rft.log.reader import EventReader
 from rft.log.registry import Registry, open_registry, subject_of, writer_ids
+from rft.log.writer import EventWriter
 from schemas.events import Task
 from schemas.load import NAMES, current
 from schemas.registry import RegistryClient
@@ -26,14 +28,14 @@ def task(number: int = 3) -> Task:
 
 
 def task_schema(*more: dict[str, Any], **types: Any) -> str:
-    """Task's schema with further fields, or other types."""
+    """Return Task's schema with further fields, or other types."""
     raw = json.loads(current("Task").text)
     fields = [field | {"type": types.get(field["name"], field["type"])} for field in raw["fields"]]
     return json.dumps(raw | {"fields": [*fields, *more]})
 
 
 def written_by_avro(schema: str, values: dict[str, Any]) -> bytes:
-    """A record's body as the Avro project's own implementation writes it."""
+    """Encode a record as the Avro project's own implementation does."""
     buffer = io.BytesIO()
     avro.io.DatumWriter(avro.schema.parse(schema)).write(values, avro.io.BinaryEncoder(buffer))
     return buffer.getvalue()
@@ -49,7 +51,7 @@ def only_event(config: Any) -> Event:
     return event
 
 
-def test_what_we_write_is_framed_as_confluents_and_read_by_another_implementation(registry_config, registry):
+def test_our_events_have_confluents_framing_and_another_implementation_reads_them(registry_config, registry):
     config = registry_config()
     with EventWriter(config, "writer") as writer:
         writer.send("tasks", task())
@@ -63,7 +65,7 @@ def test_what_we_write_is_framed_as_confluents_and_read_by_another_implementatio
     assert not body.read()
 
 
-def test_what_we_write_with_a_registry_is_read_by_a_process_that_knows_nothing_yet(registry_config):
+def test_a_process_that_has_seen_no_schema_reads_events_written_with_a_registry(registry_config):
     config = registry_config()
     with EventWriter(config, "writer") as writer:
         writer.send("tasks", task())
@@ -105,7 +107,7 @@ def test_a_schema_id_in_a_header_is_understood(registry_config, registry):
     assert only_event(config).record(Task) == task()
 
 
-def test_events_of_before_the_registry_are_still_read(registry_config):
+def test_events_from_before_the_registry_are_still_read(registry_config):
     config = registry_config()
     without = config.model_copy(update={"registry": type(config.registry)()})
     with EventWriter(without, "writer") as writer:
@@ -123,13 +125,13 @@ def test_an_id_that_the_registry_does_not_know_is_a_decode_error(registry_config
         only_event(config).record()
 
 
-def test_an_incompatible_schema_is_refused_and_the_error_names_subject_cause_and_remedy(registry_config, registry):
+def test_an_incompatible_schema_is_refused_with_subject_cause_and_remedy(registry_config, registry):
     config = registry_config()
     RegistryClient(registry.url).register(subject_of(config, "tasks"), task_schema(samples="string"))
     with pytest.raises(IncompatibleSchemaError) as caught:
         EventWriter(config, "writer")
     message = str(caught.value)
-    assert f"may not be a version of subject {config.log.namespace}.tasks.v1-value" in message
+    assert f"cannot become a version of subject {config.log.namespace}.tasks.v1-value" in message
     assert "LONG not compatible with writer type: STRING at /fields/6/type" in message
     assert "rft schemas check" in message
     assert "\n" not in message
@@ -147,14 +149,14 @@ def test_a_subject_with_a_laxer_rule_gets_ours_before_our_schema(registry_config
 
 def test_without_auto_register_only_what_is_there_is_used(registry_config):
     config = registry_config(auto_register=False)
-    with pytest.raises(RegistryError, match=r"no version of subject .*tasks\.v1-value.*rft schemas register"):
+    with pytest.raises(RegistryError, match=r"not a version of subject .*tasks\.v1-value.*rft schemas register"):
         EventWriter(config, "writer")
     registering = config.model_copy(update={"registry": config.registry.model_copy(update={"auto_register": True})})
     ids = writer_ids(registering)
     assert writer_ids(config) == ids
 
 
-def test_a_registry_that_is_away_costs_a_running_writer_nothing(registry_config, registry):
+def test_a_running_writer_needs_no_registry(registry_config, registry):
     config = registry_config(patience_s=0)
     with EventWriter(config, "writer") as writer, registry.frozen():
         writer.send("tasks", task())
@@ -162,7 +164,7 @@ def test_a_registry_that_is_away_costs_a_running_writer_nothing(registry_config,
         assert only_event(config).record(Task) == task()
 
 
-def test_a_reader_waits_for_a_registry_that_is_away_and_then_says_so(registry_config, registry):
+def test_a_reader_waits_for_an_unreachable_registry_and_then_reports_it(registry_config, registry):
     config = registry_config(timeout_s=2, patience_s=3)
     number = writer_ids(config)["tasks"]
     fresh = Registry(config.registry)

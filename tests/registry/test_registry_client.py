@@ -1,4 +1,4 @@
-"""What registries say that the real one of the tests does not: refusals, business, pages that are no API."""
+"""The client handles answers that the tests' real registry does not give: refusals, overload, other servers' pages."""
 
 from __future__ import annotations
 
@@ -61,19 +61,19 @@ def test_name_and_password_are_sent_and_never_shown(answers):
     client = RegistryClient(answers.url, username="me", password="hunter2")
     assert client.schema(5) == '"string"'
     assert answers.asked == [("/schemas/ids/5", "Basic " + base64.b64encode(b"me:hunter2").decode())]
-    with pytest.raises(RegistryError, match=r"refuses us \(401\): check registry.username") as caught:
+    with pytest.raises(RegistryError, match=r"refuses access \(401\): check registry.username") as caught:
         client.schema(5)
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_guid_is_asked_for_as_such(answers):
+def test_a_schema_is_looked_up_by_guid(answers):
     answers.script = [(200, SCHEMA)]
     assert RegistryClient(answers.url).schema("0b-guid") == '"string"'
     assert answers.asked[0][0] == "/schemas/guids/0b-guid"
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
-def test_a_busy_registry_is_asked_again(answers, status):
+def test_a_request_to_a_busy_registry_is_repeated(answers, status):
     answers.script = [(status, '{"message": "not  now"}'), (200, SCHEMA)]
     assert Registry(RegistryConfig(url=answers.url)).find(5) == '"string"'
     answers.script = [(status, '{"message": "not  now"}')]
@@ -81,7 +81,7 @@ def test_a_busy_registry_is_asked_again(answers, status):
         RegistryClient(answers.url).schema(6)
 
 
-def test_what_was_found_or_is_unknown_is_not_asked_for_again(answers):
+def test_found_and_unknown_ids_are_not_looked_up_again(answers):
     answers.script = [(200, SCHEMA), (404, '{"error_code": 40403}')]
     registry = Registry(RegistryConfig(url=answers.url))
     assert [registry.find(5) for _ in range(3)] == ['"string"'] * 3
@@ -90,7 +90,7 @@ def test_what_was_found_or_is_unknown_is_not_asked_for_again(answers):
 
 
 @pytest.mark.parametrize("answer", [(200, "<html>welcome</html>"), (302, "http://elsewhere/"), (400, "what?")])
-def test_what_is_no_registry_is_said_to_be_none(answers, answer):
+def test_a_server_that_is_no_registry_is_named(answers, answer):
     answers.script = [answer]
     with pytest.raises(RegistryError, match=answers.url) as caught:
         RegistryClient(answers.url).schema(5)
@@ -98,7 +98,7 @@ def test_what_is_no_registry_is_said_to_be_none(answers, answer):
 
 
 def test_a_registry_that_is_not_there_is_named_with_the_cause():
-    with socket.socket() as taken:  # bound, so that nobody else listens there meanwhile
+    with socket.socket() as taken:  # bound, so that no other process listens there meanwhile
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(RegistryUnreachableError, match=f"{url}: Connection refused"):
@@ -106,15 +106,15 @@ def test_a_registry_that_is_not_there_is_named_with_the_cause():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "expected"),
     [
         ({"url": "registry:8081"}, "http:// or https://"),
         ({"url": "http://me:secret@registry"}, "must not hold a user"),
         ({"url": "http://r", "password": "secret"}, "needs username"),
     ],
 )
-def test_a_wrong_section_is_explained_without_its_secrets(settings, said):
-    with pytest.raises(ConfigError, match=said) as caught:
+def test_a_wrong_section_is_explained_without_its_secrets(settings, expected):
+    with pytest.raises(ConfigError, match=expected) as caught:
         resolve([("run.toml", {"registry": settings})])
     assert "secret" not in str(caught.value).replace("SecretStr", "")
 

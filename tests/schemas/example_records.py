@@ -138,7 +138,7 @@ EXAMPLES: dict[str, Record] = {
 
 
 def fixture(name: str, number: int) -> Path:
-    """Bytes of the example as version ``number`` encodes it."""
+    """Return the bytes of the example as version ``number`` encodes it."""
     return FIXTURES / f"{name}.v{number}.bin"
 
 

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for every record, anything that its schema allows."""
+"""Defines Hypothesis strategies for every record: anything that its schema allows."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ records: st.SearchStrategy[Record] = st.one_of(*STRATEGIES.values())
 
 
 def experience(**changes: Any) -> Experience:
-    """An ordinary experience of six tokens, three of them written by versions 2 and 3."""
+    """Return an ordinary experience of six tokens, three of them written by versions 2 and 3."""
     values: dict[str, Any] = {
         "experience_id": "train-00000012/0",
         "group_id": "train-00000012",
@@ -227,7 +227,7 @@ def experience(**changes: Any) -> Experience:
 
 
 def scored_experience(**changes: Any) -> ScoredExperience:
-    """An ordinary scored experience."""
+    """Return an ordinary scored experience."""
     values: dict[str, Any] = {
         "experience": experience(),
         "origin_partition": 1,

@@ -1,4 +1,4 @@
-"""What is written is read back, by us and by other implementations of Avro."""
+"""Encoded records are read back, by us and by other implementations of Avro."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_arrays_of_wider_types_are_narrowed_if_nothing_is_lost() -> None:
         ({"response": "\ud800"}, "response"),
     ],
 )
-def test_what_cannot_be_read_is_not_written(changes: dict[str, Any], field: str) -> None:
+def test_a_value_that_could_not_be_read_is_not_written(changes: dict[str, Any], field: str) -> None:
     with pytest.raises(EncodeError) as caught:
         encode(experience(**changes))
     assert caught.value.field == field
@@ -123,7 +123,7 @@ def test_confluent_framing_is_read_through_the_callers_lookup() -> None:
         decode(confluent(7, experience()), Experience)
 
 
-def test_a_writer_with_fewer_and_with_further_fields_is_understood() -> None:
+def test_events_of_a_writer_with_fewer_or_more_fields_are_read() -> None:
     schema = json.loads(current("Task").text)
     older = {**schema, "fields": [f for f in schema["fields"] if f["name"] != "metadata"]}
     newer = {**schema, "fields": [*schema["fields"], {"name": "hint", "type": "string", "default": ""}]}
@@ -150,7 +150,7 @@ def test_a_writers_schema_that_does_not_fit_is_a_decode_error(text: str) -> None
         decode(b"\0\0\0\0\x01\x02\x02\x02", writer_schemas=lambda _: text)
 
 
-def test_what_the_lookup_raises_is_not_mistaken_for_a_malformed_event() -> None:
+def test_an_error_of_the_lookup_is_not_taken_for_a_malformed_event() -> None:
     def unreachable(schema_id: int) -> str:
         raise ConnectionError(schema_id)
 

@@ -30,7 +30,7 @@ VERSIONS = [(name, number) for name in NAMES for number in load.history(name)]
 
 
 def task_schema(*more: dict[str, Any], without: str = "", **types: Any) -> dict[str, Any]:
-    """Task's schema, changed."""
+    """Return Task's schema with a change."""
     raw = json.loads(current("Task").text)
     fields = [f | {"type": types.get(f["name"], f["type"])} for f in raw["fields"] if f["name"] != without]
     return raw | {"fields": [*fields, *more]}
@@ -46,18 +46,18 @@ def test_current_schemas_and_all_their_versions_read_each_other(name: str) -> No
     assert explain(check_current()[f"{name}.avsc"]) == []
 
 
-def test_every_schema_that_is_written_is_kept_as_a_version() -> None:
+def test_every_schema_in_use_is_stored_as_a_version() -> None:
     assert unfrozen() == [], "schemas changed: run `rft schemas freeze`, then `python tests/schemas/example_records.py`"
 
 
 @pytest.mark.parametrize(("name", "number"), VERSIONS)
-def test_bytes_of_every_version_are_read_for_ever(name: str, number: int) -> None:
+def test_bytes_of_every_version_can_always_be_read(name: str, number: int) -> None:
     data = fixture(name, number).read_bytes()
     assert data[2:10] == load.history(name)[number].fingerprint
     assert decode(data) == EXAMPLES[name]
 
 
-def test_a_field_with_a_default_may_come_and_go() -> None:
+def test_a_field_with_a_default_may_be_added_and_removed() -> None:
     assert judge(task_schema({"name": "hint", "type": "string", "default": ""})) == []
     assert judge(task_schema(without="metadata")) == []
 
@@ -93,11 +93,11 @@ def test_a_field_with_a_default_may_come_and_go() -> None:
         ),
     ],
 )
-def test_an_incompatible_change_is_named_with_rule_and_place(raw: dict[str, Any], found: list[Any]) -> None:
+def test_an_incompatible_change_is_named_with_its_rule_and_path(raw: dict[str, Any], found: list[Any]) -> None:
     assert judge(raw) == found
 
 
-def test_every_place_is_named_and_what_to_do_about_it(tmp_path: Path) -> None:
+def test_every_incompatibility_is_named_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "Task.avsc"
     path.write_text(json.dumps(task_schema({"name": "hint", "type": "string"}, samples="string")))
     text = "\n".join(explain(check_file(path)))
@@ -107,7 +107,7 @@ def test_every_place_is_named_and_what_to_do_about_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "line 1: not JSON"),
         ('{"type": "record", "name": "Task", "namespace": "stream_rft"}', "not a valid Avro schema"),
@@ -116,16 +116,16 @@ def test_every_place_is_named_and_what_to_do_about_it(tmp_path: Path) -> None:
         ('"string"', "holds 'string'"),
     ],
 )
-def test_a_file_that_is_no_schema_of_ours_is_named(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_that_is_not_one_of_our_schemas_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "Task.avsc"
     path.write_text(text)
-    with pytest.raises(IncompatibleSchemaError, match=said):
+    with pytest.raises(IncompatibleSchemaError, match=message):
         check_file(path)
 
 
 @pytest.fixture
 def own_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A history to write to, and caches that know of it."""
+    """Use a history in a folder of the test, and clear the caches."""
     folder = tmp_path / "history"
     shutil.copytree(load.HISTORY, folder)
     caches = (load.history, load.by_fingerprint, framing.schema_headers)
@@ -143,13 +143,13 @@ def own_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 
 
 def body(schema: Schema, values: dict[str, Any]) -> bytes:
-    """As another Avro implementation writes it."""
+    """Another Avro implementation wrote the event."""
     buffer = io.BytesIO()
     avro.io.DatumWriter(avro.schema.parse(schema.text)).write(values, avro.io.BinaryEncoder(buffer))
     return buffer.getvalue()
 
 
-def test_an_event_of_an_old_version_is_read_with_the_fields_it_lacks_at_their_defaults(own_history: Path) -> None:
+def test_an_event_of_an_old_version_is_read_with_defaults_for_missing_fields(own_history: Path) -> None:
     (own_history / "Task.v1.avsc").write_text(json.dumps(task_schema(without="metadata")))
     old = build(task_schema(without="metadata"))
     values = to_wire(EXAMPLES["Task"])
@@ -161,7 +161,7 @@ def test_an_event_of_an_old_version_is_read_with_the_fields_it_lacks_at_their_de
     assert old.fingerprint in by_fingerprint()
 
 
-def test_a_schema_after_the_first_travels_with_its_events_and_old_readers_use_it(own_history: Path) -> None:
+def test_a_later_schema_travels_with_its_events_and_old_readers_use_it(own_history: Path) -> None:
     assert framing.schema_headers("Task") == ()
     (own_history / "Task.v1.avsc").write_text(json.dumps(task_schema(without="metadata")))
     load.history.cache_clear()
@@ -180,7 +180,7 @@ def test_a_schema_after_the_first_travels_with_its_events_and_old_readers_use_it
 
 
 @pytest.mark.parametrize(
-    ("packed", "said"),
+    ("packed", "message"),
     [
         (b"junk", "cannot be unpacked"),
         (zlib.compress(b'{"a":' + b" " * 10_000_000), "cannot be parsed"),
@@ -188,12 +188,12 @@ def test_a_schema_after_the_first_travels_with_its_events_and_old_readers_use_it
         (None, "no header rft.schema"),
     ],
 )
-def test_a_false_schema_header_is_a_decode_error(packed: bytes | None, said: str) -> None:
-    with pytest.raises(DecodeError, match=said):
+def test_a_false_schema_header_is_a_decode_error(packed: bytes | None, message: str) -> None:
+    with pytest.raises(DecodeError, match=message):
         decode(b"\xc3\x01" + b"unknown!" + b"\0" * 40, headers=[("rft.schema", packed)])
 
 
-def test_the_newer_confluent_header_is_understood_by_number_and_by_guid() -> None:
+def test_the_newer_confluent_header_is_read_by_number_and_by_guid() -> None:
     guid = "0123456789abcdef0123456789abcdef"
     known: dict[Any, str] = {7: current("Task").text, str(UUID(guid)): current("Task").text}
     bare = encode(EXAMPLES["Task"])[10:]
@@ -206,13 +206,13 @@ def test_the_newer_confluent_header_is_understood_by_number_and_by_guid() -> Non
         decode(bare, headers=headers)
 
 
-def test_with_a_schema_id_events_are_framed_as_confluents() -> None:
+def test_events_with_a_schema_id_have_confluents_framing() -> None:
     data = encode(EXAMPLES["Task"], schema_id=300)
     assert data[:5] == b"\x00\x00\x00\x01\x2c"
     assert fastavro.schemaless_reader(io.BytesIO(data[5:]), current("Task").parsed, None) == to_wire(EXAMPLES["Task"])
 
 
-def test_freezing_adds_what_changed_and_refuses_what_does_not_fit(own_history: Path) -> None:
+def test_freezing_adds_changed_schemas_and_refuses_incompatible_ones(own_history: Path) -> None:
     assert freeze() == []
     (own_history / "Task.v1.avsc").write_text(json.dumps(task_schema(without="metadata")))
     load.history.cache_clear()

@@ -1,4 +1,4 @@
-"""Whatever the bytes are, decoding gives a record or a DecodeError, soon, and names the field at fault."""
+"""Decoding any bytes soon gives a record, or a DecodeError that names the invalid field."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def field_at_fault(data: bytes, **options: Any) -> str | None:
 
 
 def tampered(**changes: Any) -> bytes:
-    """An experience whose plain values are changed behind the codec's back."""
+    """Return an encoded experience whose plain values were changed without the codec's checks."""
     schema = current("Experience")
     body = io.BytesIO()
     fastavro.schemaless_writer(body, schema.parsed, {**to_wire(experience()), **changes})
@@ -71,13 +71,13 @@ def test_random_bytes_are_refused(data: bytes) -> None:
 
 
 @given(st.sampled_from(NAMES), st.binary(max_size=300))
-def test_random_bytes_behind_a_known_fingerprint_raise_nothing_but_decode_errors(name: str, body: bytes) -> None:
+def test_random_bytes_after_a_known_fingerprint_raise_only_decode_errors(name: str, body: bytes) -> None:
     with suppress(DecodeError):
         decode(b"\xc3\x01" + current(name).fingerprint + body)
 
 
 @given(records, st.data())
-def test_flipped_bytes_raise_nothing_but_decode_errors(record: Record, data: st.DataObject) -> None:
+def test_flipped_bytes_raise_only_decode_errors(record: Record, data: st.DataObject) -> None:
     whole = bytearray(encode(record))
     for _ in range(data.draw(st.integers(1, 4))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
@@ -86,7 +86,7 @@ def test_flipped_bytes_raise_nothing_but_decode_errors(record: Record, data: st.
 
 
 @given(records)
-def test_the_walk_that_names_fields_takes_all_that_is_right(record: Record) -> None:
+def test_the_walk_that_names_fields_accepts_all_valid_data(record: Record) -> None:
     schema = current(type(record).__name__)
     verify(schema.parsed, schema.named, encode(record), start=10)
 
@@ -151,11 +151,11 @@ def test_an_event_over_the_limit_is_refused_unread() -> None:
         ({"top_p": float("-inf")}, "top_p"),
     ],
 )
-def test_values_that_avro_allows_and_we_do_not_are_named(changes: dict[str, Any], field: str) -> None:
+def test_a_value_that_avro_allows_and_we_do_not_is_named(changes: dict[str, Any], field: str) -> None:
     assert field_at_fault(tampered(**changes)) == field
 
 
-def test_a_claimed_run_length_is_not_believed() -> None:
+def test_a_claimed_run_length_is_not_trusted() -> None:
     started = time.perf_counter()
     assert field_at_fault(tampered(versions=pairs(*[1, 2**31 - 1] * 100_000))) == "versions"
     assert time.perf_counter() - started < 1
@@ -176,8 +176,8 @@ def test_faults_inside_nested_records_and_maps_have_a_path() -> None:
     assert field_at_fault(whole[: whole.index(b"id-3") + 2]) == "trained[3].experience_id"
 
 
-def test_lengths_and_counts_are_not_believed() -> None:
-    """Negative, gigantic and overlong: refused at once, whatever they claim."""
+def test_claimed_lengths_and_counts_are_not_trusted() -> None:
+    """Negative, gigantic and overlong ones are refused at once."""
     head = b"\xc3\x01" + current("Task").fingerprint
     gigantic = b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01"
     started = time.perf_counter()
@@ -191,7 +191,7 @@ def test_lengths_and_counts_are_not_believed() -> None:
     assert time.perf_counter() - started < 1
 
 
-def test_legal_encodings_other_than_ours_are_read() -> None:
+def test_valid_encodings_other_than_ours_are_read() -> None:
     """Java's blocking encoder writes arrays in several blocks, with negative counts and sizes."""
     step = TrainingStep("m", "step", 1, 0, 1, (), (), (5, 6), "digest", {}, 1)
     whole = encode(step)
@@ -202,20 +202,20 @@ def test_legal_encodings_other_than_ours_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("added", "body", "says"),
+    ("added", "body", "message"),
     [
         ({"type": "array", "items": "null"}, b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f\x00", "claims .* items in"),
         (["null", "stream_rft.Reward"], (b"\x02" * 7 + bytes(8) + b"\x02\x02\x00") * 100_000, "nested deeper"),
     ],
     ids=["items of no width", "a record within itself"],
 )
-def test_a_hostile_writers_schema_can_neither_hang_nor_crash_the_reader(added: Any, body: bytes, says: str) -> None:
+def test_a_hostile_schema_can_neither_hang_nor_crash_the_reader(added: Any, body: bytes, message: str) -> None:
     schema = json.loads(current("Reward").text)
     schema["fields"].append({"name": "added", "type": added})
     text = json.dumps(schema)
     reward = Reward("g/0", "g", "human", 1.0, 0)
     started = time.perf_counter()
-    with pytest.raises(DecodeError, match=says) as caught:
+    with pytest.raises(DecodeError, match=message) as caught:
         decode(b"\x00\x00\x00\x00\x01" + encode(reward)[10:] + body, writer_schemas=lambda _: text)
     assert (caught.value.field or "").startswith("added")
     assert time.perf_counter() - started < 1

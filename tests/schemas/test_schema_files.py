@@ -1,4 +1,4 @@
-"""The ``.avsc`` files say what a stranger needs, and say the same as the typed records."""
+"""The ``.avsc`` files document everything that a reader needs, and agree with the typed records."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fields_of(name: str) -> list[dict[str, Any]]:
     return list(json.loads((FOLDER / f"{name}.avsc").read_text())["fields"])
 
 
-def test_every_record_has_a_file_of_its_own() -> None:
+def test_every_record_has_its_own_file() -> None:
     assert {path.stem for path in FILES} >= {kind.__name__ for kind in (*RECORDS, *NESTED)}
     assert set(NAMES) == {kind.__name__ for kind in RECORDS}
 
@@ -65,5 +65,5 @@ def test_the_avro_package_parses_each_schema_and_agrees_on_its_fingerprint(name:
     assert avro.schema.parse(schema.text).fingerprint("CRC-64-AVRO") == schema.fingerprint
 
 
-def test_fingerprints_tell_records_apart() -> None:
+def test_fingerprints_differ_between_records() -> None:
     assert len({current(name).fingerprint for name in NAMES}) == len(NAMES)

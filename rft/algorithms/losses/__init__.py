@@ -1,11 +1,11 @@
-"""Losses: pure functions of :class:`rft.algorithms.inputs.Tokens`, options by keyword.
+"""Losses: pure functions of :class:`rft.algorithms.inputs.TokenBatch` with their options as keywords.
 
-How tokens are averaged is decided elsewhere (:mod:`rft.algorithms.aggregation`).
+Each returns a :class:`rft.algorithms.inputs.TokenLoss`, or by a plugin the losses [N] alone. How tokens are averaged is
+decided in :mod:`rft.algorithms.aggregation`.
 """
 
 from rft.algorithms.losses.clipping import cispo, clipped, gspo, sapo
-from rft.algorithms.losses.offpolicy import opmd, rec, reinforce, topr
+from rft.algorithms.losses.offpolicy import chord, opmd, rec, reinforce, topr
 from rft.algorithms.losses.preference import dpo, kto
-from rft.algorithms.losses.supervised import chord
 
 __all__ = ["chord", "cispo", "clipped", "dpo", "gspo", "kto", "opmd", "rec", "reinforce", "sapo", "topr"]

@@ -1,23 +1,30 @@
-"""Losses that hold the policy near the old one by clipping or gating its ratio to it."""
+"""Losses that keep the policy near the old one: they clip or gate the ratio of the two.
+
+``ratio`` is the policy's probability of a token now over that of the old policy, A is the token's advantage.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from rft.algorithms.inputs import TokenLoss, Tokens, importance_ratio, needs
+from rft.algorithms.inputs import TokenBatch, TokenLoss, importance_ratio, needs
 
 
 @needs(vanishes=True)
 def clipped(
-    tokens: Tokens, *, clip_low: float = 0.2, clip_high: float = 0.2, dual_clip: float | None = None
+    tokens: TokenBatch, *, clip_low: float = 0.2, clip_high: float = 0.2, dual_clip: float | None = None
 ) -> TokenLoss:
-    """PPO's clipped surrogate (https://arxiv.org/abs/1707.06347, equation 7).
+    """Compute PPO's clipped surrogate (https://arxiv.org/abs/1707.06347, equation 7).
 
-    ``-min(ratio · A, clip(ratio, 1 - clip_low, 1 + clip_high) · A)``; different clips are DAPO's clip-higher
-    (https://arxiv.org/abs/2503.14476, equation 8). With ``dual_clip`` for A < 0 the larger of
-    that and ``dual_clip · A`` within the minus (https://arxiv.org/abs/1912.09729): nothing else bounds how hard a
-    token is pushed down that has become much likelier than it was when it was sampled.
+    The loss is ``-min(ratio · A, clip(ratio, 1 - clip_low, 1 + clip_high) · A)``. A ``clip_high`` above ``clip_low`` is
+    DAPO's clip-higher (https://arxiv.org/abs/2503.14476, equation 8).
+
+    With ``dual_clip`` c, for A < 0 the loss is ``-max(min(ratio · A, clip(…) · A), c · A)``, so at most c · |A|
+    (https://arxiv.org/abs/1912.09729). Without it the loss of such a token has no bound as its ratio grows.
+
+    Args:
+        dual_clip: greater than 1; None for no second clip.
     """
     ratio = importance_ratio(tokens.logprobs, tokens.old)
     gain, no_gradient = _clip(ratio, tokens.advantages, clip_low, clip_high)
@@ -29,8 +36,8 @@ def clipped(
 
 
 @needs(vanishes=True)
-def gspo(tokens: Tokens, *, clip_low: float = 3e-4, clip_high: float = 4e-4) -> TokenLoss:
-    """The clipped surrogate of whole sequences: GSPO (https://arxiv.org/abs/2507.18071, equations 5 and 7).
+def gspo(tokens: TokenBatch, *, clip_low: float = 3e-4, clip_high: float = 4e-4) -> TokenLoss:
+    """Compute the clipped surrogate of whole sequences: GSPO (https://arxiv.org/abs/2507.18071, equations 5 and 7).
 
     The ratio is ``exp(mean over the sequence of (logprob - old))``, so its clip range is far smaller than a token's.
     Each token carries its sequence's loss.
@@ -41,11 +48,12 @@ def gspo(tokens: Tokens, *, clip_low: float = 3e-4, clip_high: float = 4e-4) -> 
 
 
 @needs(vanishes=True)
-def cispo(tokens: Tokens, *, clip_low: float = 1.0, clip_high: float = 0.28) -> TokenLoss:
-    """``-stop_gradient(clip(ratio, 1 - clip_low, 1 + clip_high)) · A · logprob``: CISPO
+def cispo(tokens: TokenBatch, *, clip_low: float = 1.0, clip_high: float = 0.28) -> TokenLoss:
+    """Compute ``-stop_gradient(clip(ratio, 1 - clip_low, 1 + clip_high)) · A · logprob``: CISPO
     (https://arxiv.org/abs/2506.13585, equations 4 and 5).
 
-    The weight is clipped, not the gradient: every token keeps teaching. The paper has no lower clip (``clip_low`` 1).
+    The clip bounds the weight and not the gradient, so every token keeps its gradient. As in the paper there is no
+    lower clip (``clip_low`` 1).
     """
     ratio = importance_ratio(tokens.logprobs.detach(), tokens.old)
     weight = torch.clamp(ratio, 1 - clip_low, 1 + clip_high)
@@ -53,10 +61,11 @@ def cispo(tokens: Tokens, *, clip_low: float = 1.0, clip_high: float = 0.28) -> 
 
 
 @needs(vanishes=True)
-def sapo(tokens: Tokens, *, tau_positive: float = 1.0, tau_negative: float = 1.05) -> TokenLoss:
-    """``-(4 / tau) · sigmoid(tau · (ratio - 1)) · A``: SAPO (https://arxiv.org/abs/2511.20347).
+def sapo(tokens: TokenBatch, *, tau_positive: float = 1.0, tau_negative: float = 1.05) -> TokenLoss:
+    """Compute ``-(4 / tau) · sigmoid(tau · (ratio - 1)) · A``: SAPO (https://arxiv.org/abs/2511.20347).
 
-    A soft gate instead of a clip, with a tau of its own for A > 0 and for the rest. At ratio 1 its slope is 1.
+    A soft gate replaces the clip. ``tau`` is ``tau_positive`` for A > 0, else ``tau_negative``. At ratio 1 the slope of
+    the gate is 1.
     """
     ratio = importance_ratio(tokens.logprobs, tokens.old)
     tau = torch.where(tokens.advantages > 0, tau_positive, tau_negative).to(ratio.dtype)
@@ -65,7 +74,7 @@ def sapo(tokens: Tokens, *, tau_positive: float = 1.0, tau_negative: float = 1.0
 
 
 def _clip(ratio: Tensor, advantages: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """The pessimistic gain, and where the clip took its gradient away."""
-    free = ratio * advantages
+    """Return the smaller of the unclipped and the clipped gain, and where the clip removed its gradient."""
+    unclipped = ratio * advantages
     bounded = torch.clamp(ratio, 1 - low, 1 + high) * advantages
-    return torch.minimum(free, bounded), bounded < free
+    return torch.minimum(unclipped, bounded), bounded < unclipped

@@ -1,4 +1,8 @@
-"""Policy gradients for data of another policy: without ratios, with tapered ones, or regularised."""
+"""Policy gradients for samples that another policy, or an expert, wrote.
+
+They take no ratios, truncated or masked ones, or are regularized towards the policy that sampled. π is the policy now,
+μ the old one, ``ratio`` is π over μ for a token, A is the token's advantage.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +11,40 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rft.algorithms.inputs import TokenLoss, Tokens, importance_ratio, needs
+from rft.algorithms.inputs import TokenBatch, TokenLoss, importance_ratio, needs
 
 
 @needs(vanishes=True)
-def reinforce(tokens: Tokens) -> TokenLoss:
-    """``-A · logprob``: REINFORCE (Williams 1992), without ratios.
+def reinforce(tokens: TokenBatch) -> TokenLoss:
+    """Compute ``-A · logprob``: REINFORCE (Williams 1992), without ratios.
 
-    With advantages of 1 it is the negative log-likelihood of supervised fine-tuning, with ``asymmetric`` ones it is
-    AsymRE (https://arxiv.org/abs/2506.20520).
+    With advantages of 1 it is the negative log-likelihood of supervised fine-tuning. With the advantage ``asymmetric``
+    it is AsymRE (https://arxiv.org/abs/2506.20520).
     """
     ratio = importance_ratio(tokens.logprobs.detach(), tokens.old)
     return TokenLoss(-tokens.advantages * tokens.logprobs, ratio, _nowhere(ratio))
 
 
 @needs(vanishes=True)
-def topr(tokens: Tokens) -> TokenLoss:
-    """``-w · A · logprob``, w = 1 where A ≥ 0, else ``min(π(y)/μ(y), 1)`` of the whole sequence: TOPR
+def chord(tokens: TokenBatch) -> TokenLoss:
+    """Compute ``-A · stop_gradient(p · (1 - p)) · log p`` with the policy's probability p of the token: CHORD-φ
+    (https://arxiv.org/abs/2508.11408), for demonstrations.
+
+    Tokens that the policy already writes weigh little. So do tokens that are so unlike it that they would disrupt it.
+    """
+    ratio = importance_ratio(tokens.logprobs.detach(), tokens.old)
+    probability = tokens.logprobs.detach().exp()
+    weight = probability * (1 - probability) * tokens.advantages
+    return TokenLoss(-weight * tokens.logprobs, ratio, _nowhere(ratio))
+
+
+@needs(vanishes=True)
+def topr(tokens: TokenBatch) -> TokenLoss:
+    """Compute ``-w · A · logprob`` with w = 1 for A ≥ 0, else w = ``min(π(y)/μ(y), 1)`` of the whole sequence y: TOPR
     (https://arxiv.org/abs/2503.14286).
 
-    What was good is imitated whoever wrote it; what was bad is pushed down no further than the policy still writes it.
+    Good samples are imitated at full weight, whatever wrote them. Bad samples are pushed down only as far as the policy
+    itself would still write them.
     """
     ratio = importance_ratio(tokens.sums(tokens.logprobs.detach()), tokens.sums(tokens.old))
     bad = tokens.advantages < 0
@@ -37,7 +55,7 @@ def topr(tokens: Tokens) -> TokenLoss:
 
 @needs(vanishes=True)
 def rec(
-    tokens: Tokens,
+    tokens: TokenBatch,
     *,
     clip: Literal["one_side", "two_side", "ring", "none"] = "one_side",
     importance: bool = False,
@@ -46,32 +64,38 @@ def rec(
     ring_low: float = 0.6,
     ring_high: float = 2.0,
 ) -> TokenLoss:
-    """``-mask · A · logprob``, and with ``importance`` times the ratio: REC, REINFORCE with clipping as regularisation
-    (https://arxiv.org/abs/2509.24203).
+    """Compute ``-mask · A · logprob``, with ``importance`` also times ``stop_gradient(ratio)``: REC, REINFORCE with
+    clipping as regularization (https://arxiv.org/abs/2509.24203).
 
-    The mask is 1 where the ratio is: ``one_side``: at most 1 + clip_high if A > 0, at least 1 - clip_low if A < 0;
-    ``two_side``: within both; ``ring``: within both, or beyond 1 - ring_low (A > 0) or 1 + ring_high (A < 0) where
-    the gradient leads back. One-sided with ratio is PPO's gradient; the paper's point is that the clip, not
-    the ratio, is what holds off-policy training.
+    The mask is 0 or 1. It is 1 in these cases:
+
+    - ``one_side``: A ≥ 0 and ratio ≤ 1 + clip_high, or A ≤ 0 and ratio ≥ 1 - clip_low.
+    - ``two_side``: 1 - clip_low ≤ ratio ≤ 1 + clip_high.
+    - ``ring``: as ``two_side``, or A ≥ 0 and ratio ≤ 1 - ring_low, or A ≤ 0 and ratio ≥ 1 + ring_high. Far outside the
+      clip range, the gradient is kept where it leads back to the range.
+    - ``none``: always.
+
+    ``one_side`` with ``importance`` has PPO's gradient. The paper finds that the clip, and not the ratio, keeps
+    off-policy training stable.
     """
     ratio = importance_ratio(tokens.logprobs.detach(), tokens.old)
     good, bad = tokens.advantages >= 0, tokens.advantages <= 0
-    above, below = ratio <= 1 + clip_high, ratio >= 1 - clip_low
+    below_high, above_low = ratio <= 1 + clip_high, ratio >= 1 - clip_low
     kept = {
-        "one_side": (above & good) | (below & bad),
-        "two_side": above & below,
-        "ring": (above & below) | (good & (ratio <= 1 - ring_low)) | (bad & (ratio >= 1 + ring_high)),
+        "one_side": (below_high & good) | (above_low & bad),
+        "two_side": below_high & above_low,
+        "ring": (below_high & above_low) | (good & (ratio <= 1 - ring_low)) | (bad & (ratio >= 1 + ring_high)),
         "none": torch.ones_like(good),
     }[clip]
     weight = kept * (ratio if importance else torch.ones_like(ratio))
     return TokenLoss(-weight * tokens.advantages * tokens.logprobs, ratio, ~kept)
 
 
-def opmd(tokens: Tokens, *, tau: float = 0.1) -> TokenLoss:
-    """``-A · log π(y) + tau/2 · (log π(y) - log π_old(y))²`` of whole sequences: online policy mirror descent as in
-    Kimi k1.5 (https://arxiv.org/abs/2501.12599, equation 3), with A = r - mean(group).
+def opmd(tokens: TokenBatch, *, tau: float = 0.1) -> TokenLoss:
+    """Compute ``-A · log π(y) + tau/2 · (log π(y) - log μ(y))²`` for whole sequences y: online policy mirror descent as
+    in Kimi k1.5 (https://arxiv.org/abs/2501.12599, equation 3), with ``A = r - mean(group)``.
 
-    The squared term is its KL regularisation towards the policy that sampled, so the data may be old. Each token
+    The squared term is a KL regularization towards the policy that sampled, so old samples are allowed. Each token
     carries its sequence's loss.
     """
     now, old = tokens.sums(tokens.logprobs), tokens.sums(tokens.old)

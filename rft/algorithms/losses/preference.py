@@ -1,6 +1,7 @@
-"""Losses from preferences: no ratios to a sampler, but to the initial weights.
+"""Losses from preferences. They compare the policy with the initial weights instead of the sampler.
 
-Each token carries its sequence's loss.
+For a sequence y, ``h(y) = log π(y) - log π_ref(y)`` with the policy π and the initial weights π_ref. Each token carries
+its sequence's loss.
 """
 
 from __future__ import annotations
@@ -9,52 +10,58 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from rft.algorithms.inputs import TokenLoss, Tokens, needs
+from rft.algorithms.inputs import TokenBatch, TokenLoss, importance_ratio, needs
 
 
 @needs(reference=True, pairs=True)
-def dpo(tokens: Tokens, *, beta: float = 0.1, label_smoothing: float = 0.0) -> TokenLoss:
-    """``-log σ(beta · (h(chosen) - h(rejected)))``, h(y) = ``log π(y) - log π_ref(y)``: DPO
-    (https://arxiv.org/abs/2305.18290, equation 7).
+def dpo(tokens: TokenBatch, *, beta: float = 0.1, label_smoothing: float = 0.0) -> TokenLoss:
+    """Compute ``-log σ(z)`` with ``z = beta · (h(chosen) - h(rejected))``: DPO (https://arxiv.org/abs/2305.18290,
+    equation 7).
 
-    Chosen is the higher reward of the two. With ``label_smoothing`` e it is ``-(1-e) log σ(z) - e log σ(-z)``
-    (conservative DPO, https://ericmitchell.ai/cdpo.pdf).
+    The chosen sequence is the one of the pair with the higher reward. With ``label_smoothing`` e the loss is
+    ``-(1 - e) · log σ(z) - e · log σ(-z)`` (conservative DPO, https://ericmitchell.ai/cdpo.pdf).
+
+    Raises RuntimeError without the reference's log-probabilities.
     """
-    gaps = _gaps(tokens)
-    # The two of a group, whichever way round; the sort is stable.
+    log_ratios = _reference_log_ratios(tokens)
+    # Both sequences of a pair have the same group, in either order. A stable sort puts them side by side.
     pairs = torch.argsort(tokens.groups, stable=True).reshape(-1, 2)
     first_chosen = tokens.rewards[pairs[:, 0]] >= tokens.rewards[pairs[:, 1]]
-    difference = gaps[pairs[:, 0]] - gaps[pairs[:, 1]]
+    difference = log_ratios[pairs[:, 0]] - log_ratios[pairs[:, 1]]
     margin = beta * torch.where(first_chosen, difference, -difference)
     loss = -(1 - label_smoothing) * logsigmoid(margin) - label_smoothing * logsigmoid(-margin)
-    both = torch.zeros_like(gaps).index_add(0, pairs.flatten(), loss.repeat_interleave(2))
-    return _of_sequences(tokens, both)
+    both = torch.zeros_like(log_ratios).index_add(0, pairs.flatten(), loss.repeat_interleave(2))
+    return _at_tokens(tokens, both)
 
 
 @needs(reference=True, baseline=True)
 def kto(
-    tokens: Tokens, *, beta: float = 0.1, threshold: float = 0.0, desirable: float = 1.0, undesirable: float = 1.0
+    tokens: TokenBatch, *, beta: float = 0.1, threshold: float = 0.0, desirable: float = 1.0, undesirable: float = 1.0
 ) -> TokenLoss:
-    """``desirable · (1 - σ(beta · (h(y) - z)))`` for rewards above ``threshold``, else
-    ``undesirable · (1 - σ(beta · (z - h(y))))``, h as in DPO: KTO (https://arxiv.org/abs/2402.01306, equation 8).
+    """Compute KTO's loss (https://arxiv.org/abs/2402.01306, equation 8).
 
-    z (``Tokens.baseline``) is ``max(0, mean of h)`` over prompts with the answers to other prompts of the step, an
-    estimate of KL(π ‖ π_ref) without gradient.
+    For rewards above ``threshold`` it is ``desirable · (1 - σ(beta · (h(y) - z)))``, otherwise
+    ``undesirable · (1 - σ(beta · (z - h(y))))``.
+
+    The reference point z (:attr:`TokenBatch.baseline`) is ``max(0, mean of h)`` over the step's prompts, each with the
+    answer to another prompt. It estimates KL(π ‖ π_ref) and has no gradient.
+
+    Raises RuntimeError without the reference's log-probabilities.
     """
-    gaps = _gaps(tokens)
+    log_ratios = _reference_log_ratios(tokens)
     good = tokens.rewards > threshold
-    liking = torch.where(good, gaps - tokens.baseline, tokens.baseline - gaps)
-    weight = torch.where(good, desirable, undesirable).to(gaps.dtype)
-    return _of_sequences(tokens, weight * (1 - torch.sigmoid(beta * liking)))
+    margin = torch.where(good, log_ratios - tokens.baseline, tokens.baseline - log_ratios)
+    weight = torch.where(good, desirable, undesirable).to(log_ratios.dtype)
+    return _at_tokens(tokens, weight * (1 - torch.sigmoid(beta * margin)))
 
 
-def _gaps(tokens: Tokens) -> Tensor:
-    """[S]: log π(y) - log π_ref(y)."""
+def _reference_log_ratios(tokens: TokenBatch) -> Tensor:
+    """Return h(y) of each sequence, [S]."""
     if tokens.reference is None:
         raise RuntimeError("a loss from preferences needs the reference's log-probabilities")
     return tokens.sums(tokens.logprobs - tokens.reference)
 
 
-def _of_sequences(tokens: Tokens, loss: Tensor) -> TokenLoss:
-    ratio = torch.exp((tokens.logprobs - tokens.old).detach().clamp(-20, 20))
+def _at_tokens(tokens: TokenBatch, loss: Tensor) -> TokenLoss:
+    ratio = importance_ratio(tokens.logprobs.detach(), tokens.old)
     return TokenLoss(tokens.spread(loss), ratio, torch.zeros_like(ratio, dtype=torch.bool))

@@ -1,7 +1,7 @@
-"""The archive: topics copied into Avro container files, in a folder or at any fsspec URL.
+"""Archives: topics copied into Avro container files, in a folder or at any fsspec URL.
 
-One file holds one stretch of one partition, ``<topic>/<topic>.<partition>.<first>-<end>.avro`` (``end`` exclusive), so
-the names alone tell what is there and what is missing. A file has its name only when it is whole.
+One file holds one range of one partition, ``<topic>/<topic>.<partition>.<first>-<end>.avro`` (``end`` exclusive), so
+the names alone show what is there and what is missing. A file gets its name only when it is finished.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names of archive files, and what a set of them covers. Pure."""
+"""Defines the names of archive files, and finds which files cover a range. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PART = ".part"
 
 @dataclass(frozen=True, slots=True, order=True)
 class ArchiveFile:
-    """One finished file: the offsets ``first`` to ``end`` (exclusive) of one partition."""
+    """One finished file. It holds the offsets ``first`` to ``end`` (exclusive) of one partition."""
 
     topic: str
     partition: int
@@ -32,7 +32,7 @@ class ArchiveFile:
 
     @classmethod
     def parse(cls, name: str) -> ArchiveFile | None:
-        """From a file name; None if it is none of ours."""
+        """Parse a file name; return None for any other file."""
         found = _NAME.fullmatch(name)
         if found is None:
             return None
@@ -40,19 +40,19 @@ class ArchiveFile:
 
 
 def unfinished_path(topic: str, partition: int, first: int) -> str:
-    """Where a file is written until it is whole, relative to the archive."""
+    """Return the path, relative to the archive, of a file until it is finished."""
     return f"{topic}/{topic}.{partition}.{first:020d}.avro{PART}"
 
 
 def next_offset(files: Iterable[ArchiveFile]) -> int | None:
-    """The offset after the last that files of one partition hold; None without files."""
+    """Return the offset after the last one that the files of one partition hold; None without files."""
     return max((file.end for file in files), default=None)
 
 
 def plan(files: Iterable[ArchiveFile], start: int, end: int) -> tuple[list[ArchiveFile], list[tuple[int, int]]]:
-    """Which files of one partition hold the offsets ``start`` to ``end`` (exclusive), and which offsets none holds.
+    """Return the files of one partition that hold the offsets ``start`` to ``end`` (exclusive), and the missing ranges.
 
-    Where files overlap, the reader must skip what it has read already.
+    Where files overlap, the reader must skip what it has already read.
     """
     needed: list[ArchiveFile] = []
     missing: list[tuple[int, int]] = []

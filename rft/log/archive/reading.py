@@ -1,4 +1,4 @@
-"""Reading archive files, block by block."""
+"""Reads archive files, block by block."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import fastavro
 from rft.errors import ArchiveError
 from rft.log.archive.files import ArchiveFile
 from rft.log.archive.store import ArchiveStore
-from rft.log.reader import Event
+from rft.log.events import Event
 from schemas.framing import SchemaLookup
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some consecutive events of a file, not yet taken apart."""
+    """Some consecutive events of a file, not yet decoded."""
 
     first: int
     """Offset of its first event."""
@@ -28,18 +28,27 @@ class Block:
     _writer_schemas: SchemaLookup | None = None
 
     def events(self) -> Iterator[Event]:
-        """Its events; may be asked for again."""
+        """Decode its events; may be called again."""
         self._block.bytes_.seek(0)
         for r in self._block:
             headers = tuple((header["name"], header["value"]) for header in r["headers"])
-            place = (self.entity, r["partition"], r["offset"])
-            yield Event(*place, r["timestamp"], r["key"], r["value"], headers, self.max_bytes, self._writer_schemas)
+            yield Event(
+                self.entity,
+                r["partition"],
+                r["offset"],
+                r["timestamp"],
+                r["key"],
+                r["value"],
+                headers,
+                self.max_bytes,
+                self._writer_schemas,
+            )
 
 
 def read_blocks(
     store: ArchiveStore, file: ArchiveFile, entity: str, max_bytes: int, writer_schemas: SchemaLookup | None = None
 ) -> Iterator[Block]:
-    """The blocks of a file in order. ArchiveError if it is damaged."""
+    """Return the blocks of a file in order. Raises ArchiveError if it is damaged."""
     with store.open(file) as source:
         try:
             for block in fastavro.block_reader(source):

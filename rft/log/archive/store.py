@@ -1,4 +1,4 @@
-"""Where an archive is: a folder or an fsspec URL."""
+"""Accesses the files of an archive, in a folder or at an fsspec URL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -21,10 +21,10 @@ _FORMAT = 1
 
 
 class ArchiveStore:
-    """Files and manifest of one archive. ArchiveError where the file system refuses."""
+    """Files and manifest of one archive. Raises ArchiveError where the file system refuses."""
 
     def __init__(self, url: str) -> None:
-        """``url`` is a path or an fsspec URL. ArchiveError if there is no file system for it."""
+        """``url`` is a path or an fsspec URL. Raises ArchiveError if there is no file system for it."""
         self.url = url
         try:
             self._fs, root = url_to_fs(url)
@@ -32,15 +32,15 @@ class ArchiveStore:
             raise ArchiveError(f"archive {url}: {error}") from error
         self._root = root.rstrip("/")
         self.local = isinstance(self._fs, fsspec.get_filesystem_class("file"))
-        """On a disk of this machine, where files must be forced to it."""
+        """True on a disk of this machine, where files must be forced to disk."""
 
     def topics(self) -> dict[str, int]:
-        """Number of partitions of each archived topic. ArchiveError if this is no archive."""
+        """Return the number of partitions of each archived topic. Raises ArchiveError if this is no archive."""
         with self._faults("read"):
             if not self._fs.exists(self._at(MANIFEST)):
                 raise ArchiveError(
-                    f"{self.url} is no archive: it holds no {MANIFEST}. `rft run` and `rft archiver` write archives: "
-                    "was this run begun, under this run.name and run.folder?"
+                    f"{self.url} is no archive: it holds no {MANIFEST}. `rft run` and `rft archiver` write archives. "
+                    "Check run.name and run.folder, or start the run"
                 )
             manifest = json.loads(self._fs.cat_file(self._at(MANIFEST)))
         if manifest.get("format") != _FORMAT:
@@ -48,7 +48,7 @@ class ArchiveStore:
         return {str(topic): int(count) for topic, count in manifest["topics"].items()}
 
     def add_topics(self, topics: Mapping[str, int]) -> None:
-        """Make the archive if there is none, and note that it holds these topics."""
+        """Create the archive if there is none, and record that it holds these topics."""
         with self._faults("write"):
             self._fs.makedirs(self._root, exist_ok=True)
             known = self.topics() if self._fs.exists(self._at(MANIFEST)) else {}
@@ -61,7 +61,7 @@ class ArchiveStore:
                 self._fs.makedirs(self._at(topic), exist_ok=True)
 
     def files(self, topic: str) -> dict[int, list[ArchiveFile]]:
-        """The finished files of a topic by partition, each in order of their offsets."""
+        """Return the finished files of a topic by partition, in the order of their offsets."""
         found: dict[int, list[ArchiveFile]] = {}
         with self._faults("read"):
             self._fs.invalidate_cache()
@@ -73,24 +73,24 @@ class ArchiveStore:
         return {partition: sorted(files) for partition, files in sorted(found.items())}
 
     def remove_unfinished(self, topic: str) -> None:
-        """Remove what an archiver that was killed has left half written."""
+        """Remove the unfinished files of an archiver that was killed."""
         with self._faults("write"):
             for name in self._fs.ls(self._at(topic), detail=False):
                 if name.endswith(PART):
                     self._fs.rm_file(name)
 
-    def open(self, file: ArchiveFile) -> Any:
-        """A finished file, as a binary file object."""
+    def open(self, file: ArchiveFile) -> IO[bytes]:
+        """Open a finished file as a binary file object."""
         with self._faults("read"):
             return self._fs.open(self._at(file.path), "rb")
 
-    def create(self, path: str) -> Any:
-        """A new file at a path within the archive, overwriting any."""
+    def create(self, path: str) -> IO[bytes]:
+        """Create a file at a path within the archive, and overwrite any that is there."""
         with self._faults("write"):
             return self._fs.open(self._at(path), "wb")
 
-    def force(self, file: Any) -> None:
-        """What was written to ``file`` survives a power cut from now on (elsewhere: once it is closed)."""
+    def force(self, file: IO[bytes]) -> None:
+        """Make what was written to ``file`` survive a power failure (in remote stores: once the file is closed)."""
         with self._faults("write"):
             file.flush()
             if self.local:
@@ -111,10 +111,10 @@ class ArchiveStore:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second archiver out of a local archive; elsewhere one must see to it oneself.
+        """Keep a second archiver out of a local archive. Remote stores have no lock: start only one archiver yourself.
 
         Raises:
-            ArchiveError: Another one works in it.
+            ArchiveError: Another archiver works in it.
         """
         if not self.local:
             yield

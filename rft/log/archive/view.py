@@ -1,4 +1,4 @@
-"""A :class:`rft.log.views.LogView` of an archive."""
+"""Reads an archive as a :class:`rft.log.views.LogView`."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from rft.errors import ArchiveError, MissingRangeError
 from rft.log.archive.files import ArchiveFile, next_offset, plan
 from rft.log.archive.reading import Block, read_blocks
 from rft.log.archive.store import ArchiveStore
-from rft.log.reader import Event
-from rft.log.registry import open_registry
+from rft.log.coordinates import LogPosition, Offsets
+from rft.log.events import Event
+from rft.log.registry import schema_lookup
 from rft.log.topics import ENTITIES, topic_name
-from rft.log.views import Offsets, merge
+from rft.log.views import merge, no_event_there
 
 _CACHE_BYTES = 256 * 1024 * 1024
-"""Of files that single events were fetched from, in memory: the next is often beside them."""
+"""Files that single events were fetched from stay in memory up to this size: the next event is often near."""
 
 
 class ArchiveView:
-    """The finished files as they were when they were first asked for."""
+    """The finished files of an archive, as they were when they were first asked for."""
 
     def __init__(self, config: Config, url: str) -> None:
-        """ArchiveError if there is no archive, or none of this namespace's topics in it."""
+        """Raises ArchiveError if there is no archive, or none of this namespace's topics in it."""
         self._store = ArchiveStore(url)
         self._max_bytes = config.log.max_message_bytes
-        registry = open_registry(config)
-        self._writer_schemas = None if registry is None else registry.find
+        self._writer_schemas = schema_lookup(config)
         self._topics = {entity: topic_name(config, entity) for entity in ENTITIES}
         self._counts = self._store.topics()
         self._files: dict[str, dict[int, list[ArchiveFile]]] = {}
@@ -47,14 +47,14 @@ class ArchiveView:
         return tuple(entity for entity, topic in self._topics.items() if topic in self._counts)
 
     def begin_offsets(self, entity: str) -> dict[int, int]:
-        return {partition: files[0].first if files else 0 for partition, files in self._of(entity).items()}
+        return {partition: files[0].first if files else 0 for partition, files in self._archived(entity).items()}
 
     def end_offsets(self, entity: str) -> dict[int, int]:
-        return {partition: next_offset(files) or 0 for partition, files in self._of(entity).items()}
+        return {partition: next_offset(files) or 0 for partition, files in self._archived(entity).items()}
 
     def read(self, entity: str, *, start: Offsets | None = None, end: Offsets | None = None) -> Iterator[Event]:
         begins, ends = {**self.begin_offsets(entity), **(start or {})}, {**self.end_offsets(entity), **(end or {})}
-        # Before the first event, so that a gap is known at once and not after an hour's reading.
+        # Planned before the first event is returned: a gap shows at once and not after an hour's reading.
         plans = {p: self._plan(entity, p, begins[p], ends[p]) for p in sorted(begins)}
         return merge([self._read(entity, files, begins[p], ends[p]) for p, files in plans.items()])
 
@@ -64,9 +64,7 @@ class ArchiveView:
         at = bisect_right([block.first for block in blocks], offset) - 1
         found = [event for event in blocks[at].events() if event.offset == offset] if at >= 0 else []
         if not found:
-            raise MissingRangeError(
-                self.name, entity, partition, offset, offset + 1, "Compaction or a transaction left no event there."
-            )
+            raise no_event_there(self.name, entity, LogPosition(partition, offset))
         return found[0]
 
     def close(self) -> None:
@@ -80,7 +78,7 @@ class ArchiveView:
     ) -> None:
         self.close()
 
-    def _of(self, entity: str) -> dict[int, list[ArchiveFile]]:
+    def _archived(self, entity: str) -> dict[int, list[ArchiveFile]]:
         topic = self._topics[entity]
         if topic not in self._counts:
             raise ArchiveError(
@@ -92,7 +90,7 @@ class ArchiveView:
         return self._files[entity]
 
     def _plan(self, entity: str, partition: int, start: int, end: int) -> list[ArchiveFile]:
-        files = self._of(entity).get(partition, [])
+        files = self._archived(entity).get(partition, [])
         needed, missing = plan(files, start, end)
         if missing:
             first, last = missing[0]
@@ -112,14 +110,14 @@ class ArchiveView:
         return next(next(self._open(entity, file)).events()).timestamp_ms
 
     def _read(self, entity: str, files: list[ArchiveFile], start: int, end: int) -> Iterator[Event]:
-        at = start
+        next_wanted = start
         for file in files:
             for block in self._open(entity, file):
                 for event in block.events():
                     if event.offset >= end:
                         return
-                    if event.offset >= at:
-                        at = event.offset + 1
+                    if event.offset >= next_wanted:
+                        next_wanted = event.offset + 1
                         yield event
 
     def _open(self, entity: str, file: ArchiveFile) -> Iterator[Block]:

@@ -1,4 +1,4 @@
-"""Writing one archive file."""
+"""Writes one archive file."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from fastavro.write import Writer
 from rft.errors import ArchiveError
 from rft.log.archive.files import ArchiveFile, unfinished_path
 from rft.log.archive.store import ArchiveStore
-from rft.log.reader import Event
+from rft.log.events import Event
 from schemas.load import current
 
 BLOCK_BYTES = 64 * 1024
-"""Of uncompressed events; the unit in which a reader takes them in."""
+"""Size of uncompressed events that a reader takes in at once."""
 
 
 class FileWriter:
-    """A file from its first event to its name. Until ``finish`` it counts for nothing and may be overwritten."""
+    """Writes a file. Until ``finish`` gives it its name, it does not count and may be overwritten."""
 
     def __init__(self, store: ArchiveStore, topic: str, partition: int, first: int, codec: str) -> None:
-        """``first`` is the offset that the file begins with, whether or not an event stands there."""
+        """``first`` is the offset that the file begins with, whether or not there is an event at it."""
         self._store = store
         self._topic = topic
         self._partition = partition
@@ -28,7 +28,7 @@ class FileWriter:
         self._path = unfinished_path(topic, partition, first)
         self._file = store.create(self._path)
         self.size_bytes = 0
-        """Of the events taken in, before compression."""
+        """Size of the events written, before compression."""
         metadata = {"stream_rft.topic": topic, "stream_rft.partition": str(partition), "stream_rft.first": str(first)}
         schema = current("ArchivedEvent").parsed
         self._writer = Writer(
@@ -36,7 +36,7 @@ class FileWriter:
         )
 
     def write(self, event: Event) -> None:
-        """Add an event. ArchiveError if the disk is full."""
+        """Add an event. Raises ArchiveError if the disk is full."""
         record = {
             "partition": event.partition,
             "offset": event.offset,
@@ -52,7 +52,7 @@ class FileWriter:
         self.size_bytes += len(event.value or b"") + 200
 
     def finish(self, end: int) -> ArchiveFile:
-        """Force it to disk and give it its name; ``end`` is the offset that the next file begins with."""
+        """Force the file to disk and give it its name; ``end`` is the offset that the next file begins with."""
         done = ArchiveFile(self._topic, self._partition, self.first, end)
         try:
             self._writer.flush()
@@ -64,7 +64,7 @@ class FileWriter:
         return done
 
     def abandon(self) -> None:
-        """Let go of it unfinished: what it holds is copied again."""
+        """Close the file without finishing it: its events are copied again."""
         with contextlib.suppress(OSError):
             self._file.close()
 

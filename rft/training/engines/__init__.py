@@ -1,1 +1,1 @@
-"""Engines take gradient steps; :mod:`rft.training.engines.base` is their contract."""
+"""Engines take gradient steps. Their contract is :mod:`rft.training.engines.base`."""

@@ -1,7 +1,7 @@
-"""The further processes of a trainer, one a rank: started, watched, and ended with it.
+"""Starts and watches the further processes of a trainer, one for each rank, and ends them with it.
 
-A rank's standard input is a pipe that its trainer holds. What to do comes through it as one line of JSON; when it
-closes, because the trainer has closed it or is dead, the rank ends.
+The standard input of a rank is a pipe that its trainer holds. The rank reads its job from it as one line of JSON. When
+the pipe closes, because the trainer closed it or died, the rank ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,47 +23,53 @@ from typing import Any
 from rft.errors import EngineError
 
 GRACE_S = 15.0
-"""A trainer that waits within a collective for a rank that is dead is given so long to notice; then it is ended."""
+"""Seconds in which a trainer must notice that a rank died. If it hangs in a collective with that rank, nothing else can
+wake it, so its process is ended after this time."""
 _END_S = 5.0
+"""Seconds to wait for a rank to end, or for the watcher to see that it has."""
 
 logger = logging.getLogger(__name__)
 
 
-class Ranks:
+class RankProcesses:
     """Ranks 1, 2, … of a trainer whose own process is rank 0."""
 
     def __init__(self, count: int, job: dict[str, Any]) -> None:
-        """Start all but rank 0. ``job`` is what :mod:`rft.training.engines.worker` reads, but for what is made here."""
+        """Start ranks 1 … count - 1.
+
+        Args:
+            job: what :mod:`rft.training.engines.worker` reads, without ``rank``, ``ranks`` and ``store``.
+        """
         self._folder = Path(tempfile.mkdtemp(prefix="rft-ranks-"))
         self.store = self._folder / "store"
-        """Where the ranks meet: a file, so that nothing listens on a port for it."""
+        """File through which the ranks find each other, so that no port is needed for it."""
         self._closing = False
-        self._inside = False
+        self._in_collective = False
         self._failure: str | None = None
+        self._failed = threading.Event()
         self._noticed = threading.Event()
         self._processes = [self._start(rank, count, job) for rank in range(1, count)]
         for rank, process in enumerate(self._processes, start=1):
             threading.Thread(target=self._watch, args=(rank, process), name=f"rank-{rank}", daemon=True).start()
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Around all that the ranks do together: an error that a rank's death caused is told as that.
+    def collective(self) -> Iterator[None]:
+        """Run a block that the ranks take part in together.
 
-        Raises EngineError.
+        When a rank dies, the others see a broken connection, a RuntimeError. If that is the cause, EngineError is
+        raised instead, and names the rank.
         """
         self.check()
-        self._inside = True
+        self._in_collective = True
         try:
             yield
         except RuntimeError as error:
-            # The watcher may learn of the death a little later than the broken connection.
-            deadline = time.monotonic() + _END_S
-            while self._failure is None and time.monotonic() < deadline:
-                time.sleep(0.05)
+            # The watcher may learn of the death a little later than the broken connection shows it.
+            self._failed.wait(_END_S)
             self.check()
             raise error
         finally:
-            self._inside = False
+            self._in_collective = False
 
     def check(self) -> None:
         """Raise EngineError if a rank has died."""
@@ -104,28 +109,32 @@ class Ranks:
             return
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         failure = (
-            f"rank {rank} of this trainer (process {process.pid}) {how}; the trainer ends and, started again, resumes "
-            "from its checkpoint and the redo log. If the system killed it for want of memory, lower "
+            f"rank {rank} of this trainer (process {process.pid}) {how}, so the trainer ends. Start it again to resume "
+            "from its checkpoint and the redo log. If the system killed the rank because memory ran out, lower "
             "trainer.micro_batch_tokens or raise trainer.zero_stage (`rft doctor` estimates what is needed)"
         )
         self._failure = self._failure or failure
-        if self._inside and not self._noticed.wait(GRACE_S) and not self._closing:
-            # The main thread hangs in a collective, from which nothing brings it back.
+        self._failed.set()
+        if self._in_collective and not self._noticed.wait(GRACE_S) and not self._closing:
+            # The main thread hangs in a collective, and nothing can wake it.
             logger.error("%s: %s", EngineError.__name__, failure)
             os._exit(EngineError.exit_code)
 
 
-def own_environment(count: int) -> None:
-    """The same for the trainer's own process."""
+def set_own_environment(count: int) -> None:
+    """Set the variables of :func:`rank_environment` for the trainer's own process. Existing ones are kept."""
     for variable, value in rank_environment(0, count).items():
         os.environ.setdefault(variable, value)
 
 
 def rank_environment(rank: int, count: int) -> dict[str, str]:
-    """What DeepSpeed and the transports of collectives read from the environment; loopback unless told otherwise."""
-    words = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    """Return the environment variables that DeepSpeed and the collectives' transports read.
+
+    The network interface is loopback unless the environment names another.
+    """
+    variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     interface = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)
     for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         if interface and variable not in os.environ:
-            words[variable] = interface
-    return words
+            variables[variable] = interface
+    return variables

@@ -1,10 +1,12 @@
-"""What one rank of the deepspeed engine does: its share of the micro-batches, with its part of the optimiser's state
-(ZeRO-1), of the gradients (2) and of the weights (3).
+"""Does the work of one rank of the deepspeed engine.
 
-All ranks run the same methods at once, rank 0 within the trainer's process and the others because it told them to. Each
-makes the whole step's plan from the whole step's batch and computes what is dealt to it. The loss of a micro-batch is
-its share of the step's loss, whatever the number of ranks, so gradients are added up; DeepSpeed averages them, hence
-the factor.
+A rank computes its part of the micro-batches and holds its part of the optimizer's state (ZeRO-1), of the gradients
+(ZeRO-2) and of the weights (ZeRO-3). All ranks run the same methods at once: rank 0 in the trainer's process, the
+others when rank 0's message asks for it. Each rank plans the whole step from the whole batch, then computes its own
+part.
+
+The loss of a micro-batch is its part of the step's loss, whatever the number of ranks, so gradients must be summed.
+DeepSpeed averages them instead, so losses are multiplied by the number of ranks.
 """
 
 from __future__ import annotations
@@ -24,23 +26,25 @@ from torch import Tensor, nn
 
 from rft.config import Config, TrainerConfig
 from rft.errors import PolicyError
-from rft.training.batch import MicroBatch, StepBatch, micro_batches, pieces, shares
-from rft.training.engines.adapters import adapter_parameters
+from rft.lora.peft_layers import adapter_parameters
+from rft.training.batch import MicroBatch, StepBatch
 from rft.training.engines.channel import Channel
-from rft.training.engines.model import TrainedModel, prepare_torch
-from rft.training.engines.partitions import buckets, put_state, put_weight, shape_of
 from rft.training.engines.torch_engine import learning_rate_of, step_metrics
+from rft.training.engines.trained_model import TrainedModel, prepare_torch
 from rft.training.engines.value_head_optimizer import ValueHeadOptimizer
-from rft.training.objective import Models, Objective
+from rft.training.engines.zero_partitions import buckets, set_optimizer_state, set_weight, whole_shape
+from rft.training.micro_batches import make_micro_batches, micro_batch_indices, split_over_ranks
+from rft.training.objective import Objective
+from rft.training.scores import Models
 
 _STATES = ("exp_avg", "exp_avg_sq")
 
 
 class Shard:
-    """One rank's model and optimiser."""
+    """The model and optimizer of one rank."""
 
     def __init__(self, folder: Path, config: Config, rank: int, ranks: int, store: Path) -> None:
-        """Load the model in ``folder`` and meet the other ranks at ``store``. Raises PolicyError."""
+        """Load the model in ``folder`` and join the other ranks through the file ``store``. Raises PolicyError."""
         deepspeed = import_deepspeed()
         prepare_torch(config.trainer.threads, config.run.seed)
         gpu = torch.cuda.is_available() and config.trainer.device != "cpu"
@@ -56,18 +60,18 @@ class Shard:
         self.channel = Channel()
         self._ranks = ranks
         self.config = config.trainer
-        self.objective = Objective.of(config)
+        self.objective = Objective.from_config(config)
         self.policy = TrainedModel(folder, config)
         if self.objective.teacher is not None:
             self.policy.set_teacher(Path(self.objective.teacher))
         self.objective.attach(self.policy.module)
-        self._beside = ValueHeadOptimizer(self.objective, config.trainer)
+        self._value_head_optimizer = ValueHeadOptimizer(self.objective, config.trainer)
         self._bfloat16 = config.trainer.dtype == "bfloat16"
-        whole = self._whole_weights() if self._bfloat16 else {}
+        whole_weights = self._whole_weights() if self._bfloat16 else {}
         deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo")
         optimizer = torch.optim.AdamW(
             self.policy.trainable,
-            # Set at each step; until then nothing may move the weights.
+            # The rate is set at each step. Until then no step may change the weights.
             lr=0.0,
             betas=config.trainer.betas,
             weight_decay=config.trainer.weight_decay,
@@ -78,8 +82,8 @@ class Shard:
         )
         self._frozen: dict[str, Tensor] = {}
         if self._bfloat16:
-            self.policy.lower()
-            self._put_whole_weights(whole)
+            self.policy.disable_autocast()
+            self._set_whole_weights(whole_weights)
         self._updates = 0
 
     def set_reference(self, folder: Path) -> str:
@@ -87,37 +91,38 @@ class Shard:
         return self.policy.set_reference(folder)
 
     def step(self, number: int, batch: StepBatch, *, version: int | None) -> dict[str, float]:
-        """See :class:`rft.training.engines.base.Engine`; the metrics are rank 0's to use."""
+        """See :class:`rft.training.engines.base.Engine`. The metrics are complete on rank 0 only."""
         started = time.perf_counter()
         models = Models(self._policy_logits, self._reference_logits, self.policy.teacher_logits)
-        lesson = self.objective.begin(number, batch, version=version, device=self.policy.device)
+        step_loss = self.objective.begin(number, batch, version=version, device=self.policy.device)
         learning_rate = learning_rate_of(number, self.config.learning_rate, self.config.warmup_steps)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        for scores in lesson.scores:
-            for piece, own in self._pieces(scores.batch, [[i] for i in range(len(scores.batch))]):
-                scores.add(piece, models, self.objective.value_head)
+        for scores in step_loss.scores:
+            for micro_batch, own in self._micro_batches(scores.batch, [[i] for i in range(len(scores.batch))]):
+                scores.add(micro_batch, models, self.objective.value_head)
                 if not own:
                     for table in scores.tables.values():
-                        table[piece.tokens] = 0
+                        table[micro_batch.token_indices] = 0
             for table in scores.tables.values():
                 self.channel.sum(table)
         norms = []
-        for update in lesson.updates():
-            dealt = self._pieces(batch, update.units)
-            for place, (piece, own) in enumerate(dealt):
-                loss = lesson.loss(update, piece, models, counted=own)
-                self._engine.set_gradient_accumulation_boundary(place == len(dealt) - 1)
+        for update in step_loss.updates():
+            micro_batches = self._micro_batches(batch, update.units)
+            for index, (micro_batch, own) in enumerate(micro_batches):
+                loss = step_loss.loss(update, micro_batch, models, counted=own)
+                self._engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
                 self._engine.backward(loss * (self._ranks if own else 0.0))
-            norms.append(self._update(learning_rate) if dealt else 0.0)
-        for words, tensors in self.channel.gather(*lesson.totals.message()):
-            lesson.totals.absorb(words, tensors)
-        return step_metrics(lesson, norms, learning_rate, time.perf_counter() - started)
+            norms.append(self._update(learning_rate) if micro_batches else 0.0)
+        for message, tensors in self.channel.gather(*step_loss.totals.to_message()):
+            step_loss.totals.merge(message, tensors)
+        return step_metrics(step_loss, norms, learning_rate, time.perf_counter() - started)
 
     def gathered(self, *, adapters: bool = False) -> Iterator[tuple[str, Tensor]]:
-        """All weights, or the adapters alone, whole and in float32, a bucket at a time; on other ranks than 0 nothing.
+        """Yield all weights, or the adapters alone, whole and in float32. Ranks other than 0 yield nothing.
 
-        All ranks take part in each, so all have to go on to the end. A tensor is valid until the next is asked for.
+        Every rank takes part in gathering each bucket, so every rank must iterate to the end. A tensor is valid until
+        the next is requested.
         """
         import deepspeed
 
@@ -143,7 +148,7 @@ class Shard:
                 yield from bucket.items() if first else ()
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
-        """See :class:`rft.training.engines.base.Engine`; whole on rank 0."""
+        """See :class:`rft.training.engines.base.Engine`. Complete on rank 0 only."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
         if not self._updates:
@@ -157,56 +162,58 @@ class Shard:
                     if self.channel.rank == 0:
                         result[f"{name}/{kind}"] = whole.detach().float().cpu().clone()
                 result[f"{name}/step"] = steps.detach().cpu().clone()
-        return result | self._beside.tensors()
+        return result | self._value_head_optimizer.tensors()
 
     def restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
-        """See :class:`rft.training.engines.base.Engine`. All ranks are given all tensors."""
+        """See :class:`rft.training.engines.base.Engine`. Every rank gets all tensors."""
         if not tensors:
             return
-        self._beside.restore(tensors)
-        self._make_states()
+        self._value_head_optimizer.restore(tensors)
+        self._create_states()
         for name, parameter in self.policy.module.named_parameters():
             if parameter.requires_grad:
                 for kind in _STATES:
-                    whole = tensors[f"{name}/{kind}"].to(self.policy.device).view(shape_of(parameter))
-                    put_state(parameter, whole, kind)
+                    whole = tensors[f"{name}/{kind}"].to(self.policy.device).view(whole_shape(parameter))
+                    set_optimizer_state(parameter, whole, kind)
         steps = next(tensor for name, tensor in tensors.items() if name.endswith("/step"))
         for state in self._states():
             state["step"].fill_(float(steps))
         self._updates = int(steps)
 
-    def _pieces(self, batch: StepBatch, units: list[list[int]]) -> list[tuple[MicroBatch, bool]]:
-        """The micro-batches that this rank runs, and whether they count.
+    def _micro_batches(self, batch: StepBatch, units: list[list[int]]) -> list[tuple[MicroBatch, bool]]:
+        """Return the micro-batches that this rank runs, and whether each counts.
 
-        ZeRO's ranks meet in each pass, so all need as many: who has fewer runs one that does not count, first.
+        ZeRO's ranks communicate in each pass, so all ranks need the same number of passes. A rank with fewer
+        micro-batches first runs spare ones that do not count.
         """
         if not units:
             return []
-        most, packed = self.config.micro_batch_tokens, self.policy.packs(batch, units)
-        dealt = shares(batch, units, self._ranks)
-        counts = [len(pieces(batch, most, share, packed=packed)) for share in dealt]
-        own = micro_batches(batch, most, dealt[self.channel.rank], packed=packed) if dealt[self.channel.rank] else []
+        max_tokens, packed = self.config.micro_batch_tokens, self.policy.should_pack(batch, units)
+        parts = split_over_ranks(batch, units, self._ranks)
+        counts = [len(micro_batch_indices(batch, max_tokens, part, packed=packed)) for part in parts]
+        part = parts[self.channel.rank]
+        own = make_micro_batches(batch, max_tokens, part, packed=packed) if part else []
         shortest = min(units, key=lambda unit: sum(len(batch.payloads[i].tokens) for i in unit))
-        spare = micro_batches(batch, most, [shortest], packed=packed)[0]
-        lacking = max(counts) - len(own)
+        spare = make_micro_batches(batch, max_tokens, [shortest], packed=packed)[0]
         device = self.policy.device
-        return [(spare.to(device), False)] * lacking + [(piece.to(device), True) for piece in own]
+        spares = [(spare.to(device), False)] * (max(counts) - len(own))
+        return spares + [(micro_batch.to(device), True) for micro_batch in own]
 
     def _update(self, learning_rate: float) -> float:
         self._engine.step()
-        # DeepSpeed leaves the weights as they are then.
+        # On overflow DeepSpeed leaves the weights as they are.
         if self._optimizer.overflow:
-            self._beside.forget()
+            self._value_head_optimizer.discard_gradients()
             return float("nan")
-        for gradient in self._beside.gradients():
-            # All losses were multiplied by the number of ranks, for DeepSpeed's sake.
+        for gradient in self._value_head_optimizer.gradients():
+            # All losses were multiplied by the number of ranks, because DeepSpeed averages gradients.
             self.channel.sum(gradient.div_(self._ranks))
-        self._beside.update(learning_rate)
+        self._value_head_optimizer.update(learning_rate)
         self._updates += 1
         return float(self._engine.get_global_grad_norm())
 
-    def _make_states(self) -> None:
-        """Have DeepSpeed make the optimiser's state, as its first step does: here one that moves nothing."""
+    def _create_states(self) -> None:
+        """Make DeepSpeed create the optimizer's state, with a step that changes no weight."""
         logits = self._engine(input_ids=torch.zeros((1, 2), dtype=torch.long, device=self.policy.device)).logits
         for group in self._optimizer.param_groups:
             group["lr"] = 0.0
@@ -220,12 +227,12 @@ class Shard:
     def _whole_weights(self) -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self.policy.module.state_dict().items()}
 
-    def _put_whole_weights(self, whole: dict[str, Tensor]) -> None:
-        """DeepSpeed has rounded all weights; those that are trained get their float32 back, others are kept apart."""
+    def _set_whole_weights(self, whole: dict[str, Tensor]) -> None:
+        """Set the trained weights to float32 again, which DeepSpeed has rounded, and keep the others on rank 0."""
         trained = set()
         for name, parameter in self.policy.module.named_parameters():
             if parameter.requires_grad:
-                put_weight(parameter, whole[name].to(self.policy.device))
+                set_weight(parameter, whole[name].to(self.policy.device))
                 trained.add(name)
         if self.channel.rank == 0:
             self._frozen = {name: tensor.cpu() for name, tensor in whole.items() if name not in trained}
@@ -238,7 +245,10 @@ class Shard:
 
 
 def settings(config: TrainerConfig) -> dict[str, Any]:
-    """DeepSpeed's configuration. Micro-batches are cut by us, and each says whether it is the last."""
+    """Return DeepSpeed's configuration.
+
+    Micro-batches are split here, and :meth:`Shard.step` marks the last one as the boundary of accumulation.
+    """
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -251,7 +261,7 @@ def settings(config: TrainerConfig) -> dict[str, Any]:
 
 
 def import_deepspeed() -> Any:
-    """The library, quiet. Raises PolicyError when it is not installed."""
+    """Import DeepSpeed with its log at warnings only. Raises PolicyError if it is not installed."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -263,12 +273,12 @@ def import_deepspeed() -> Any:
         ) from error
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    # Sums through shared memory: must be compiled (30 s), and a rank that waits in one for a dead rank never ends.
+    # These sums through shared memory take 30 s to compile, and a rank that waits in one for a dead rank never ends.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
 
 
 def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
-    """What a model saves beside its parameters."""
+    """Return the buffers that a model saves in addition to its parameters."""
     saved = module.state_dict()
     return {name: buffer for name, buffer in module.named_buffers() if name in saved}

@@ -1,6 +1,6 @@
-"""The torch engine: one gradient step from a batch of samples, on one device.
+"""Defines the torch engine: it takes a step on one device, in the trainer's own process.
 
-The same weights, samples, configuration and thread count give the same new weights, on a CPU to the last bit.
+On a CPU, the same weights, samples, configuration and thread count give the same new weights, bit for bit.
 """
 
 from __future__ import annotations
@@ -14,24 +14,30 @@ import torch
 from torch import Tensor, nn
 
 from rft.config import Config
-from rft.training.batch import MicroBatch, StepBatch, micro_batches
-from rft.training.engines.model import TrainedModel, prepare_torch
+from rft.model_files.weights_file import WeightsFile
+from rft.training.batch import MicroBatch, StepBatch
+from rft.training.engines.trained_model import TrainedModel, prepare_torch
 from rft.training.engines.value_head_optimizer import ValueHeadOptimizer, optimizer_state, restore_optimizer_state
-from rft.training.objective import Models, Objective, StepLoss
-from rft.weights.file import WeightsFile
+from rft.training.micro_batches import make_micro_batches
+from rft.training.objective import Objective
+from rft.training.scores import Models
+from rft.training.step_loss import StepLoss
 
 
 class TorchEngine:
-    """A model with its optimiser. Weights are float32; ``dtype = "bfloat16"`` computes in bfloat16 (autocast)."""
+    """See :class:`rft.training.engines.base.Engine`.
+
+    Weights are float32. With ``dtype = "bfloat16"`` autocast computes in bfloat16.
+    """
 
     def __init__(self, folder: Path, config: Config) -> None:
-        """Load the model in ``folder``. Raises PolicyError when it cannot be loaded.
+        """Load the model in ``folder``. Sets the process's thread count and seeds torch's random numbers.
 
-        Sets the process's thread count and seeds torch's random numbers.
+        Raises PolicyError if the model cannot be loaded.
         """
         prepare_torch(config.trainer.threads, config.run.seed)
         self.config = config.trainer
-        self.objective = Objective.of(config)
+        self.objective = Objective.from_config(config)
         self._policy = TrainedModel(folder, config)
         self.model = self._policy.module
         self.device = self._policy.device
@@ -47,7 +53,7 @@ class TorchEngine:
             weight_decay=self.config.weight_decay,
             fused=True,
         )
-        self._beside = ValueHeadOptimizer(self.objective, self.config)
+        self._value_head_optimizer = ValueHeadOptimizer(self.objective, self.config)
 
     def set_reference(self, folder: Path) -> str:
         """See :class:`rft.training.engines.base.Engine`."""
@@ -63,17 +69,17 @@ class TorchEngine:
         started = time.perf_counter()
         policy, objective = self._policy, self.objective
         models = Models(policy.logits, policy.reference_logits, policy.teacher_logits)
-        lesson = objective.begin(number, batch, version=version, device=self.device)
+        step_loss = objective.begin(number, batch, version=version, device=self.device)
         learning_rate = learning_rate_of(number, self.config.learning_rate, self.config.warmup_steps)
-        for scores in lesson.scores:
-            for piece in self._pieces(scores.batch, None):
-                scores.add(piece, models, objective.value_head)
+        for scores in step_loss.scores:
+            for micro_batch in self._micro_batches(scores.batch, None):
+                scores.add(micro_batch, models, objective.value_head)
         norms = []
-        for update in lesson.updates():
-            for piece in self._pieces(batch, update.units):
-                lesson.loss(update, piece, models).backward()
+        for update in step_loss.updates():
+            for micro_batch in self._micro_batches(batch, update.units):
+                step_loss.loss(update, micro_batch, models).backward()
             norms.append(self._update(learning_rate))
-        return step_metrics(lesson, norms, learning_rate, time.perf_counter() - started)
+        return step_metrics(step_loss, norms, learning_rate, time.perf_counter() - started)
 
     def serialized(self) -> WeightsFile:
         """See :class:`rft.training.engines.base.Engine`."""
@@ -85,48 +91,55 @@ class TorchEngine:
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """See :class:`rft.training.engines.base.Engine`."""
-        return optimizer_state(self.optimizer, dict(self.model.named_parameters())) | self._beside.tensors()
+        return (
+            optimizer_state(self.optimizer, dict(self.model.named_parameters())) | self._value_head_optimizer.tensors()
+        )
 
     def restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
         """See :class:`rft.training.engines.base.Engine`."""
         restore_optimizer_state(self.optimizer, dict(self.model.named_parameters()), tensors)
-        self._beside.restore(tensors)
+        self._value_head_optimizer.restore(tensors)
 
     def check(self) -> None:
-        """There is no other process."""
+        """Do nothing: there is no other process."""
 
     def close(self) -> None:
-        """There is no other process."""
+        """Do nothing: there is no other process."""
 
-    def _pieces(self, batch: StepBatch, units: list[list[int]] | None) -> Iterator[MicroBatch]:
+    def _micro_batches(self, batch: StepBatch, units: list[list[int]] | None) -> Iterator[MicroBatch]:
         units = [[index] for index in range(len(batch))] if units is None else units
-        packed = self._policy.packs(batch, units)
-        for piece in micro_batches(batch, self.config.micro_batch_tokens, units, packed=packed):
-            yield piece.to(self.device)
+        packed = self._policy.should_pack(batch, units)
+        for micro_batch in make_micro_batches(batch, self.config.micro_batch_tokens, units, packed=packed):
+            yield micro_batch.to(self.device)
 
     def _update(self, learning_rate: float) -> float:
-        """One optimiser update from the gradients so far; their norm. One that is not finite leaves all as it is."""
+        """Update the weights from the gradients so far, unless their norm is not finite. Returns the norm."""
         norm = float(nn.utils.clip_grad_norm_(self._policy.trainable, self.config.max_grad_norm))
         if np.isfinite(norm):
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
             self.optimizer.step()
-            self._beside.update(learning_rate)
+            self._value_head_optimizer.update(learning_rate)
         else:
-            self._beside.forget()
+            self._value_head_optimizer.discard_gradients()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
 
 def learning_rate_of(number: int, highest: float, warmup_steps: int) -> float:
-    """Of step ``number`` (from 1): rises linearly over ``warmup_steps``."""
+    """Return the learning rate of step ``number`` (from 1). It rises linearly over ``warmup_steps``."""
     return highest * min(1.0, number / max(warmup_steps, 1))
 
 
-def step_metrics(lesson: StepLoss, norms: list[float], learning_rate: float, step_s: float) -> dict[str, float]:
-    """Metrics of a step whose updates had gradients of these ``norms``; what is not finite is left out."""
+def step_metrics(step_loss: StepLoss, norms: list[float], learning_rate: float, step_s: float) -> dict[str, float]:
+    """Return the metrics of a step. Values that are not finite are left out.
+
+    Args:
+        norms: gradient norms of the updates before clipping.
+        step_s: seconds that the step took.
+    """
     finite = [norm for norm in norms if np.isfinite(norm)]
-    metrics = lesson.metrics() | {
+    metrics = step_loss.metrics() | {
         "grad_norm": sum(finite) / max(len(finite), 1),
         "skipped": 1 - len(finite) / len(norms),
         "learning_rate": learning_rate,

@@ -1,6 +1,6 @@
-"""What is trained beside the model, PPO's value head: small, whole on each rank, with an optimiser of its own.
+"""Optimizes PPO's value head: small, whole on each rank, with an optimizer of its own.
 
-Its gradient is clipped by itself, so that its size never shrinks the policy's.
+Its gradient is clipped separately, so that its size never shrinks the policy's gradient.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from rft.training.objective import Objective
 
 
 class ValueHeadOptimizer:
-    """The parameters of an objective and their AdamW; for most algorithms there are none, and nothing is done."""
+    """AdamW over an objective's parameters. Most algorithms have none; then nothing is done."""
 
     def __init__(self, objective: Objective, config: TrainerConfig) -> None:
+        """Call it after :meth:`rft.training.objective.Objective.attach`."""
         self._objective = objective
         self._max_norm = config.max_grad_norm
         self._parameters = objective.parameters()
@@ -30,11 +31,11 @@ class ValueHeadOptimizer:
         )
 
     def gradients(self) -> Iterator[Tensor]:
-        """Of this step's backward passes so far."""
+        """Return the gradients of the backward passes so far."""
         return (parameter.grad for parameter in self._parameters.values() if parameter.grad is not None)
 
     def update(self, learning_rate: float) -> None:
-        """One optimiser update at ``Objective.lr_factor`` times the policy's rate. Does nothing if not finite."""
+        """Take one update at ``Objective.lr_factor`` times the policy's rate; none if the gradient is not finite."""
         if self._optimizer is None:
             return
         norm = nn.utils.clip_grad_norm_(list(self._parameters.values()), self._max_norm)
@@ -42,25 +43,25 @@ class ValueHeadOptimizer:
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate * self._objective.lr_factor
             self._optimizer.step()
-        self.forget()
+        self.discard_gradients()
 
-    def forget(self) -> None:
-        """Drop the gradients: the policy was not updated."""
+    def discard_gradients(self) -> None:
+        """Reset the gradients. An engine calls this when the policy's update was skipped."""
         if self._optimizer is not None:
             self._optimizer.zero_grad(set_to_none=True)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Values and the optimiser's state, as a checkpoint keeps them."""
+        """Return the parameters' values and the optimizer's state, as a checkpoint keeps them."""
         return self._objective.tensors() | optimizer_state(self._optimizer, self._parameters)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what :meth:`tensors` once returned, among others."""
+        """Restore what :meth:`tensors` returned. Other entries of ``tensors`` are ignored."""
         self._objective.restore(tensors)
         restore_optimizer_state(self._optimizer, self._parameters, tensors)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer | None, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State of AdamW by the names of its parameters: ``<name>/exp_avg``, ``/exp_avg_sq``, ``/step``."""
+    """Return AdamW's state by the names of its parameters: ``<name>/exp_avg``, ``/exp_avg_sq``, ``/step``."""
     if optimizer is None:
         return {}
     return {
@@ -73,7 +74,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer | None, parameters: Mapping
 def restore_optimizer_state(
     optimizer: torch.optim.Optimizer | None, parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Take over what :func:`optimizer_state` once returned, among others."""
+    """Restore what :func:`optimizer_state` returned. Other entries of ``tensors`` are ignored."""
     if optimizer is None:
         return
     optimizer.state.clear()

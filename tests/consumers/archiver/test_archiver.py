@@ -21,15 +21,17 @@ from deleting import delete_before
 from consumers.archiver import run
 from infra.broker import open_broker
 from rft.config import Config
-from rft.config_sources import masked, to_toml
+from rft.config_toml import masked, to_toml
 from rft.errors import ArchiveError, BrokerError, MissingRangeError
 from rft.log.archive import ArchiveStore
-from rft.log.events import Event, EventReader, EventWriter
+from rft.log.events import Event
 from rft.log.opening import open_log
+from rft.log.reader import EventReader
 from rft.log.topics import ENTITIES, ensure_topics, topic_name
+from rft.log.writer import EventWriter
 
 ConfigMaker = Callable[..., Config]
-Place = tuple[str, int, int]
+EventKey = tuple[str, int, int]
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def archive_now(config: Config) -> None:
     run(config, threading.Event(), once=True)
 
 
-def on_the_log(config: Config) -> dict[Place, Event]:
+def on_the_log(config: Config) -> dict[EventKey, Event]:
     with EventReader(config, "reference", ENTITIES) as reader:
         ends, found = reader.end_offsets(), {}
         while not reader.caught_up(ends):
@@ -58,9 +60,9 @@ def in_the_archive(config: Config) -> list[Event]:
 
 def assert_same(config: Config) -> None:
     archived = in_the_archive(config)
-    places = [(e.entity, e.partition, e.offset) for e in archived]
-    assert len(places) == len(set(places))
-    assert dict(zip(places, archived, strict=True)) == on_the_log(config)
+    keys = [(e.entity, e.partition, e.offset) for e in archived]
+    assert len(keys) == len(set(keys))
+    assert dict(zip(keys, archived, strict=True)) == on_the_log(config)
 
 
 def publish(config: Config, count: int, seed: int = 0) -> None:
@@ -73,14 +75,14 @@ def publish(config: Config, count: int, seed: int = 0) -> None:
             writer.send_bytes(rng.choice(["experiences", "ready", "dlq", "tasks"]), value, key=key, headers=headers)
 
 
-def test_keys_values_headers_and_places_come_back_as_they_were(config: Config) -> None:
+def test_keys_values_headers_and_positions_come_back_unchanged(config: Config) -> None:
     publish(config, 500)
     archive_now(config)
     assert len(in_the_archive(config)) == 500
     assert_same(config)
 
 
-def test_archiving_again_goes_on_where_it_was_and_repeats_nothing(config: Config) -> None:
+def test_archiving_again_continues_where_it_ended_and_repeats_nothing(config: Config) -> None:
     for seed in range(3):
         publish(config, 100, seed)
         archive_now(config)
@@ -100,7 +102,7 @@ def test_a_stopped_archiver_finishes_its_files_with_all_that_was_written_before(
     assert not list(Path(config.archive_url).rglob("*.part"))
 
 
-def test_when_the_broker_dies_what_was_read_is_kept(make_config: ConfigMaker, tmp_path: Path) -> None:
+def test_if_the_broker_dies_the_events_already_read_are_archived(make_config: ConfigMaker, tmp_path: Path) -> None:
     broker = open_broker(Config(), tmp_path)
     assert broker is not None
     config = make_config(broker.start(), archive={"url": str(tmp_path / "archive")})
@@ -127,7 +129,7 @@ def test_when_the_broker_dies_what_was_read_is_kept(make_config: ConfigMaker, tm
     assert {(e.entity, e.partition, e.offset): e for e in in_the_archive(config)} == expected
 
 
-def test_files_are_whole_from_the_moment_they_have_their_name(config: Config) -> None:
+def test_a_file_with_its_final_name_is_complete(config: Config) -> None:
     publish(config, 400)
     archive_now(config)
     store = ArchiveStore(config.archive_url)
@@ -137,7 +139,7 @@ def test_files_are_whole_from_the_moment_they_have_their_name(config: Config) ->
                 assert earlier.end == later.first
 
 
-def test_compressed_files_hold_the_same(any_broker: str, make_config: ConfigMaker, tmp_path: Path) -> None:
+def test_compressed_files_hold_the_same_events(any_broker: str, make_config: ConfigMaker, tmp_path: Path) -> None:
     config = make_config(any_broker, archive={"url": str(tmp_path / "a"), "codec": "deflate"})
     ensure_topics(config)
     publish(config, 200)
@@ -160,7 +162,7 @@ def test_two_archivers_do_not_work_in_one_folder(config: Config) -> None:
         archive_now(config)
 
 
-def test_an_archive_of_another_log_is_not_gone_on_with(config: Config) -> None:
+def test_an_archive_of_another_log_is_not_continued(config: Config) -> None:
     publish(config, 50)
     archive_now(config)
     store = ArchiveStore(config.archive_url)
@@ -210,7 +212,7 @@ sys.exit(run_role("archiver", load_config(Path(sys.argv[1]))))
 
 @pytest.fixture
 def archiver(config: Config, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts an archiver in a process of its own, which may write no file larger than it is told."""
+    """Starts an archiver in a process of its own, with a limit on the size of the files that it may write."""
     path = tmp_path / "config.toml"
     path.write_text(to_toml(masked(config)))
     started: list[subprocess.Popen[bytes]] = []
@@ -239,7 +241,7 @@ def wait_until_it_writes(config: Config, since: float, pattern: str = "*.avro*")
     raise AssertionError("the archiver writes nothing")
 
 
-def test_killed_at_any_moment_and_started_again_it_loses_and_repeats_nothing(
+def test_an_archiver_killed_at_any_moment_and_restarted_loses_and_repeats_nothing(
     config: Config, archiver: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     rng = random.Random(7)
@@ -272,7 +274,7 @@ def test_killed_at_any_moment_and_started_again_it_loses_and_repeats_nothing(
     assert_same(config)
 
 
-def test_a_disk_that_is_full_is_waited_for_and_nothing_is_lost(
+def test_the_archiver_waits_for_a_full_disk_and_loses_nothing(
     config: Config, tmp_path: Path, archiver: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     process = archiver(largest_file=4000)

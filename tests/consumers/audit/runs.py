@@ -1,4 +1,4 @@
-"""A small finished run as facts on a log: what an honest one writes, for tests to tamper with."""
+"""Builds the log of a small finished run, for tests to tamper with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rft.config import Config
 from rft.log.dead_letters import dead_letter_headers
 from rft.log.events import Event
 from rft.log.topics import topic_name
-from rft.stream.group import release_id
+from rft.stream.release import release_id
 from schemas.codec import encode
 from schemas.events import EventRef, Experience, Record, ScoredExperience, TrainingStep
 
@@ -24,7 +24,7 @@ PARTITIONS = 2
 
 @dataclass
 class Run:
-    """Lists of events by topic; the offset of an event is where it was written, whatever is removed later."""
+    """Holds lists of events by topic. An event keeps its offset, whatever is removed later."""
 
     events: dict[str, list[Event]] = field(
         default_factory=lambda: {"experiences": [], "ready": [], "dlq": [], "steps": []}
@@ -36,7 +36,7 @@ class Run:
         return offset
 
     def publish(self, number: int, sample: int, **changes: Any) -> tuple[Experience, int, int]:
-        """An experience and its place."""
+        """Write an experience. Return it and its position."""
         group = f"train-{number:08d}"
         experience = Experience(
             f"{group}/{sample}", group, number, sample, "train", SAMPLES, "p", "r", "a", 1, "e", "m"
@@ -48,23 +48,23 @@ class Run:
     def release(
         self, members: list[tuple[Experience, int, int]], causes: dict[str, str] | None = None
     ) -> list[tuple[int, int, str]]:
-        """(partition, offset, id) of the members in ``ready``."""
+        """Write a released group. Return the (partition, offset, id) of its samples in ``ready``."""
         identity = release_id(experience.experience_id for experience, _, _ in members)
-        places = []
+        positions = []
         for experience, partition, offset in members:
             cause = (causes or {}).get(experience.experience_id)
             scored = ScoredExperience(
                 experience, partition, offset, "filtered" if cause else "train", cause, 0.5, {}, 0.0, identity,
                 len(members), 2,
             )  # fmt: skip
-            places.append((partition, self.write("ready", partition, encode(scored)), experience.experience_id))
-        return places
+            positions.append((partition, self.write("ready", partition, encode(scored)), experience.experience_id))
+        return positions
 
-    def bury(self, partition: int, offset: int, error: Exception, claimed: str | None = None) -> None:
+    def dead_letter(self, partition: int, offset: int, error: Exception, claimed: str | None = None) -> None:
         headers = dead_letter_headers(
             [("ce_id", claimed.encode())] if claimed else [],
             stage="decode", error=error, topic=topic_name(CONFIG, "experiences"), partition=partition, offset=offset,
-            first_failure_ms=1,
+            now_ms=1,
         )  # fmt: skip
         self.write("dlq", 0, b"\x00", headers)
 
@@ -108,7 +108,7 @@ def task_number(experience_id: str) -> int:
 
 
 def honest_run(steps: int = 3, groups_per_step: int = 2) -> Run:
-    """Groups 0, 1, … trained in order, two a step, every member used."""
+    """Make a run that trains groups 0, 1, … in order, two a step, and uses every sample."""
     run = Run()
     for step in range(steps):
         trained = []
@@ -119,5 +119,5 @@ def honest_run(steps: int = 3, groups_per_step: int = 2) -> Run:
 
 
 def named(report: AuditReport) -> list[tuple[str, str | None]]:
-    """(kind, id) of each problem."""
+    """Return the (kind, id) of each problem."""
     return [(problem.kind, problem.experience_id) for problem in report.problems]

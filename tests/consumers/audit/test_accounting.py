@@ -1,4 +1,4 @@
-"""The log balances exactly when nothing was lost, invented or trained twice; only what is wrong is named."""
+"""The log balances exactly if nothing was lost, invented or trained twice. Only faults are named."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_scored_experience_removed_from_the_log_is_named():
     assert set(named(report)) == {("foreign_event", "train-00000004/1"), ("lost", "train-00000004/1")}
 
 
-def test_a_duplicate_is_counted_and_named_but_no_fault():
+def test_a_duplicate_is_counted_and_named_but_is_no_problem():
     run = honest_run()
     run.publish(2, 3)
     report = run.audit()
@@ -116,21 +116,27 @@ def test_a_step_that_is_gone_from_the_lineage_is_named():
 def test_filtered_and_held_out_events_are_not_to_be_trained():
     run = Run()
     members = [run.publish(0, 0), run.publish(0, 1), run.publish(0, 2, split="eval")]
-    places = run.release(members, {"train-00000000/1": "too_long"})
-    run.step(1, places)
+    positions = run.release(members, {"train-00000000/1": "too_long"})
+    run.step(1, positions)
     assert sorted(named(run.audit())) == [
         ("not_for_training", "train-00000000/1"),
         ("not_for_training", "train-00000000/2"),
     ]
 
 
-def test_everything_that_may_become_of_an_experience_has_its_line():
+def test_every_outcome_of_an_experience_has_its_line():
     run = honest_run(steps=1)
-    run.bury(0, run.write("experiences", 0, b"garbage"), DecodeError("no frame"))
+    run.dead_letter(0, run.write("experiences", 0, b"garbage"), DecodeError("no frame"))
     failed = [run.publish(2, sample) for sample in range(SAMPLES)]
-    run.bury(failed[0][1], failed[0][2], ValueError("score"))
-    places = run.release(failed, {"train-00000002/0": "score_failed"})
-    run.step(1, [], [(*place, "stale") for place in places[1:]] + [(*places[0], "filtered")], kind="retire", digest="")
+    run.dead_letter(failed[0][1], failed[0][2], ValueError("score"))
+    positions = run.release(failed, {"train-00000002/0": "score_failed"})
+    run.step(
+        1,
+        [],
+        [(*position, "stale") for position in positions[1:]] + [(*positions[0], "filtered")],
+        kind="retire",
+        digest="",
+    )
     run.publish(4, 0)
     run.publish(4, 0)
     early = [run.publish(6, sample) for sample in (0, 1)]
@@ -151,8 +157,8 @@ def test_everything_that_may_become_of_an_experience_has_its_line():
 def test_a_group_released_twice_counts_once():
     run = Run()
     members = [run.publish(0, sample) for sample in range(SAMPLES)]
-    places, again = run.release(members), run.release(members)
-    run.step(1, places, [(*place, "duplicate") for place in again])
+    positions, again = run.release(members), run.release(members)
+    run.step(1, positions, [(*position, "duplicate") for position in again])
     report = run.audit()
     assert report.ok, report.problems
     assert (report.published.scored, report.trained[0].trained, report.trained[0].dropped.total()) == (4, 4, 0)
@@ -174,13 +180,13 @@ def test_an_unresolved_experience_that_the_processors_committed_past_is_lost():
     assert run.audit().ok
 
 
-def test_a_dead_letter_of_nothing_is_named():
+def test_a_dead_letter_of_an_event_that_does_not_exist_is_named():
     run = honest_run()
-    run.bury(1, 77, DecodeError("?"), claimed="train-00000001/9")
+    run.dead_letter(1, 77, DecodeError("?"), claimed="train-00000001/9")
     assert named(run.audit()) == [("letter_of_nothing", "train-00000001/9")]
 
 
-def test_an_experience_with_another_s_id_in_its_place_is_named():
+def test_an_experience_replaced_by_one_with_another_id_is_named():
     run = honest_run()
     other = run.events["experiences"][0].record(Experience)
     run.replace("experiences", 0, 0, replace(other, experience_id="train-00000000/77"))
@@ -189,7 +195,7 @@ def test_an_experience_with_another_s_id_in_its_place_is_named():
 
 def test_what_retention_deleted_is_neither_lost_nor_proven():
     run = honest_run()
-    run.bury(0, 1, DecodeError("x"), claimed="old")
+    run.dead_letter(0, 1, DecodeError("x"), claimed="old")
     run.remove("dlq", 0, 0)
     report = run.audit(begins={"experiences": {0: 6, 1: 4}, "ready": {0: 3}})
     assert report.ok, report.problems
@@ -231,7 +237,7 @@ def test_removing_any_trained_event_of_an_honest_run_is_noticed(data: st.DataObj
 
 
 @pytest.mark.parametrize("order", [["steps", "dlq", "ready", "experiences"], ["dlq", "experiences", "steps", "ready"]])
-def test_the_order_of_reading_plays_no_part(order: list[str]):
+def test_the_order_of_reading_does_not_matter(order: list[str]):
     run = honest_run()
     run.publish(2, 3)
     run.remove("experiences", 1, 5)

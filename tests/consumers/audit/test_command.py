@@ -1,4 +1,4 @@
-"""``rft audit`` on real logs and archives: says what it found, and by its exit code whether all is well."""
+"""``rft audit`` on real logs and archives prints what it found, and its exit code says whether all is well."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typer.testing import CliRunner
 
 from consumers.archiver import run as archive
 from consumers.audit import audit
-from consumers.audit.committed import committed_offsets
+from consumers.audit.audit import committed_by_processors
 from infra.cli import app
 from rft.config import Config
-from rft.config_sources import masked, to_toml
+from rft.config_toml import masked, to_toml
 from rft.log.archive import ArchiveStore, FileWriter
 from rft.log.archive.view import ArchiveView
 from rft.log.clients import make_consumer
-from rft.log.events import Event, EventWriter
+from rft.log.events import Event
 from rft.log.opening import open_log
 from rft.log.topics import topic_name
+from rft.log.writer import EventWriter
 from schemas.codec import encode
 from schemas.events import Experience, TrainingStep
 from tests.consumers.written_runs import experience, write_run
@@ -52,20 +53,20 @@ def test_a_live_log_that_does_not_balance_exits_with_1_and_names_the_id(any_conf
     assert "it says train-00000004/0 (task 4), but there train-00000004/1 (task 4) is" in " ".join(text.split())
 
 
-def test_what_the_processors_committed_past_without_a_trace_is_lost(any_config: Config) -> None:
+def test_an_event_that_the_processors_committed_past_without_a_trace_is_lost(any_config: Config) -> None:
     write_run(any_config, steps=1)
     with EventWriter(any_config, "test") as writer:
-        place = writer.send("experiences", experience(9, 0, 0)).get(10)
+        position = writer.send("experiences", experience(9, 0, 0)).get(10)
     with open_log(any_config) as view:
-        assert audit(any_config, view, committed_offsets(any_config)).ok
-    commit(any_config, place.partition, place.offset + 1)
+        assert audit(any_config, view, committed_by_processors(any_config, view)).ok
+    commit(any_config, position.partition, position.offset + 1)
     with open_log(any_config) as view:
-        report = audit(any_config, view, committed_offsets(any_config))
+        report = audit(any_config, view, committed_by_processors(any_config, view))
     assert [(p.kind, p.experience_id) for p in report.problems] == [("lost", "train-00000009/0")]
 
 
 def commit(config: Config, partition: int, offset: int) -> None:
-    """As a processor does."""
+    """Commit as a processor does."""
     from kafka import OffsetAndMetadata, TopicPartition
 
     consumer = make_consumer(config, "processor", group=f"{config.log.namespace}.processors")
@@ -77,7 +78,7 @@ def commit(config: Config, partition: int, offset: int) -> None:
 
 @pytest.fixture
 def archived(log_config: Config, tmp_path: Path) -> Config:
-    """A run in an archive."""
+    """Archive a run."""
     write_run(log_config)
     settings: dict[str, Any] = {"archive": log_config.archive.model_copy(update={"url": str(tmp_path / "archive")})}
     config = log_config.model_copy(update=settings)
@@ -86,7 +87,7 @@ def archived(log_config: Config, tmp_path: Path) -> Config:
 
 
 def rewrite(config: Config, entity: str, change: Any) -> None:
-    """Put each partition's events, changed, in the place of its files, under the same offsets."""
+    """Put each partition's events, changed, in place of its files, under the same offsets."""
     store, topic = ArchiveStore(config.archive_url), topic_name(config, entity)
     with ArchiveView(config, config.archive_url) as view:
         ends, events = view.end_offsets(entity), change(list(view.read(entity)))

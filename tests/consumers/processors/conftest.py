@@ -1,4 +1,4 @@
-"""Workers that end with their test."""
+"""Fixtures that start workers and end them with their test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rft.log.topics import ensure_topics
 
 @pytest.fixture
 def one_partition(kafka_broker: str, make_config: ConfigMaker) -> Config:
-    """A configuration on Apache Kafka, its topics made with one partition each."""
+    """Return a configuration on Apache Kafka whose topics have one partition each."""
     config = make_config(kafka_broker, log={"partitions": 1})
     ensure_topics(config)
     return config
@@ -26,7 +26,7 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[[Config], Worker]]:
     started: list[Worker] = []
 
     def start(config: Config, *, ready: bool = True, before: str = "") -> Worker:
-        """``before`` is Python that the process runs before the role."""
+        """Start a worker. ``before`` is Python code that the process runs before the role."""
         worker = Worker(config, tmp_path, f"worker-{len(started)}", before + ENTRY)
         started.append(worker)
         if ready:

@@ -1,4 +1,4 @@
-"""Processors as processes of their own, and what to send them."""
+"""Starts processors as processes, and makes events for them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from kafka import TopicPartition
 
 from rft.config import Config
 from rft.log.clients import make_consumer
-from rft.log.events import Event, EventReader, EventWriter
+from rft.log.events import Event
+from rft.log.reader import EventReader
 from rft.log.topics import topic_name
+from rft.log.writer import EventWriter
 from schemas.events import Experience
 
 ENTRY = """
@@ -30,7 +32,7 @@ sys.exit(run_role("processor", Config.model_validate_json(Path(sys.argv[1]).read
 
 
 def experience(number: int, sample: int, size: int = 4, **fields: Any) -> Experience:
-    """A well-formed rollout; odd samples are right."""
+    """Return a valid rollout; odd samples are right."""
     group_id = f"train-{number:08d}"
     mask = np.array([0, 0, 1, 1], dtype=np.uint8)
     values: dict[str, Any] = {
@@ -55,7 +57,7 @@ def experience(number: int, sample: int, size: int = 4, **fields: Any) -> Experi
 
 
 def publish(config: Config, *numbers: int, size: int = 4) -> None:
-    """The groups of these numbers, one whole group after the other."""
+    """Publish the groups of these numbers, one complete group after the other."""
     with EventWriter(config, "test") as writer:
         for number in numbers:
             for sample in range(size):
@@ -63,7 +65,7 @@ def publish(config: Config, *numbers: int, size: int = 4) -> None:
 
 
 class Worker:
-    """One processor."""
+    """Runs one processor."""
 
     def __init__(self, config: Config, folder: Path, name: str, entry: str = ENTRY) -> None:
         config_path = folder / f"{name}.json"
@@ -79,16 +81,16 @@ class Worker:
         return self.log_path.read_text()
 
     def partitions(self) -> list[int]:
-        """What it said it was assigned last; empty before the first time."""
-        said = [line for line in self.log.splitlines() if ": partitions [" in line]
-        return [] if not said else json.loads(said[-1].rpartition("partitions ")[2])
+        """Return the partitions of its latest assignment; empty before the first."""
+        lines = [line for line in self.log.splitlines() if ": partitions [" in line]
+        return [] if not lines else json.loads(lines[-1].rpartition("partitions ")[2])
 
     def wait_until_ready(self, timeout_s: float = 40) -> None:
         wait_for(lambda: self.partitions() or self.process.poll() is not None, timeout_s, lambda: self.log)
         assert self.process.poll() is None, self.log
 
     def stop(self, timeout_s: float = 30) -> int:
-        """SIGTERM; its exit code."""
+        """Send SIGTERM and return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)
 
@@ -107,7 +109,7 @@ def wait_for(condition: Callable[[], object], timeout_s: float, explain: Callabl
 def read_until(
     reader: EventReader, enough: Callable[[list[Event]], bool], timeout_s: float, explain: Callable[[], str]
 ) -> list[Event]:
-    """All events until there are ``enough``, and what comes in the half second after."""
+    """Return all events until there are ``enough``, and those of the half second after."""
     events: list[Event] = []
     deadline = time.monotonic() + timeout_s
     while not enough(events):
@@ -117,7 +119,7 @@ def read_until(
 
 
 def committed(config: Config, entity: str = "experiences") -> int:
-    """Events that the processors' group has committed as done, over all partitions of a topic with nothing deleted."""
+    """Return how many events the processors' group has committed, over all partitions of a topic without deletions."""
     topic = topic_name(config, entity)
     consumer = make_consumer(config, "test", f"{config.log.namespace}.processors")
     try:

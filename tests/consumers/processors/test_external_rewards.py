@@ -1,4 +1,4 @@
-"""External rewards on real brokers: before, after, revised and repeated, with the worker killed in between."""
+"""External rewards join on real brokers: early, late, revised and repeated, also when the worker is killed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from consumers.audit.audit import audit
 from producers.rewards import RewardProducer
 from rft.config import Config
 from rft.log.changelog import read_changelog
-from rft.log.events import EventReader, EventWriter
 from rft.log.opening import open_log
+from rft.log.reader import EventReader
 from rft.log.topics import ensure_topics
+from rft.log.writer import EventWriter
 from schemas.codec import decode
 from schemas.events import ScoredExperience, Waiting
 
 GROUPS, SIZE = 30, 2
-PLACES = [(number, sample) for number in range(GROUPS) for sample in range(SIZE)]
+SAMPLES = [(number, sample) for number in range(GROUPS) for sample in range(SIZE)]
 
 
 def waiting_config(make_config: ConfigMaker, servers: str, group_deadline_s: float = 300, **external: Any) -> Config:
@@ -34,20 +35,20 @@ def value_of(number: int, sample: int) -> float:
     return number + sample / 8
 
 
-def give(config: Config, places: list[tuple[int, int]], **fields: Any) -> None:
+def send_rewards(config: Config, samples: list[tuple[int, int]], **fields: Any) -> None:
     with RewardProducer(config) as rewards:
-        for number, sample in places:
+        for number, sample in samples:
             rewards.send(f"train-{number:08d}/{sample}", value_of(number, sample), source="human", **fields)
 
 
-def remembered(config: Config) -> int:
-    """Groups in the changelog, without those that only rewards have come for."""
+def waiting_groups(config: Config) -> int:
+    """Count the groups in the changelog, without those of which only rewards have come."""
     state = read_changelog(config, "test", "waiting", range(config.log.partitions))
     return sum(decode(value, Waiting).group_size > 0 for held in state.values() for value in held.values())
 
 
 def balance(config: Config) -> tuple[int, int]:
-    """Experiences that the audit says are accounted for, and the problems that it finds."""
+    """Return how many experiences the audit accounts for, and how many problems it finds."""
     with open_log(config) as view:
         report = audit(config, view, dict.fromkeys(range(config.log.partitions), 10**9))
     return report.published.scored + len(report.published.waiting), len(report.problems)
@@ -56,31 +57,31 @@ def balance(config: Config) -> tuple[int, int]:
 def test_rewards_join_before_and_after_their_experiences_through_kill_minus_nine(any_broker, make_config, start_worker):
     config = waiting_config(make_config, any_broker, group_deadline_s=30)
     worker = start_worker(config)
-    order = PLACES.copy()
+    order = SAMPLES.copy()
     random.Random(5).shuffle(order)
     early, late = order[: len(order) // 3], order[len(order) // 3 :]
-    give(config, early)
+    send_rewards(config, early)
     with EventWriter(config, "test") as writer:
-        for place in PLACES:
-            writer.send("experiences", experience(*place, size=SIZE))
-    # Nothing holds the positions back, though most groups wait.
-    wait_for(lambda: committed(config) == len(PLACES), 20, lambda: worker.log)
-    assert balance(config) == (len(PLACES), 0)
+        for key in SAMPLES:
+            writer.send("experiences", experience(*key, size=SIZE))
+    # Most groups wait, yet they do not hold back the committed offsets.
+    wait_for(lambda: committed(config) == len(SAMPLES), 20, lambda: worker.log)
+    assert balance(config) == (len(SAMPLES), 0)
     worker.kill()
-    give(config, late[: len(late) // 2])
+    send_rewards(config, late[: len(late) // 2])
     worker = start_worker(config)
-    give(config, [*late, *early[:5], *late[:5]])
+    send_rewards(config, [*late, *early[:5], *late[:5]])
     with EventReader(config, "test", ["ready", "dlq"]) as reader:
-        events = read_until(reader, lambda seen: len(seen) >= len(PLACES), 40, lambda: worker.log)
+        events = read_until(reader, lambda seen: len(seen) >= len(SAMPLES), 40, lambda: worker.log)
     records = [event.record(ScoredExperience) for event in events]
     found = {(r.experience.number, r.experience.sample): r for r in records}
-    assert len(records) == len(found) == len(PLACES)
-    for place, record in found.items():
-        assert (record.verdict, record.reward, record.release_size) == ("train", value_of(*place), SIZE)
-        assert record.rewards == {"human": value_of(*place)}
-    wait_for(lambda: remembered(config) == 0, 60, lambda: worker.log)
-    give(config, PLACES[:4], revision=1)
-    wait_for(lambda: committed(config, "rewards") == len(PLACES) + 10 + len(late) // 2 + 4, 15, lambda: worker.log)
+    assert len(records) == len(found) == len(SAMPLES)
+    for key, record in found.items():
+        assert (record.verdict, record.reward, record.release_size) == ("train", value_of(*key), SIZE)
+        assert record.rewards == {"human": value_of(*key)}
+    wait_for(lambda: waiting_groups(config) == 0, 60, lambda: worker.log)
+    send_rewards(config, SAMPLES[:4], revision=1)
+    wait_for(lambda: committed(config, "rewards") == len(SAMPLES) + 10 + len(late) // 2 + 4, 15, lambda: worker.log)
     assert worker.stop() == 0, worker.log
     assert "Traceback" not in worker.log
     assert "after_release" in worker.log
@@ -93,8 +94,8 @@ def test_at_the_deadline_the_policy_decides_and_a_stop_does_not_move_it(embedded
     with EventWriter(config, "test") as writer:
         for sample in range(3):
             writer.send("experiences", experience(0, sample, size=3, prompt="x" * 8000))
-    give(config, [(0, 0), (0, 1)])
-    wait_for(lambda: remembered(config) == 1 and committed(config) == 3, 15, lambda: worker.log)
+    send_rewards(config, [(0, 0), (0, 1)])
+    wait_for(lambda: waiting_groups(config) == 1 and committed(config) == 3, 15, lambda: worker.log)
     assert worker.stop() == 0, worker.log
     worker = start_worker(config)
     with EventReader(config, "test", ["ready", "dlq"]) as reader:

@@ -1,4 +1,4 @@
-"""What retention deletes before a processor has read it, or while it waits for rewards, stops the processor."""
+"""A processor stops when retention deletes events that it has not read, or that wait for rewards."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from deleting import delete_before, skipping
 from processor_worker import committed, publish, read_until, wait_for
 
 from producers.rewards import RewardProducer
-from rft.log.events import EventReader
+from rft.log.reader import EventReader
 from rft.log.topics import ensure_topics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 SIZE = 2
 
 
-def fails(worker) -> str:
-    """The line that a worker ends with."""
+def failure_line(worker) -> str:
+    """Wait until the worker fails, and return the last line of its log."""
     assert worker.process.wait(60) == 1, worker.log
     return worker.log.splitlines()[-1]
 
@@ -30,7 +30,7 @@ def test_experiences_deleted_while_no_processor_ran_are_named_and_can_be_skipped
     assert worker.stop() == 0
     publish(config, 2, 3, 4, size=SIZE)
     delete_before(config, "experiences", 8)
-    line = fails(start_worker(config, ready=False))
+    line = failure_line(start_worker(config, ready=False))
     assert "MissingRangeError: the log: experiences, partition 0: offsets 4 to 7 are missing" in line
     assert "log.skip_deleted = true" in line
     assert committed(config) == 4, "nothing may count as read"
@@ -52,7 +52,7 @@ def test_experiences_deleted_while_a_processor_stood_still_are_named(one_partiti
     publish(config, *range(1, 6), size=SIZE)
     delete_before(config, "experiences", 7)
     worker.process.send_signal(signal.SIGCONT)
-    assert "experiences, partition 0: offsets 2 to 6 are missing" in fails(worker)
+    assert "experiences, partition 0: offsets 2 to 6 are missing" in failure_line(worker)
     assert committed(config) == 2
 
 
@@ -67,7 +67,7 @@ def test_experiences_deleted_while_they_waited_for_rewards_are_named(kafka_broke
     with RewardProducer(config) as rewards:
         for sample in range(SIZE):
             rewards.send(f"train-00000000/{sample}", 1.0, source="human")
-    line = fails(worker)
+    line = failure_line(worker)
     assert "MissingRangeError: the log: experiences, partition 0: offsets 0 to 1 are missing" in line
     assert "2 experiences that waited for rewards" in line
     assert "processor.external.skip_deleted = true" in line

@@ -1,4 +1,4 @@
-"""One processor on a real broker, in a process of its own."""
+"""One processor, run as a process, keeps its promises on a real broker."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections import Counter
 
 from processor_worker import committed, experience, read_until, wait_for
 
-from rft.log.events import EventReader, EventWriter
+from rft.log.reader import EventReader
+from rft.log.writer import EventWriter
 from schemas.codec import encode
 from schemas.events import ScoredExperience
 
 
-def test_groups_arrive_whole_and_once_and_all_is_committed_when_the_worker_stops(any_config, start_worker):
+def test_groups_arrive_complete_and_once_and_all_is_committed_when_the_worker_stops(any_config, start_worker):
     worker = start_worker(any_config)
     with EventWriter(any_config, "test") as writer:
         for sample in (3, 1, 0, 1, 2):
@@ -36,7 +37,7 @@ def test_groups_arrive_whole_and_once_and_all_is_committed_when_the_worker_stops
     assert committed(any_config) == 125
 
 
-def test_a_worker_told_to_stop_leaves_open_groups_to_the_next_one(log_config, start_worker):
+def test_a_stopped_worker_leaves_open_groups_to_the_next_one(log_config, start_worker):
     worker = start_worker(log_config)
     with EventWriter(log_config, "test") as writer:
         for sample in range(3):
@@ -52,8 +53,8 @@ def test_a_worker_told_to_stop_leaves_open_groups_to_the_next_one(log_config, st
         with EventWriter(log_config, "test") as writer:
             writer.send("experiences", experience(1, 3))
         events = read_until(reader, lambda seen: len(seen) >= 4, 20, lambda: second.log)
-    members = {e.record(ScoredExperience).experience.experience_id for e in events}
-    assert {f"train-00000001/{sample}" for sample in range(4)} <= members
+    ids = {e.record(ScoredExperience).experience.experience_id for e in events}
+    assert {f"train-00000001/{sample}" for sample in range(4)} <= ids
 
 
 def test_a_group_that_stays_incomplete_is_released_at_its_deadline(embedded_broker, make_config, start_worker):
@@ -68,7 +69,7 @@ def test_a_group_that_stays_incomplete_is_released_at_its_deadline(embedded_brok
     wait_for(lambda: committed(config) == 3, 10, lambda: worker.log)
 
 
-def test_a_raising_reward_function_costs_its_group_one_member(
+def test_a_raising_reward_function_costs_its_group_one_sample(
     embedded_broker, make_config, start_worker, tmp_path, monkeypatch
 ):
     (tmp_path / "picky_rewards.py").write_text(
@@ -103,7 +104,7 @@ def test_an_unreachable_broker_is_named_within_ten_seconds(make_config, start_wo
     assert "Traceback" not in worker.log
 
 
-def test_an_open_group_holds_back_the_position_though_later_events_are_done_with(
+def test_an_open_group_holds_back_the_committed_offset_although_later_events_are_done(
     embedded_broker, make_config, start_worker
 ):
     config = make_config(embedded_broker, log={"partitions": 1})

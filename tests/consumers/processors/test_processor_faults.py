@@ -1,4 +1,4 @@
-"""Garbage, killed workers, workers that come and go: nothing is lost, nothing good is held up."""
+"""Garbage, killed workers and rebalances lose nothing, and good events are not held up."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import struct
 import pytest
 from processor_worker import committed, experience, read_until, wait_for
 
-from rft.log.events import EventReader, EventWriter
+from rft.log.reader import EventReader
 from rft.log.topics import topic_name
+from rft.log.writer import EventWriter
 from schemas.codec import encode
 from schemas.events import ScoredExperience, Task
 
@@ -17,7 +18,7 @@ LARGE = 10 * 1024 * 1024
 
 
 def garbage(count: int, large: int, seed: int = 7) -> list[bytes]:
-    """Values of five kinds: random bytes, truncated, another record, NaN among the logprobs, 10 MB."""
+    """Return values of five kinds: random bytes, truncated, another record, NaN among the logprobs, 10 MB."""
     dice = random.Random(seed)
     good = encode(experience(999, 0))
     nan = good.replace(struct.pack("<f", -0.5), struct.pack("<f", float("nan")))
@@ -45,12 +46,12 @@ def test_a_thousand_malformed_events_are_dead_letters_and_good_ones_pass(log_con
         writer.flush(60)
     with EventReader(log_config, "test", ["ready", "dlq"]) as reader:
         events = read_until(reader, lambda seen: len(seen) >= 1200, 90, lambda: worker.log)
-    members = [event.record(ScoredExperience).experience.experience_id for event in events if event.entity == "ready"]
-    assert sorted(members) == sorted(one.experience_id for one in good)
+    ids = [event.record(ScoredExperience).experience.experience_id for event in events if event.entity == "ready"]
+    assert sorted(ids) == sorted(one.experience_id for one in good)
     letters = {int(event.headers[0][1]): event for event in events if event.entity == "dlq"}
     assert len(letters) == len(bad)
     for number, (key, value, headers, future) in sent.items():
-        letter, place = letters[number], future.get(1)
+        letter, sent_to = letters[number], future.get(1)
         assert (letter.key, letter.value) == (key, value)
         assert list(letter.headers[:2]) == headers
         cause = dict(letter.headers[2:])
@@ -58,7 +59,10 @@ def test_a_thousand_malformed_events_are_dead_letters_and_good_ones_pass(log_con
         assert cause["rft.error.class"] == b"DecodeError"
         assert cause["rft.error.message"]
         assert cause["rft.error.topic"] == topic_name(log_config, "experiences").encode()
-        assert (int(cause["rft.error.partition"]), int(cause["rft.error.offset"])) == (place.partition, place.offset)
+        assert (int(cause["rft.error.partition"]), int(cause["rft.error.offset"])) == (
+            sent_to.partition,
+            sent_to.offset,
+        )
         assert cause["rft.error.attempt"] == b"1"
         assert int(cause["rft.error.first-failure"]) > 1_600_000_000_000
     assert worker.process.poll() is None, worker.log
@@ -78,7 +82,7 @@ def test_a_tombstone_and_a_key_that_is_not_the_group_are_dead_letters(log_config
 
 @pytest.mark.parametrize("kills", [1])
 def test_kill_minus_nine_loses_nothing(any_config, start_worker, kills):
-    """Every experience is in ``ready``, in a whole release of its group, however often the worker was killed."""
+    """Every experience is in ``ready``, in a complete release of its group, however often the worker is killed."""
     groups = 150
     worker = start_worker(any_config)
     reader = EventReader(any_config, "test", ["ready"])

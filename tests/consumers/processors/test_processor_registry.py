@@ -1,4 +1,4 @@
-"""A processor with a real schema registry: others are understood, an outage makes no good event a dead letter."""
+"""With a real schema registry, foreign schemas are read, and an outage makes no good event a dead letter."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import avro.schema
 import pytest
 from processor_worker import committed, experience, read_until, wait_for
 
-from rft.log.events import EventReader, EventWriter
+from rft.log.reader import EventReader
 from rft.log.registry import subject_of, writer_ids
 from rft.log.topics import ensure_topics
+from rft.log.writer import EventWriter
 from schemas.events import ScoredExperience
 from schemas.load import current
 from schemas.registry import RegistryClient
@@ -28,15 +29,15 @@ def newer_schema(field: str) -> str:
     return json.dumps(raw)
 
 
-def as_a_stranger_writes(number: int, schema: str, group: int, sample: int, field: str) -> bytes:
-    """Confluent-framed, by the Avro project's own implementation, with a schema of its own."""
+def foreign_event(number: int, schema: str, group: int, sample: int, field: str) -> bytes:
+    """Return an event in Confluent's framing, encoded by the Avro project's own implementation with another schema."""
     buffer = io.BytesIO()
     values = to_wire(experience(group, sample)) | {field: "x"}
     avro.io.DatumWriter(avro.schema.parse(schema)).write(values, avro.io.BinaryEncoder(buffer))
     return b"\0" + number.to_bytes(4, "big") + buffer.getvalue()
 
 
-def test_events_of_a_schema_never_seen_wait_for_a_registry_that_is_away_and_then_pass(
+def test_events_of_an_unknown_schema_wait_for_an_unreachable_registry_and_then_pass(
     embedded_broker, make_config, registry, start_worker
 ):
     config = make_config(embedded_broker, registry={"url": registry.url, "timeout_s": 0.5})
@@ -49,7 +50,7 @@ def test_events_of_a_schema_never_seen_wait_for_a_registry_that_is_away_and_then
     with EventWriter(config, "test") as writer, EventReader(config, "test", ["ready", "dlq"]) as reader:
         with registry.frozen():
             for sample in range(4):
-                value = as_a_stranger_writes(number, schema, 1, sample, field)
+                value = foreign_event(number, schema, 1, sample, field)
                 writer.send_bytes("experiences", value, key=b"train-00000001")
                 writer.send("experiences", experience(2, sample))
             writer.flush()
@@ -59,8 +60,8 @@ def test_events_of_a_schema_never_seen_wait_for_a_registry_that_is_away_and_then
             assert worker.process.poll() is None
         events = read_until(reader, lambda seen: len(seen) >= 8, 30, lambda: worker.log)
         assert {event.entity for event in events} == {"ready"}
-        members = {event.record(ScoredExperience).experience.experience_id for event in events}
-        assert members == {f"train-0000000{group}/{sample}" for group in (1, 2) for sample in range(4)}
+        ids = {event.record(ScoredExperience).experience.experience_id for event in events}
+        assert ids == {f"train-0000000{group}/{sample}" for group in (1, 2) for sample in range(4)}
         assert all((event.value or b"")[:1] == b"\0" for event in events), "ready events are framed as Confluent's, too"
     wait_for(lambda: committed(config) == 8, 10, lambda: worker.log)
 

@@ -1,4 +1,4 @@
-"""A fetch that comes back in the middle of a rebalance is thrown away by Faust: what it held must be fetched again."""
+"""Faust throws away a fetch that returns during a rebalance: its events must be fetched again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from processor_worker import committed, experience, publish, read_until, wait_fo
 
 from rft.config import Config
 from rft.log.clients import make_producer
-from rft.log.events import EventReader
+from rft.log.reader import EventReader
 from rft.log.topics import topic_name
 from schemas.codec import encode
 
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.timeout(120)
 
 THROWN_AWAY = """
 import asyncio
-from consumers.processors import transport
+from consumers.processors.faust_backend import private
 
-class Consumer(transport.PromptTransport.Consumer):
+class Consumer(private.PromptTransport.Consumer):
     thrown_away = False
 
     async def _getmany(self, *args, **options):
@@ -31,13 +31,13 @@ class Consumer(transport.PromptTransport.Consumer):
             asyncio.get_running_loop().call_later(0.5, self.resume_flow)
         return records
 
-transport.PromptTransport.Consumer = Consumer
+private.PromptTransport.Consumer = Consumer
 """
-"""What a fetch brings first is thrown away as in a rebalance, and reading goes on half a second later."""
+"""Throws away what the first fetch brings, as a rebalance does; reading goes on half a second later."""
 
 WATCHED_CLOSELY = """
 from consumers.processors import missed_events, role
-gaps.STALL_S = 2.0
+missed_events.STALL_S = 2.0
 role.SUMMARY_S = 0.5
 """
 
@@ -47,18 +47,18 @@ async def perform_seek(self):
 
 Consumer.perform_seek = perform_seek
 """
-"""Faust only warns when its seek to the committed positions fails."""
+"""Makes the seek to committed offsets fail silently: Faust only warns of that."""
 
 
 def ready_groups(config: Config, worker, count: int) -> list[int]:
-    """Groups on ``ready``, by number, once ``count`` are there."""
+    """Return the numbers of the groups on ``ready``, once there are ``count``."""
     with EventReader(config, "test", ["ready"]) as reader:
         events = read_until(reader, lambda seen: len(seen) >= count * 4, 30, lambda: worker.log)
     assert len(events) == count * 4
     return sorted({event.record().experience.number for event in events})
 
 
-def test_what_a_rebalance_threw_away_is_fetched_again(any_config, start_worker):
+def test_events_that_a_rebalance_threw_away_are_fetched_again(any_config, start_worker):
     publish(any_config, *range(20))
     worker = start_worker(any_config, before=THROWN_AWAY)
     assert ready_groups(any_config, worker, 20) == list(range(20))
@@ -70,26 +70,26 @@ def test_an_event_that_does_not_come_ends_the_worker_and_the_next_one_takes_it(o
     publish(one_partition, *range(5))
     worker = start_worker(one_partition, before=THROWN_AWAY + NO_SEEK + WATCHED_CLOSELY)
     assert worker.process.wait(40) == 1, worker.log
-    assert re.search(r"experiences, partition 0: offset 0 has been there for \d s and does not come", worker.log)
+    assert re.search(r"experiences, partition 0: offset 0 has been on the log for \d s and does not come", worker.log)
     assert committed(one_partition) == 0
     worker = start_worker(one_partition)
     assert ready_groups(one_partition, worker, 5) == list(range(5))
 
 
 @pytest.mark.kafka
-def test_an_event_that_was_passed_over_ends_the_worker_before_a_later_one_is_committed(one_partition, start_worker):
+def test_a_skipped_event_ends_the_worker_before_a_later_one_is_committed(one_partition, start_worker):
     publish(one_partition, *range(5))
     worker = start_worker(one_partition, before=THROWN_AWAY + NO_SEEK)
     publish(one_partition, *range(5, 10))
     assert worker.process.wait(40) == 1, worker.log
-    assert re.search(r"partition 0: offset \d+ came first, though 0 is before it\. Nothing .* committed", worker.log)
+    assert re.search(r"partition 0: offset \d+ came first, although 0 is before it\. Nothing .* committed", worker.log)
     assert committed(one_partition) == 0
     worker = start_worker(one_partition)
     wait_for(lambda: committed(one_partition) == 40, 20, lambda: worker.log)
 
 
 @pytest.mark.kafka
-def test_a_transaction_marker_is_no_event_that_does_not_come(one_partition, start_worker):
+def test_a_transaction_marker_is_not_a_missed_event(one_partition, start_worker):
     producer = make_producer(one_partition, "transactional", transactional_id="markers")
     producer.init_transactions()
     for number in range(3):

@@ -1,13 +1,13 @@
-"""Filter expressions: what they know, what they refuse, and that they say where."""
+"""Tests of filter expressions: what they mean, what they refuse, and that errors name the position."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from picked_events import picked
+from selected_events import selected_event
 
-from consumers.replay.errors import SelectionError
+from consumers.replay import SelectionError
 from consumers.replay.filters import compile_filter
 
 
@@ -32,8 +32,8 @@ from consumers.replay.filters import compile_filter
         '(number == 7\n and sample == 2)',
     ],
 )  # fmt: skip
-def test_what_holds_of_an_event_selects_it(text: str) -> None:
-    event = picked(
+def test_an_event_is_selected_if_the_expression_is_true(text: str) -> None:
+    event = selected_event(
         7, 2, version=4, reward=0.5, response="hello", rewards={"exact_match": 0.5},
         metadata='{"level": 3, "deep": {"word": "w"}}',
     )  # fmt: skip
@@ -44,12 +44,12 @@ def test_what_holds_of_an_event_selects_it(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["answer > 1", "answer < 1", "rewards.x >= 0", "metadata.a + 1 > 0", "1 in metadata.a"]
 )
-def test_what_an_event_does_not_have_is_neither_larger_nor_smaller(text: str) -> None:
-    assert compile_filter(text)(picked()) is False
+def test_a_value_that_an_event_does_not_have_is_neither_larger_nor_smaller(text: str) -> None:
+    assert compile_filter(text)(selected_event()) is False
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "said"),
+    ("text", "character", "message"),
     [
         ("reward > ", 9, "invalid syntax"),
         ("reward > 1 and len(response) > 3", 16, "a call"),
@@ -66,17 +66,17 @@ def test_what_an_event_does_not_have_is_neither_larger_nor_smaller(text: str) ->
         ("b'x' == response", 1, "Constant cannot be used"),
     ],
 )
-def test_what_is_no_expression_of_ours_is_refused_with_its_position(text: str, place: int, said: str) -> None:
+def test_an_invalid_expression_is_refused_with_its_position(text: str, character: int, message: str) -> None:
     with pytest.raises(SelectionError) as caught:
         compile_filter(text)
-    assert said in str(caught.value)
-    assert f"character {place}" in str(caught.value)
+    assert message in str(caught.value)
+    assert f"character {character}" in str(caught.value)
     pointer = str(caught.value).splitlines()[-1]
-    assert pointer == " " * (place + 1) + "^"
+    assert pointer == " " * (character + 1) + "^"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("reward == 1 or response > 1", "character 16: with 'r' and 1"),
         ("response + 1 == 2", "character 1: 'r' and 1 are not both numbers"),
@@ -85,24 +85,24 @@ def test_what_is_no_expression_of_ours_is_refused_with_its_position(text: str, p
         ("1 in reward", "character 1"),
     ],
 )
-def test_values_that_do_not_go_together_are_an_error_with_its_position(text: str, said: str) -> None:
+def test_values_that_cannot_be_compared_are_an_error_with_its_position(text: str, message: str) -> None:
     with pytest.raises(SelectionError) as caught:
-        compile_filter(text)(picked(reward=0.0))
-    assert said in str(caught.value)
+        compile_filter(text)(selected_event(reward=0.0))
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "text", ["(" * 300 + "1" + ")" * 300, "not " * 200 + "True", "1" * 20_000, "1+" * 4000 + "1", "\0"]
 )
-def test_an_expression_too_long_or_deep_is_refused(text: str) -> None:
+def test_an_expression_that_is_too_long_or_too_deep_is_refused(text: str) -> None:
     with pytest.raises(SelectionError):
         compile_filter(text)
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_compiled_or_refused_and_never_raises_anything_else(text: str) -> None:
+def test_every_text_is_compiled_or_refused_with_our_error(text: str) -> None:
     try:
-        found = compile_filter(text)(picked())
+        found = compile_filter(text)(selected_event())
     except SelectionError:
         return
     assert isinstance(found, bool)
@@ -121,7 +121,7 @@ _EXPRESSIONS = st.recursive(
 
 
 @given(_EXPRESSIONS, st.integers(0, 3), st.integers(0, 3), st.sampled_from([0.0, 0.5, 1.0]))
-def test_it_means_what_the_same_expression_means_in_python(text: str, number: int, sample: int, reward: float) -> None:
-    event = picked(number, sample, reward=reward)
+def test_an_expression_means_what_it_means_in_python(text: str, number: int, sample: int, reward: float) -> None:
+    event = selected_event(number, sample, reward=reward)
     expected = eval(text, {"__builtins__": {}}, {"reward": reward, "number": number, "sample": sample})
     assert compile_filter(text)(event) is expected

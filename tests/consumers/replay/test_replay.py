@@ -1,4 +1,4 @@
-"""Replays of real logs: what is selected, in which order, into which files, and to the same weights each time."""
+"""Tests of replays of real logs: the selected events, their order, the files, and equal weights each time."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ import fastavro
 import numpy as np
 import pytest
 from click.testing import Result
-from picked_events import GROUPS_PER_STEP, SAMPLES, write_trainable_run
+from selected_events import GROUPS_PER_STEP, SAMPLES, write_trainable_run
 from typer.testing import CliRunner
 
 from consumers.archiver import run as archive
-from consumers.replay.errors import ReplayError, SelectionError
-from consumers.replay.fields import Picked
-from consumers.replay.reading import Reading
+from consumers.replay import ReplayError, SelectionError
+from consumers.replay.reader import ReplayReader
+from consumers.replay.selected_event import SelectedEvent
 from consumers.replay.selection import Range, Selection, parse_offsets
 from consumers.trainer import run as train_online
 from infra.cli import app
 from rft.config import Config
-from rft.config_sources import masked, to_toml
+from rft.config_toml import masked, to_toml
 from rft.errors import MissingRangeError
-from rft.log.events import EventWriter
 from rft.log.opening import open_log
 from rft.log.topics import ensure_topics
+from rft.log.writer import EventWriter
 from schemas.events import Experience, Reward, ScoredExperience
 from schemas.wire import from_wire
 from tests.synthetic import make_tiny_model, publish, read_all, scored
@@ -44,7 +44,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(embedded_broker: str, make_config: Callable[..., Config], tmp_path: Path, model: Path) -> Config:
-    """Of a run that is on the log, and in an archive beside it."""
+    """The configuration of a run that is on the log and in an archive."""
     made = make_config(
         embedded_broker,
         run={"folder": str(tmp_path / "runs")},
@@ -61,47 +61,47 @@ def config(embedded_broker: str, make_config: Callable[..., Config], tmp_path: P
     return made
 
 
-def replay(config: Config, *words: str) -> Result:
+def replay(config: Config, *arguments: str) -> Result:
     path = config.run.folder / "config.toml"
     path.write_text(to_toml(masked(config)))
-    return CliRunner().invoke(app, ["replay", str(path), "--archive", config.archive_url, *words])
+    return CliRunner().invoke(app, ["replay", str(path), "--archive", config.archive_url, *arguments])
 
 
-def trained(config: Config, *words: str) -> dict[str, Any]:
-    result = replay(config, "--to", "train", "--json", *words)
+def trained(config: Config, *arguments: str) -> dict[str, Any]:
+    result = replay(config, "--to", "train", "--json", *arguments)
     assert result.exit_code == 0, result.output
     report: dict[str, Any] = json.loads(result.stdout)
     return report
 
 
-def select(config: Config, selection: Selection, *, live: bool = False) -> list[Picked]:
+def select(config: Config, selection: Selection, *, live: bool = False) -> list[SelectedEvent]:
     with open_log(config, None if live else config.archive_url) as view:
-        return list(Reading(config, view, selection))
+        return list(ReplayReader(config, view, selection).read())
 
 
-def names(events: list[Picked]) -> list[str]:
+def names(events: list[SelectedEvent]) -> list[str]:
     return [event.scored.experience.experience_id for event in events]
 
 
 def test_the_log_and_its_archive_give_the_same_events_in_the_same_order(config: Config) -> None:
     for selection in (Selection(), Selection(steps=Range(1, 2)), Selection(where="reward > 0")):
         first = select(config, selection)
-        assert [e.place for e in first] == [e.place for e in select(config, selection, live=True)]
+        assert [e.position for e in first] == [e.position for e in select(config, selection, live=True)]
         assert len(first) > 0
 
 
-def test_steps_give_what_they_trained_in_their_order(config: Config) -> None:
+def test_steps_select_what_they_trained_in_their_order(config: Config) -> None:
     found = names(select(config, Selection(steps=Range(2, 3))))
     assert found == [f"train-{number:08d}/{sample}" for number in (4, 5, 2, 3) for sample in range(SAMPLES)]
 
 
-@pytest.mark.parametrize(("text", "said"), [("3:4", "step 4"), ("9:", "step 9"), ("0:9", "step 4")])
-def test_steps_that_the_log_does_not_hold_are_named(config: Config, text: str, said: str) -> None:
-    with pytest.raises(ReplayError, match=f"{said} of policy .* it has steps 1 to 3"):
+@pytest.mark.parametrize(("text", "missing"), [("3:4", "step 4"), ("9:", "step 9"), ("0:9", "step 4")])
+def test_steps_that_the_log_does_not_hold_are_named(config: Config, text: str, missing: str) -> None:
+    with pytest.raises(ReplayError, match=f"{missing} of policy .* it has steps 1 to 3"):
         select(config, Selection(steps=Range.parse(text, "--steps")))
 
 
-def test_conditions_hold_together(config: Config) -> None:
+def test_all_conditions_hold_for_a_selected_event(config: Config) -> None:
     everything = select(config, Selection())
     assert len(everything) == GROUPS * SAMPLES
     times = sorted({event.timestamp_ms for event in everything})
@@ -124,15 +124,15 @@ def test_offsets_that_the_log_does_not_hold_are_named(config: Config) -> None:
         select(config, Selection(offsets=parse_offsets(["0=3:500"])))
 
 
-def test_an_experience_that_stands_there_twice_is_taken_once(config: Config) -> None:
+def test_an_experience_that_the_log_holds_twice_is_selected_once(config: Config) -> None:
     with EventWriter(config, "test") as writer:
         writer.send("ready", scored(0, 0, SAMPLES, reward=7.0)).get(10)
         writer.send("ready", scored(0, 0, SAMPLES, reward=8.0)).get(10)
     with open_log(config) as view:
-        reading = Reading(config, view, Selection())
-        events = list(reading)
+        reader = ReplayReader(config, view, Selection())
+        events = list(reader.read())
     assert len(set(names(events))) == len(events) == GROUPS * SAMPLES
-    assert reading.counts.repeated == 2
+    assert reader.counts.repeated == 2
     assert all(event.scored.reward <= 1 for event in events)
 
 
@@ -157,10 +157,10 @@ def test_two_replays_give_the_same_batches_and_bit_identical_weights(config: Con
     ]
 
 
-def test_the_steps_of_a_run_again_give_the_weights_of_the_run(
+def test_the_replayed_steps_of_a_run_give_the_weights_of_the_run(
     embedded_broker: str, make_config: Callable[..., Config], tmp_path: Path, model: Path
 ) -> None:
-    """By the live log this time."""
+    """Reads the live log, not an archive."""
     config = make_config(
         embedded_broker,
         run={"folder": str(tmp_path)},
@@ -180,7 +180,7 @@ def test_the_steps_of_a_run_again_give_the_weights_of_the_run(
     assert report["accuracy"] == {"before": None, "after": None, "tasks": 0}
 
 
-def test_memory_bounds_what_is_kept_and_not_what_comes_out(config: Config) -> None:
+def test_a_memory_limit_does_not_change_the_weights(config: Config) -> None:
     rich = trained(config)
     poor = trained(
         config.model_copy(update={"trainer": config.trainer.model_copy(update={"buffer_mb": 0.001})}), "--epochs", "1"
@@ -195,7 +195,7 @@ def test_another_selection_gives_other_weights(config: Config) -> None:
     assert some["weights"]["sha256"] != whole["weights"]["sha256"]
 
 
-def test_it_goes_on_from_other_weights(config: Config) -> None:
+def test_a_replay_can_start_from_other_weights(config: Config) -> None:
     first = trained(config, "--name", "first")
     second = trained(config, "--weights", first["weights"]["folder"])
     assert second["started_from"]["sha256"] == first["weights"]["sha256"] != second["weights"]["sha256"]
@@ -285,7 +285,7 @@ def read_parquet(path: Path) -> list[ScoredExperience]:
 
 
 def unrow(row: dict[str, Any]) -> ScoredExperience:
-    """The event that a row is of."""
+    """Return the event of a row."""
     types = {"tokens": np.int32, "action_mask": np.uint8, "logprobs": np.float32, "versions": np.int32}
     values = {name: np.array(row[name], types[name]) if name in types else row[name] for name in row}
     experience = Experience(**{
@@ -299,7 +299,7 @@ READERS = {"avro": read_avro, "jsonl": read_json_lines, "parquet": read_parquet}
 
 
 @pytest.mark.parametrize(
-    ("words", "kind", "said"),
+    ("arguments", "kind", "message"),
     [
         (["--to", "x.csv"], ReplayError, "ends in .jsonl, .parquet, .avro, or --to train"),
         (["--to", "train", "--where", "number > 99"], ReplayError, "32 events read, 0 are selected"),
@@ -308,12 +308,12 @@ READERS = {"avro": read_avro, "jsonl": read_json_lines, "parquet": read_parquet}
         (["--to", "train", "--offsets", "7=1:2"], SelectionError, "no partition 7"),
     ],
 )
-def test_what_cannot_be_done_is_said(
-    config: Config, words: list[str], kind: type[Exception], said: str, tmp_path: Path
+def test_an_impossible_replay_is_refused_with_its_cause(
+    config: Config, arguments: list[str], kind: type[Exception], message: str, tmp_path: Path
 ) -> None:
-    result = replay(config, *words)
+    result = replay(config, *arguments)
     assert isinstance(result.exception, kind)
-    assert said in str(result.exception)
+    assert message in str(result.exception)
     assert not (config.run.path / "replays" / "replay-1").exists()
 
 

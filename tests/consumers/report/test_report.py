@@ -8,26 +8,28 @@ from typing import Any
 import pytest
 from log_events import MadeUpLog, dead_letter_headers, experience, member, scored, step, weights
 
-from consumers.report.collect import collect
+from consumers.report.build import read_summary
 from consumers.report.page import render
-from consumers.report.reducer import ORDER, Story, StoryTeller
-from consumers.report.summary import samples, summarize
+from consumers.report.reducer import READ_ORDER, RunReducer, RunSummary
+from consumers.report.report_json import report_content, samples
 from rft.config import Config
+from rft.log.coordinates import LogPosition
 from rft.log.dead_letter_index import resolution_headers
-from rft.log.events import Event, EventWriter
+from rft.log.events import Event
+from rft.log.writer import EventWriter
 from schemas.events import WeightVersion
 
 CONFIG = Config.model_validate({"eval": {"tasks": 2}})
 
 
-def tell(events: list[Event], config: Config = CONFIG) -> Story:
-    teller = StoryTeller(config, "exact_match")
-    teller.feed_all(events)
-    return teller.story
+def summary_of(events: list[Event], config: Config = CONFIG) -> RunSummary:
+    reducer = RunReducer(config, "exact_match")
+    reducer.add_all(events)
+    return reducer.summary
 
 
 def report_of(log: MadeUpLog, config: Config = CONFIG, wall_s: float | None = None) -> dict[str, Any]:
-    return summarize(tell(log.of(*ORDER), config), config, wall_s=wall_s, versions={"torch": "1"})
+    return report_content(summary_of(log.of(*READ_ORDER), config), config, wall_s=wall_s, versions={"torch": "1"})
 
 
 def test_experiences_are_counted_by_id_and_position():
@@ -41,18 +43,18 @@ def test_experiences_are_counted_by_id_and_position():
     for offset in (4, 5, 4):
         log.add("dlq", b"x", headers=dead_letter_headers("rft.experiences.v1", offset))
     log.add("dlq", b"x", headers=dead_letter_headers("rft.rewards.v1", 0))
-    # What closes a letter is none.
-    log.add("dlq", b"", headers=resolution_headers((0, 1), "discarded"))
-    found = report_of(log)["experiences"]
-    assert found["published"] == 7
-    assert found["distinct"] == 4
-    assert found["dead_lettered"] == 2
-    assert found["duplicates"] == 1
-    assert found["published"] == found["distinct"] + found["duplicates"] + found["dead_lettered"]
-    assert found["dead_letters_by_class"] == {"DecodeError": 3}
+    # An event that closes a dead letter is none itself.
+    log.add("dlq", b"", headers=resolution_headers(LogPosition(0, 1), "discarded"))
+    counts = report_of(log)["experiences"]
+    assert counts["published"] == 7
+    assert counts["distinct"] == 4
+    assert counts["dead_lettered"] == 2
+    assert counts["duplicates"] == 1
+    assert counts["published"] == counts["distinct"] + counts["duplicates"] + counts["dead_lettered"]
+    assert counts["dead_letters_by_class"] == {"DecodeError": 3}
 
 
-def test_what_was_released_twice_or_redone_counts_once():
+def test_experiences_released_twice_and_redone_steps_count_once():
     log = MadeUpLog()
     for name in ("a/0", "a/0", "b/0"):
         log.add("ready", scored(experience(name)), key=name[0])
@@ -61,26 +63,26 @@ def test_what_was_released_twice_or_redone_counts_once():
     log.add("steps", step(1, {"a/0": 0}))
     log.add("steps", step(2, {"lost/0": 3}))
     log.add("steps", step(2, {"b/0": 1}))
-    found = report_of(log)
-    assert found["steps"] == 2
-    assert found["experiences"]["ready"] == 3
-    assert found["experiences"]["filtered"] == 1
-    assert found["experiences"]["filtered_by_cause"] == {"too_long": 1}
-    assert found["experiences"]["trained"] == 2
-    assert found["staleness"] == {"max": 1, "mean": 0.5, "bound": 1}
+    report = report_of(log)
+    assert report["steps"] == 2
+    assert report["experiences"]["ready"] == 3
+    assert report["experiences"]["filtered"] == 1
+    assert report["experiences"]["filtered_by_cause"] == {"too_long": 1}
+    assert report["experiences"]["trained"] == 2
+    assert report["staleness"] == {"max": 1, "mean": 0.5, "bound": 1}
 
 
-def test_dropped_leaves_out_what_was_filtered_before_or_trained_from_another_copy():
+def test_dropped_excludes_experiences_that_were_filtered_or_trained_from_another_copy():
     log = MadeUpLog()
     log.add("ready", scored(experience("f/0"), cause="truncated"), key="f")
     log.add("steps", step(1, {"a/0": 0}, {"a/0": "duplicate", "f/0": "filtered", "s/0": "stale"}))
     log.add("steps", step(1, {}, {"s/1": "stale"}, kind="retire"))
-    found = report_of(log)
-    assert found["experiences"]["dropped_by_trainer"] == {"stale": 2}
-    assert found["steps"] == 1
+    report = report_of(log)
+    assert report["experiences"]["dropped_by_trainer"] == {"stale": 2}
+    assert report["steps"] == 1
 
 
-def test_staleness_leaves_out_what_no_policy_wrote():
+def test_staleness_excludes_experiences_that_no_policy_wrote():
     log = MadeUpLog()
     log.add("steps", step(1, {"a/0": -1, "b/0": 2, "c/0": 0}))
     assert report_of(log)["staleness"] == {"max": 2, "mean": 1.0, "bound": 1}
@@ -93,18 +95,18 @@ def test_time_of_trainer_and_explorers_is_summed_over_restarts():
     log.add("members", member("host:1", generating_s=1.0, rollouts=3))
     log.add("members", member("host:1", generating_s=4.0, rollouts=9))
     log.add("members", member("host:2", generating_s=2.0, waiting_s=1.0, rollouts=5))
-    found = report_of(log)
-    assert found["trainer"]["idle_share"] == pytest.approx(2 / 6, abs=1e-4)
-    assert found["trainer"]["step_s"] == 1.5
+    report = report_of(log)
+    assert report["trainer"]["idle_share"] == pytest.approx(2 / 6, abs=1e-4)
+    assert report["trainer"]["step_s"] == 1.5
     # Steps 1 and 3 end 2 s apart, and the first took 2 s.
-    assert found["trainer"]["training_s"] == 4.0
-    assert found["trainer"]["seconds"] == {"step": 3.0, "read": 0, "publish": 1.0, "checkpoint": 0, "idle": 2.0}
-    assert found["explorers"]["generating_s"] == 6.0
-    assert found["explorers"]["waiting_s"] == 1.0
-    assert found["explorers"]["rollouts"] == 14
+    assert report["trainer"]["training_s"] == 4.0
+    assert report["trainer"]["seconds"] == {"step": 3.0, "read": 0, "publish": 1.0, "checkpoint": 0, "idle": 2.0}
+    assert report["explorers"]["generating_s"] == 6.0
+    assert report["explorers"]["waiting_s"] == 1.0
+    assert report["explorers"]["rollouts"] == 14
 
 
-def test_transfers_of_weights_are_told_as_steps_and_explorers_measured_them():
+def test_transfers_of_weights_are_reported_as_steps_and_explorers_measured_them():
     log = MadeUpLog()
     assert report_of(log)["weights"] == {"announced": 0, "resync_s": 0, "pause_s": 0, "collective": None}
     for version in (0, 1, 1, 2):
@@ -126,7 +128,7 @@ def test_transfers_of_weights_are_told_as_steps_and_explorers_measured_them():
             "mb_per_s": 4.0, "trainer_wait_s": 0.75,
         },
     }  # fmt: skip
-    page = render(report, tell(log.of(*ORDER)), CONFIG)
+    page = render(report, summary_of(log.of(*READ_ORDER)), CONFIG)
     assert "Weight versions" in page
     assert "4 MB/s" in page
 
@@ -139,13 +141,13 @@ def test_throughput_is_distinct_experiences_over_the_time_that_they_span():
 
 
 def evaluated(log: MadeUpLog, version: int, responses: dict[str, str]) -> None:
-    """``responses`` by prompt; an answer is right when it says ``right``."""
+    """Add answers to held-out tasks: ``responses`` by prompt, correct where they are ``right``."""
     for index, (prompt, response) in enumerate(responses.items()):
-        one = experience(f"eval-{version:08d}-{index:08d}/0", response, prompt=prompt)
-        log.add("ready", scored(one, float(response == "right")), key=one.group_id)
+        answer = experience(f"eval-{version:08d}-{index:08d}/0", response, prompt=prompt)
+        log.add("ready", scored(answer, float(response == "right")), key=answer.group_id)
 
 
-def test_accuracy_before_and_after_comes_from_version_0_and_the_final_one():
+def test_accuracy_before_and_after_comes_from_version_0_and_the_final_version():
     log = MadeUpLog()
     evaluated(log, 0, {"p": "wrong", "q": "wrong"})
     evaluated(log, 0, {"p": "wrong", "q": "wrong"})
@@ -164,7 +166,7 @@ def test_accuracy_before_and_after_comes_from_version_0_and_the_final_one():
     assert finished["series"]["accuracy"] == [[0, 0.0, 2], [3, 0.5, 2], [5, 1.0, 2]]
 
 
-def test_a_run_is_unfinished_while_its_last_evaluation_is():
+def test_a_run_is_unfinished_while_its_last_evaluation_is_unfinished():
     log = MadeUpLog()
     evaluated(log, 5, {"p": "right"})
     log.add("weights", weights(5, final=True))
@@ -180,7 +182,7 @@ def test_a_failed_rollout_counts_as_a_wrong_answer():
     assert report_of(log)["accuracy"]["before"] == 0.5
 
 
-def test_wall_time_is_the_launcher_s_or_else_what_the_log_spans():
+def test_wall_time_is_what_the_launcher_measured_or_else_what_the_log_spans():
     log = MadeUpLog()
     log.add("tasks", b"", at_s=100)
     log.add("steps", step(1, {}), at_s=130)
@@ -188,42 +190,42 @@ def test_wall_time_is_the_launcher_s_or_else_what_the_log_spans():
     assert report_of(log, wall_s=45.5)["wall_s"] == 45.5
 
 
-def test_samples_pair_the_same_prompts_and_are_not_picked_by_result():
+def test_samples_pair_the_same_prompts_and_are_not_selected_by_result():
     log = MadeUpLog()
     evaluated(log, 0, {f"p{i}": "wrong" for i in range(40)})
     # The final evaluation may number its tasks in another order.
     evaluated(log, 4, {f"p{i}": "right" if i % 2 else "wrong" for i in reversed(range(40))})
     log.add("weights", weights(4, final=True))
-    pairs = samples(tell(log.of(*ORDER)), count=4)
+    pairs = samples(summary_of(log.of(*READ_ORDER)), count=4)
     assert [before.prompt for before, _ in pairs] == ["p0", "p10", "p20", "p30"]
     assert all(before.prompt == after.prompt for before, after in pairs)
 
 
 def test_a_report_that_did_not_read_the_whole_log_says_so():
-    story = tell([])
-    assert summarize(story, CONFIG, wall_s=None, versions={})["complete"] is True
-    story.complete = False
-    report = summarize(story, CONFIG, wall_s=None, versions={})
+    summary = summary_of([])
+    assert report_content(summary, CONFIG, wall_s=None, versions={})["complete"] is True
+    summary.complete = False
+    report = report_content(summary, CONFIG, wall_s=None, versions={})
     assert report["complete"] is False
-    assert "not read to its end" in render(report, story, CONFIG)
+    assert "not read to its end" in render(report, summary, CONFIG)
 
 
-def test_a_story_that_breaks_off_is_not_complete(log_config: Config):
+def test_a_summary_of_a_part_of_the_log_is_not_complete(log_config: Config):
     with EventWriter(log_config, "test") as writer:
         writer.send("weights", WeightVersion("policy", 0, 0, "checkpoint", "w", "", 0, False, 0))
-    assert collect(log_config).complete is True
-    assert collect(log_config, within_s=-1.0).complete is False
+    assert read_summary(log_config).complete is True
+    assert read_summary(log_config, within_s=-1.0).complete is False
 
 
 def test_an_empty_log_gives_a_report_and_a_page():
     report = report_of(MadeUpLog())
     assert report["steps"] == 0
     assert report["accuracy"] == {"before": None, "after": None, "tasks": 0}
-    assert "nothing was measured" in render(report, Story(), CONFIG)
+    assert "nothing was measured" in render(report, RunSummary(), CONFIG)
 
 
 class Tags(HTMLParser):
-    """Collects tags and what could load something."""
+    """Collects tags, and attributes that could load something."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -243,8 +245,8 @@ def test_the_page_loads_nothing_and_runs_nothing_that_a_model_wrote():
     for number in (1, 2):
         log.add("steps", step(number, {f"a/{number}": 0}, reward_mean=0.5, step_s=1.0, idle_s=1.0))
         log.add("experiences", experience(f"a/{number}"))
-    story = tell(log.of(*ORDER))
-    page = render(summarize(story, CONFIG, wall_s=1, versions={}), story, CONFIG)
+    summary = summary_of(log.of(*READ_ORDER))
+    page = render(report_content(summary, CONFIG, wall_s=1, versions={}), summary, CONFIG)
     seen = Tags()
     seen.feed(page)
     assert seen.loads == []

@@ -1,4 +1,4 @@
-"""What trackers are told of a run: each step and each whole evaluation once, from the live log or an archive."""
+"""Tests of the points that trackers get from a run: one for each step and complete evaluation, live or archived."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 
 from consumers.archiver import run as archive
 from consumers.tracker import run
-from consumers.tracker.points import PointMaker
+from consumers.tracker.point_reducer import PointReducer
 from infra.cli import app
 from rft.config import Config
-from rft.config_sources import masked, to_toml
+from rft.config_toml import masked, to_toml
 from rft.evaluation.ids import EvalGroup
-from rft.log.events import EventWriter
 from rft.log.topics import ensure_topics
+from rft.log.writer import EventWriter
 from schemas.events import TrainingStep, WeightVersion
 
 CONFIG = Config.model_validate({"eval": {"tasks": 2, "interim_tasks": 1, "every_versions": 1}})
@@ -41,16 +41,16 @@ def made_up() -> MadeUpLog:
 
 
 def points(log: MadeUpLog) -> list[tuple[int, str, float]]:
-    maker = PointMaker(CONFIG)
-    found = [point for event in log.events for point in maker.feed(event)]
+    reducer = PointReducer(CONFIG)
+    found = [point for event in log.events for point in reducer.add(event)]
     names = ("train/loss", "eval/held_out/accuracy")
     return sorted((point.step, name, value) for point in found for name, value in point.values.items() if name in names)
 
 
-def test_each_step_and_each_whole_evaluation_is_told_once() -> None:
-    told = points(made_up())
-    assert [one for one in told if one[1] == "train/loss"] == [(1, "train/loss", 0.1), (2, "train/loss", 0.2)]
-    assert [one[2] for one in told if one[1] != "train/loss"] == [0.5, 1.0, 1.0]
+def test_each_step_and_each_complete_evaluation_gives_one_point() -> None:
+    found = points(made_up())
+    assert [point for point in found if point[1] == "train/loss"] == [(1, "train/loss", 0.1), (2, "train/loss", 0.2)]
+    assert [point[2] for point in found if point[1] != "train/loss"] == [0.5, 1.0, 1.0]
 
 
 def test_topics_may_come_in_any_order_and_twice() -> None:
@@ -61,9 +61,10 @@ def test_topics_may_come_in_any_order_and_twice() -> None:
         order = [entity for entity, events in by_topic.items() for _ in events]
         random.Random(seed).shuffle(order)
         log.events = [by_topic[entity].pop(0) for entity in order] + made_up().events
-        # An evaluation of the final version may look whole, as one in between, before its last word has come.
-        steps = [one for one in points(log) if one[1] == "train/loss"]
-        assert steps == [one for one in expected if one[1] == "train/loss"]
+        # An evaluation of the final version may look complete, like one in between, before the version is known to be
+        # the final one.
+        steps = [point for point in points(log) if point[1] == "train/loss"]
+        assert steps == [point for point in expected if point[1] == "train/loss"]
         assert len(points(log)) == len(expected)
 
 
@@ -108,11 +109,11 @@ def test_a_run_is_followed_and_its_archive_tracked_later(
         stop.set()
         role.join(60)
     assert not role.is_alive()
-    assert lines(file) == [1, 2, 3, 4, 5], "what was on the log when it was stopped is told too"
+    assert lines(file) == [1, 2, 3, 4, 5], "what was on the log when the tracker was stopped is sent too"
     archive(config, threading.Event(), once=True)
     (tmp_path / "run.toml").write_text(to_toml(masked(config)))
-    words = ["track", str(tmp_path / "run.toml"), "--archive", config.archive_url]
-    answer = CliRunner().invoke(app, [*words, "--trackers.folder", str(tmp_path / "later")])
-    assert answer.exit_code == 0, answer.output
-    assert "5 points" in answer.output
+    arguments = ["track", str(tmp_path / "run.toml"), "--archive", config.archive_url]
+    result = CliRunner().invoke(app, [*arguments, "--trackers.folder", str(tmp_path / "later")])
+    assert result.exit_code == 0, result.output
+    assert "5 points" in result.output
     assert lines(tmp_path / "later" / "metrics.jsonl") == [1, 2, 3, 4, 5]

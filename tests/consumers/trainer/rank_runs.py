@@ -1,4 +1,4 @@
-"""Running a trainer of several ranks in a process of its own, where one of them is killed at a chosen point."""
+"""Runs a trainer of several ranks in its own process, where one of them is killed at a chosen point."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ KILLS = {
     "while a step is computed": ("rft.training.engines.shard:Shard.step", 3),
     "before a step is recorded": ("consumers.trainer.announcer:Announcer.record", 2),
 }
-"""Function of the trainer's own process, and which call since its start, at whose begin rank 1 gets SIGKILL."""
+"""Function in the trainer's process, and number of its call before which rank 1 gets SIGKILL."""
 
 
-def train_and_lose_a_rank(config_json: str, kill: str | None, said: SimpleQueue[str | None]) -> None:
-    """Train to the end; put the error that ends it, or None."""
+def train_and_lose_a_rank(config_json: str, kill: str | None, results: SimpleQueue[str | None]) -> None:
+    """Train to the end, and put the error that ended it, or None, into ``results``."""
     from trainer_runs import train
 
     if kill is not None:
@@ -29,13 +29,13 @@ def train_and_lose_a_rank(config_json: str, kill: str | None, said: SimpleQueue[
         train(Config.model_validate_json(config_json))
     except RftError as error:
         assert ranks_of(os.getpid()) == []
-        said.put(f"{type(error).__name__}: {error}")
+        results.put(f"{type(error).__name__}: {error}")
     else:
-        said.put(None)
+        results.put(None)
 
 
 def ranks_of(process: int) -> list[psutil.Process]:
-    """The ranks that a trainer's process has started and that still run."""
+    """Return the ranks that a trainer's process has started and that still run."""
     children = psutil.Process(process).children(recursive=True)
     return [child for child in children if any("engines.worker" in word for word in child.cmdline())]
 

@@ -1,4 +1,4 @@
-"""A trainer whose versions travel by collectives: the run is the same, and explorers hold what the log says."""
+"""Tests a trainer whose versions travel by collectives: the run is the same, explorers hold what was announced."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from synthetic import make_tiny_model, publish, scored
-from trainer_runs import settings, start_trainer, steps_of, train, versions_of
+from trainer_runs import COLLECTIVE_KILL_POINTS, KILL_POINTS, settings, start_trainer, steps_of, train, versions_of
 from transformers import AutoModelForCausalLM
 
 from producers.explorer.follower import WeightsFollower
 from rft.config import Config
 from rft.errors import CheckpointError
-from rft.log.events import EventWriter
-from rft.policy.transformers_policy import TransformersPolicy
-from rft.weights.checkpoint import fetch
+from rft.log.writer import EventWriter
+from rft.policy.transformers.policy import TransformersPolicy
+from rft.weights.version_folders import fetch
 from schemas.events import Member
 
 GROUPS, SIZE, STEPS = 36, 4, 12
@@ -34,7 +34,7 @@ COLLECTIVE = {
 
 
 class Explorer:
-    """An explorer but for its rollouts: policy, follower and announcements, in this process."""
+    """An explorer without rollouts: policy, follower and announcements, in this process."""
 
     def __init__(self, config: Config, name: str) -> None:
         self.name = name
@@ -106,13 +106,13 @@ def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 60) 
         time.sleep(0.05)
 
 
-def test_killed_around_its_transfers_the_run_is_the_one_that_would_have_been(new_run, explorer):
+def test_a_run_killed_around_its_transfers_equals_the_undisturbed_run(new_run, explorer):
     undisturbed = new_run("undisturbed", {})
     train(undisturbed)
     config = new_run("killed", COLLECTIVE)
     member = explorer(config, "explorer-a")
     for point in ("between a step and its weights", "after the weights are announced", "before a step is recorded"):
-        process = start_trainer(config, kill=point)
+        process = start_trainer(config, kill=COLLECTIVE_KILL_POINTS[point])
         process.join(90)
         assert process.exitcode == -signal.SIGKILL, point
     process = start_trainer(config)
@@ -142,8 +142,8 @@ def test_killed_around_its_transfers_the_run_is_the_one_that_would_have_been(new
 
 
 @pytest.mark.parametrize("backend", ["gloo", "ipc"])
-def test_who_joins_while_nothing_is_trained_gets_a_folder_and_then_takes_part(new_run, explorer, backend):
-    """Three steps' worth of events, so version 3 is the newest for as long as we like; its folder is not yet due."""
+def test_a_member_that_joins_while_nothing_is_trained_gets_a_folder_and_then_takes_part(new_run, explorer, backend):
+    """There are events for three steps, so version 3 stays the newest; its folder is not due yet."""
     config = new_run("late", COLLECTIVE | {"backend": backend}, groups=9)
     process = start_trainer(config)
     wait_for(lambda: [v for v in versions_of(config) if v.version == 3], "version 3")
@@ -190,7 +190,8 @@ def test_adapters_alone_are_sent_and_the_explorer_holds_what_the_trainer_trained
     train(merged)
     config = new_run("adapters", COLLECTIVE | {"transport": transport, "content": "adapters"}, lora=lora)
     member = explorer(config, "explorer-a")
-    process = start_trainer(config, kill="after the weights are announced")
+    points = COLLECTIVE_KILL_POINTS if transport == "collective" else KILL_POINTS
+    process = start_trainer(config, kill=points["after the weights are announced"])
     process.join(90)
     assert process.exitcode == -signal.SIGKILL
     with pytest.raises(CheckpointError, match=r"weights.content was 'adapters'"):

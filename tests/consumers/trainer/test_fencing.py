@@ -1,4 +1,4 @@
-"""Two trainers with one identity: the newer takes over, the older stops and says so, the run stays the same."""
+"""Tests two trainers with one identity: the newer takes over, the older stops with an error, the run stays the same."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from synthetic import make_tiny_model, publish, read_all, scored
 from trainer_runs import settings, steps_of, train, trained_ids, versions_of
 
 from consumers.trainer import run
-from rft.config_sources import masked, to_toml
+from rft.config_toml import masked, to_toml
 from rft.errors import CheckpointError, FencedError
-from rft.stream.fence import CLAIM, that_count
-from rft.weights.checkpoint import fetch
+from rft.stream.fence import CLAIM, unfenced_entries
+from rft.weights.version_folders import fetch
 
 GROUPS, SIZE, STEPS = 36, 4, 12
 
 PAUSED = """
 import os, signal, sys
 from pathlib import Path
-from consumers.trainer.{module} import {cls}
+from {module} import {cls}
 from infra.roles import run_role
 from rft.config_sources import load_config
 original, calls = {cls}.{name}, 0
@@ -38,13 +38,13 @@ def paused(self, *args, **kwargs):
 {cls}.{name} = paused
 sys.exit(run_role("trainer", load_config(Path(sys.argv[1]))))
 """
-"""A trainer that stops itself, as a machine that hangs would, right before one of its calls."""
+"""A trainer that stops itself right before one of its calls, as a machine that hangs would."""
 
-PLACES = {
-    "before a step is recorded": ("announcer", "Announcer", "record", 3),
-    "between a step and its weights": ("announcer", "Announcer", "write_version", 4),
-    "before the weights are announced": ("announcer", "Announcer", "announce", 4),
-    "before a checkpoint": ("learner", "Learner", "checkpoint", 1),
+PAUSE_POINTS = {
+    "before a step is recorded": ("consumers.trainer.announcer", "Announcer", "record", 3),
+    "between a step and its weights": ("rft.weights.version_folders", "VersionFolders", "write_when_possible", 4),
+    "before the weights are announced": ("rft.weights.folder_transport", "FolderTransport", "_announce", 4),
+    "before a checkpoint": ("rft.training.learner", "Learner", "checkpoint", 1),
 }
 
 
@@ -66,12 +66,12 @@ def new_run(make_config, tmp_path, model):
     return make
 
 
-def start(config, folder, place=None):
+def start(config, folder, point=None):
     path = folder / f"{config.run.name}.toml"
     path.write_text(to_toml(masked(config)))
     words = ["-m", "infra.cli", "trainer", str(path)]
-    if place:
-        module, cls, name, count = place
+    if point:
+        module, cls, name, count = point
         words = ["-c", PAUSED.format(module=module, cls=cls, name=name, count=count), str(path)]
     return subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True)
 
@@ -83,16 +83,16 @@ def wait_until_stopped(process):
         if os.WIFSTOPPED(status):
             return
         time.sleep(0.05)
-    raise AssertionError("it never came to the place where it is to stop")
+    raise AssertionError("it never reached the point where it stops")
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("point", PAUSE_POINTS)
 def test_a_trainer_that_hung_while_another_took_over_stops_and_changes_nothing(
-    kafka_broker, new_run, tmp_path, undisturbed_digests, place
+    kafka_broker, new_run, tmp_path, undisturbed_digests, point
 ):
     config = new_run(kafka_broker, "hung")
-    old = start(config, tmp_path, PLACES[place])
+    old = start(config, tmp_path, PAUSE_POINTS[point])
     wait_until_stopped(old)
     train(config)
     weights = weights_of(config)
@@ -102,7 +102,7 @@ def test_a_trainer_that_hung_while_another_took_over_stops_and_changes_nothing(
     assert f"process {os.getpid()} on" in errors
     assert "give each its own trainer.model_key" in errors
 
-    counted = list(that_count(read_all(config, "steps")))
+    counted = list(unfenced_entries(read_all(config, "steps")))
     assert [s.step for s in counted] == list(range(1, STEPS + 1))
     assert [s.digest for s in counted] == undisturbed_digests
     assert set(trained_ids(counted).values()) == {1}
@@ -113,10 +113,10 @@ def test_a_trainer_that_hung_while_another_took_over_stops_and_changes_nothing(
 
 
 def weights_of(config):
-    kept = sorted((config.run.path / "weights" / "policy").glob("v*/model.safetensors"))[
+    newest = sorted((config.run.path / "weights" / "policy").glob("v*/model.safetensors"))[
         -config.trainer.keep_versions :
     ]
-    return {file.parent.name: file.read_bytes() for file in kept}
+    return {file.parent.name: file.read_bytes() for file in newest}
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def wait_for_steps(config):
         time.sleep(0.1)
 
 
-def test_a_start_that_the_log_refuses_takes_the_run_from_nobody(embedded_broker, new_run):
+def test_a_start_that_the_log_refuses_does_not_take_over_the_run(embedded_broker, new_run):
     here = new_run(embedded_broker, "here", steps=4)
     there = new_run(embedded_broker, "there", steps=4, learning_rate=2e-2)
     train(here)
@@ -168,7 +168,7 @@ def test_a_start_that_the_log_refuses_takes_the_run_from_nobody(embedded_broker,
     assert [e.kind for e in read_all(there, "steps")].count(CLAIM) == 1
 
 
-def test_a_start_with_another_model_takes_the_run_from_nobody(embedded_broker, new_run, tmp_path):
+def test_a_start_with_another_model_does_not_take_over_the_run(embedded_broker, new_run, tmp_path):
     config = new_run(embedded_broker, "first")
     at_once = threading.Event()
     at_once.set()

@@ -1,4 +1,4 @@
-"""Twenty kill points drawn from a seed: each time the final weights are, bit for bit, those of the undisturbed run."""
+"""Kills trainers at twenty points drawn from a seed: the final weights equal the undisturbed run's, bit for bit."""
 
 import random
 import signal
@@ -6,10 +6,19 @@ from collections import Counter
 
 import pytest
 from synthetic import make_tiny_model, publish, scored
-from trainer_runs import PLACES, WHILE_REDOING, draw_kills, settings, start_trainer, steps_of, train, versions_of
+from trainer_runs import (
+    KILL_FUNCTIONS,
+    WHILE_REDOING,
+    draw_kills,
+    settings,
+    start_trainer,
+    steps_of,
+    train,
+    versions_of,
+)
 
 from rft.training.checkpoint import newest_checkpoint
-from rft.weights.checkpoint import fetch
+from rft.weights.version_folders import fetch
 
 SEED, POINTS = 11, 20
 GROUPS, SIZE, STEPS = 18, 4, 6
@@ -47,10 +56,10 @@ def undisturbed(new_run):
     return [s.digest for s in steps_of(config)], [v.sha256 for v in versions_of(config)]
 
 
-def test_the_points_are_spread_over_all_places():
-    places = Counter(kill[0] for kills in DRAWN for kill in kills)
-    assert places.keys() >= PLACES.keys()
-    assert places.keys() & set(WHILE_REDOING)
+def test_the_kill_points_are_spread_over_all_functions():
+    functions = Counter(kill[0] for kills in DRAWN for kill in kills)
+    assert functions.keys() >= KILL_FUNCTIONS.keys()
+    assert functions.keys() & set(WHILE_REDOING)
     assert {side for kills in DRAWN for _, side, _ in kills} == {"before", "halfway", "after"}
     assert len(DRAWN) == POINTS
     assert len({tuple(kills) for kills in DRAWN}) == POINTS
@@ -63,7 +72,7 @@ def describe(kills):
 @pytest.mark.kafka
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", range(POINTS), ids=[describe(kills) for kills in DRAWN])
-def test_killed_there_the_final_weights_are_those_of_the_undisturbed_run(number, new_run, undisturbed):
+def test_a_run_killed_there_ends_with_the_weights_of_the_undisturbed_run(number, new_run, undisturbed):
     config = new_run(f"killed-{number}")
     for kill in DRAWN[number]:
         process = start_trainer(config, kill)

@@ -1,4 +1,4 @@
-"""When the log no longer holds what a trainer needs, it stops and says what is gone; it never jumps over it."""
+"""Tests that a trainer stops with a clear error, and skips nothing, when the log no longer holds what it needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainer_runs import settings, steps_of, train, trained_ids
 
 from rft.config import Config
 from rft.errors import MissingRangeError
-from rft.log.events import EventReader
+from rft.log.reader import EventReader
 
 pytestmark = pytest.mark.kafka
 SIZE, STEPS = 4, 2
@@ -26,7 +26,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def trained(kafka_broker, make_config, tmp_path, model):
-    """A run of two steps with its checkpoint; twice as many events follow."""
+    """A run of two steps with its checkpoint; events for two more steps follow."""
     config = make_config(kafka_broker, **settings(tmp_path, "run", model, steps=STEPS, checkpoint_interval=2))
     publish(config, [scored(number, sample, SIZE) for number in range(12) for sample in range(SIZE)])
     train(config)
@@ -50,7 +50,7 @@ def test_a_position_that_the_log_has_lost_stops_the_trainer(trained):
     assert (error.entity, error.partition, error.start, error.end) == ("ready", 0, position, begin)
     for part in (
         f"ready, partition 0: offsets {position} to {begin - 1} are missing",
-        "the next event there is of 20",
+        "the next event is from 20",
         "this is where training goes on",
         "log.skip_deleted = true",
         "start over under another run.name",
@@ -60,7 +60,7 @@ def test_a_position_that_the_log_has_lost_stops_the_trainer(trained):
     assert [step.step for step in steps_of(trained)] == [1, 2]
 
 
-def test_told_to_skip_what_is_deleted_it_trains_the_rest(trained, caplog):
+def test_a_trainer_that_skips_deleted_events_trains_the_rest(trained, caplog):
     delete_before(trained, "ready", (STEPS + 1) * PER_STEP)
     train(longer(skipping(trained), 3))
     assert "going on without what is missing" in caplog.text

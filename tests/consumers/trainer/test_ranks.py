@@ -1,4 +1,4 @@
-"""Several ranks learn from one log: the weights are those of one process, and a rank that is killed costs no step."""
+"""Tests trainers of several ranks: the weights equal those of one process, and a killed rank costs no step."""
 
 import multiprocessing
 import random
@@ -14,8 +14,8 @@ from synthetic import make_tiny_model, publish, scored
 from trainer_runs import settings, steps_of, train, trained_ids, versions_of
 
 from rft.errors import CheckpointError
-from rft.policy.tensors import read_weights
-from rft.weights.checkpoint import fetch
+from rft.model_files.tensors import read_weights
+from rft.weights.version_folders import fetch
 
 pytestmark = pytest.mark.deepspeed
 
@@ -43,19 +43,19 @@ def new_run(make_config, tmp_path, model):
 
 
 def start(config, kill=None):
-    """Train in a process of its own, DeepSpeed's state being the process's; what it raised, or None."""
+    """Train in its own process, because DeepSpeed keeps global state, and return what it raised, or None."""
     context = multiprocessing.get_context("spawn")
-    said = context.SimpleQueue()
-    process = context.Process(target=train_and_lose_a_rank, args=(config.model_dump_json(), kill, said))
+    results = context.SimpleQueue()
+    process = context.Process(target=train_and_lose_a_rank, args=(config.model_dump_json(), kill, results))
     process.start()
     process.join(280)
     assert process.exitcode == 0
-    return said.get()
+    return results.get()
 
 
 @pytest.fixture
-def beside():
-    """``start`` beside what the test does; a call of what this gives waits for it and asserts that all went well."""
+def in_background():
+    """Run ``start`` in parallel to the test. Calling its result waits and asserts that nothing was raised."""
     with ThreadPoolExecutor() as pool:
 
         def begin(config):
@@ -81,16 +81,18 @@ def assert_as_near(config, other, tolerance):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("stage", "kills"), [(2, list(KILLS)), (3, list(KILLS)[:1])])
-def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on_as_it_was(embedded_broker, new_run, beside, stage, kills):
+def test_a_killed_rank_ends_the_trainer_and_the_next_start_continues_the_run(
+    embedded_broker, new_run, in_background, stage, kills
+):
     engine = {"engine": "deepspeed", "ranks": 2, "zero_stage": stage, "checkpoint_interval": 3}
     undisturbed = new_run(embedded_broker, "undisturbed", **engine)
-    undisturbed_ends = beside(undisturbed)
+    undisturbed_ends = in_background(undisturbed)
     config = new_run(embedded_broker, "killed", **engine)
     for kill in kills:
-        said = start(config, kill)
-        assert said is not None
-        assert said.startswith("EngineError: rank 1 of this trainer (process ")
-        assert "was killed by SIGKILL" in said
+        error = start(config, kill)
+        assert error is not None
+        assert error.startswith("EngineError: rank 1 of this trainer (process ")
+        assert "was killed by SIGKILL" in error
     assert start(config) is None
     undisturbed_ends()
     steps = steps_of(config)
@@ -103,12 +105,12 @@ def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on_as_it_was(embedded_b
     if stage == 2:
         assert_another_engine_goes_on(config)
     else:
-        assert_more_ranks_go_on(config, alone, beside)
+        assert_more_ranks_go_on(config, alone, in_background)
 
 
-def assert_more_ranks_go_on(config, alone, beside):
-    """From the checkpoint that two have left, as one process does from its own."""
-    alone_ends = beside(longer(alone))
+def assert_more_ranks_go_on(config, alone, in_background):
+    """Continue from the checkpoint of two ranks with three, and compare with one process and its own checkpoint."""
+    alone_ends = in_background(longer(alone))
     assert start(longer(config, ranks=3)) is None
     alone_ends()
     for run in (config, alone):
@@ -122,7 +124,7 @@ def longer(config, **changes):
 
 
 def assert_another_engine_goes_on(config):
-    """From the same checkpoint; steps to redo only within a tolerance that somebody has set."""
+    """Continue from the same checkpoint; steps are redone only within a configured tolerance."""
     shutil.rmtree(config.run.path / "checkpoints" / "policy" / f"step-{STEPS:08d}")
     with pytest.raises(CheckpointError, match=r"engine was deepspeed, is torch; ranks was 2, is 1"):
         train(longer(config, engine="torch", ranks=1))
@@ -146,11 +148,11 @@ def test_adapters_alone_are_trained_and_versions_are_whole_models_or_adapters(em
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("stage", [2, 3])
-def test_a_value_head_is_trained_on_all_ranks_and_goes_on_after_a_kill(embedded_broker, new_run, beside, stage):
+def test_a_value_head_is_trained_on_all_ranks_and_goes_on_after_a_kill(embedded_broker, new_run, in_background, stage):
     changes = {"algorithm": "ppo", "minibatches": 2, "checkpoint_interval": 3}
     sharded = {"engine": "deepspeed", "ranks": 2, "zero_stage": stage, **changes}
     undisturbed = new_run(embedded_broker, "undisturbed", **sharded)
-    undisturbed_ends = beside(undisturbed)
+    undisturbed_ends = in_background(undisturbed)
     if stage == 2:
         killed = new_run(embedded_broker, "killed", **sharded)
         assert start(killed, next(iter(KILLS))).startswith("EngineError")
@@ -172,7 +174,7 @@ def test_a_value_head_is_trained_on_all_ranks_and_goes_on_after_a_kill(embedded_
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("engine", ["torch", "deepspeed"])
 def test_bfloat16_computes_roughly_the_same_and_keeps_float32_weights(embedded_broker, new_run, model, engine):
-    """Not to the last bit, but in the same direction; and the weights move by less than bfloat16 could note."""
+    """The weights move in the same direction, not by the same bits, and by less than bfloat16 could represent."""
     ranks = {"engine": "deepspeed", "ranks": 2, "zero_stage": 3} if engine == "deepspeed" else {}
     rounded = new_run(embedded_broker, "rounded", dtype="bfloat16", **ranks)
     assert start(rounded) is None

@@ -1,4 +1,4 @@
-"""A trainer killed anywhere goes on as if nothing had happened: same weights, nothing published or trained twice."""
+"""Tests that a killed trainer goes on as if nothing had happened: same weights, nothing published or trained twice."""
 
 import random
 import shutil
@@ -17,7 +17,7 @@ from trainer_runs import (
 )
 
 from rft.errors import BrokerError, CheckpointError
-from rft.weights.checkpoint import fetch
+from rft.weights.version_folders import fetch
 
 GROUPS, SIZE, STEPS = 36, 4, 12
 
@@ -45,7 +45,7 @@ def new_run(make_config, tmp_path, model, events):
 
 
 def assert_same_run(config, undisturbed):
-    """Each step and version is on the log once, and the weights are those of the undisturbed run."""
+    """Assert that each step and version is on the log once, with the weights of the undisturbed run."""
     steps, expected = steps_of(config), steps_of(undisturbed)
     assert [s.step for s in steps] == [s.step for s in expected] == list(range(1, STEPS + 1))
     assert [s.digest for s in steps] == [s.digest for s in expected]
@@ -59,7 +59,7 @@ def assert_same_run(config, undisturbed):
 
 
 @pytest.mark.timeout(240)
-def test_killed_at_every_point_the_run_is_the_one_that_would_have_been(any_broker, new_run):
+def test_a_run_killed_at_every_point_equals_the_undisturbed_run(any_broker, new_run):
     undisturbed = new_run(any_broker, "undisturbed")
     train(undisturbed)
     config = new_run(any_broker, "killed")
@@ -74,7 +74,7 @@ def test_killed_at_every_point_the_run_is_the_one_that_would_have_been(any_broke
 
 
 @pytest.mark.timeout(240)
-def test_killed_at_random_moments_the_run_is_the_one_that_would_have_been(embedded_broker, new_run):
+def test_a_run_killed_at_random_moments_equals_the_undisturbed_run(embedded_broker, new_run):
     undisturbed = new_run(embedded_broker, "undisturbed", sync_interval=1)
     train(undisturbed)
     config = new_run(embedded_broker, "killed")
@@ -105,7 +105,7 @@ def test_without_a_checkpoint_all_steps_are_redone_and_nothing_is_published(embe
     fetch(before[1][-1], config.run.path)
 
 
-def test_a_finished_run_only_says_so_again(embedded_broker, new_run):
+def test_a_finished_run_publishes_nothing_more(embedded_broker, new_run):
     config = new_run(embedded_broker, "run")
     train(config)
     before = steps_of(config), versions_of(config)
@@ -154,7 +154,7 @@ def test_a_log_that_started_from_another_model_is_refused(embedded_broker, new_r
         train(changed)
 
 
-def test_redone_steps_may_stray_as_far_as_somebody_has_allowed(embedded_broker, new_run):
+def test_redone_steps_may_diverge_as_far_as_the_configuration_allows(embedded_broker, new_run):
     config = new_run(embedded_broker, "run", steps=8, checkpoint_interval=5)
     train(config)
     before = versions_of(config)

@@ -1,4 +1,4 @@
-"""Trained again, killed, resumed: the uses of every event are recorded, and the pool is the undisturbed run's."""
+"""Tests training events repeatedly: their uses are recorded, and after a kill the reuse pool is the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from brokers import ConfigMaker
 from synthetic import make_tiny_model, publish, scored
 from trainer_runs import settings, start_trainer, steps_of, train
 
-from consumers.trainer.intake import Intake
+from consumers.trainer.ready_reader import ReadyReader
 from rft.config import Config
 from rft.log.events import Event
 
@@ -24,7 +24,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def epochs(make_config: ConfigMaker, broker: str, folder: Path, name: str, model: Path, **trainer: Any) -> Config:
-    """A run of three epochs over nine groups, three a step; it ends when nothing is left."""
+    """Configure a run of three epochs over nine groups, three a step, which ends when no groups are left."""
     sections = settings(folder, name, model, steps=1000, patience_s=2.0, **trainer)
     sections["run"]["mode"] = "train"
     config = make_config(broker, **sections, buffer={"reuse": USES}, eval={"tasks": 0})
@@ -32,10 +32,10 @@ def epochs(make_config: ConfigMaker, broker: str, folder: Path, name: str, model
     return config
 
 
-def test_a_run_over_data_ends_when_each_group_was_trained_so_often(
+def test_a_run_over_data_ends_when_each_group_has_its_number_of_uses(
     make_config: ConfigMaker, embedded_broker: str, tmp_path: Path, model: Path
 ) -> None:
-    """And a small buffer, whose arrays are fetched again from the log, changes nothing."""
+    """A small buffer, whose arrays are fetched again from the log, changes nothing."""
     whole = epochs(make_config, embedded_broker, tmp_path, "whole", model)
     small = epochs(make_config, embedded_broker, tmp_path, "small", model, buffer_mb=0.001)
     for config in (whole, small):
@@ -50,17 +50,17 @@ def test_a_run_over_data_ends_when_each_group_was_trained_so_often(
 def test_events_that_come_in_drops_are_all_trained_before_any_is_trained_again(
     make_config: ConfigMaker, embedded_broker: str, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fetch that brings little, or nothing yet, is not the end of the data."""
+    """A fetch that returns few events, or none yet, is not the end of the data."""
     quick = epochs(make_config, embedded_broker, tmp_path, "quick", model)
     train(quick)
     polls = 0
 
-    def drip(intake: Intake, timeout_s: float) -> list[Event]:
+    def drip(reader: ReadyReader, timeout_s: float) -> list[Event]:
         nonlocal polls
         polls += 1
-        return intake._reader.poll(timeout_s, max_events=1) if polls % 3 == 0 else []
+        return reader._reader.poll(timeout_s, max_events=1) if polls % 3 == 0 else []
 
-    monkeypatch.setattr(Intake, "poll", drip)
+    monkeypatch.setattr(ReadyReader, "poll", drip)
     dripping = epochs(make_config, embedded_broker, tmp_path, "dripping", model)
     train(dripping)
     assert polls >= 3 * GROUPS * MEMBERS

@@ -1,4 +1,4 @@
-"""What the trainer makes of the events that it reads, on a real log."""
+"""Tests what the trainer does with the events that it reads, on a real log."""
 
 import logging
 import threading
@@ -10,11 +10,12 @@ from trainer_runs import settings, steps_of, train, trained_ids, versions_of
 
 from consumers.trainer import run
 from rft.errors import PolicyError
-from rft.log.events import EventReader, EventWriter
+from rft.log.reader import EventReader
 from rft.log.topics import ensure_topics
+from rft.log.writer import EventWriter
 from rft.policy.loading import load_model
 from rft.training.checkpoint import newest_checkpoint
-from rft.weights.checkpoint import fetch
+from rft.weights.version_folders import fetch
 
 SIZE = 4
 
@@ -45,7 +46,7 @@ def groups(*numbers, **changes):
 
 @pytest.fixture
 def in_background():
-    """Starts a trainer in a thread of its own and ends it with the test."""
+    """Start a trainer in its own thread and stop it with the test."""
     started = []
 
     def start(config):
@@ -143,7 +144,7 @@ def test_evaluation_is_not_trained_on(embedded_broker, new_run):
     assert newest_checkpoint(config.run.path, "policy").state.progress["positions"] == {"0": 4 * SIZE}
 
 
-def test_bytes_that_are_no_event_go_to_the_dead_letters(embedded_broker, new_run):
+def test_bytes_that_are_not_an_event_become_a_dead_letter(embedded_broker, new_run):
     config = new_run(embedded_broker, steps=1)
     with EventWriter(config, "test") as writer:
         writer.send_bytes("ready", b"garbage", key=b"k")
@@ -153,7 +154,7 @@ def test_bytes_that_are_no_event_go_to_the_dead_letters(embedded_broker, new_run
         (letter,) = wait_for(lambda: reader.poll(1.0))
     headers = dict(letter.headers)
     assert (letter.key, letter.value) == (b"k", b"garbage")
-    assert (headers["rft.error.stage"], headers["rft.error.offset"]) == (b"train", b"0")
+    assert (headers["rft.error.stage"], headers["rft.error.offset"]) == (b"decode", b"0")
 
 
 def test_a_buffer_too_small_for_one_step_learns_the_same(embedded_broker, new_run):
@@ -239,11 +240,11 @@ def test_every_promised_metric_is_reported(embedded_broker, new_run):
     config = new_run(embedded_broker, steps=2)
     publish(config, groups(*range(4)))
     train(config)
-    optimisation = {"loss", "grad_norm", "skipped", "learning_rate", "ratio_mean", "clip_share", "kl", "entropy"}
+    optimization = {"loss", "grad_norm", "skipped", "learning_rate", "ratio_mean", "clip_share", "kl", "entropy"}
     data = {"reward_mean", "reward_std", "advantage_abs_mean", "staleness_max", "staleness_mean", "duplicates"}
     amounts = {"tokens", "action_tokens", "groups", "experiences", "buffer_bytes"}
     times = {"idle_s", "read_s", "step_s", "publish_s", "checkpoint_s"}
-    promised = optimisation | data | amounts | times
+    promised = optimization | data | amounts | times
     for step in steps_of(config):
         assert promised <= step.metrics.keys()
     assert len(steps_of(config)) == 2

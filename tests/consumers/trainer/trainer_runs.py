@@ -1,4 +1,4 @@
-"""Running the trainer in tests: in this process, or in one of its own that dies at a chosen point."""
+"""Runs the trainer in tests: in this process, or in its own process that dies at a chosen point."""
 
 from __future__ import annotations
 
@@ -18,38 +18,49 @@ from rft.config import Config
 from rft.stream.fence import CLAIM
 from schemas.events import TrainingStep, WeightVersion
 
-KILL_POINTS = {
-    "before a step is recorded": ("consumers.trainer.announcer:Announcer.record", "before", 2),
-    "between a step and its weights": ("consumers.trainer.announcer:Announcer.announce", "before", 2),
-    "while redoing": ("consumers.trainer.recovery:Redo._redo", "before", 2),
-    "after the weights are announced": ("consumers.trainer.announcer:Announcer.announce", "after", 2),
-    "after the weights' folder is written": ("consumers.trainer.announcer:Announcer.write_version", "after", 2),
-    "within a checkpoint": ("rft.weights.folders:_sync_tree", "before", 1),
-    "after a checkpoint": ("consumers.trainer.learner:Learner.checkpoint", "after", 1),
-}
-"""Function, the side of its call, and which call since its start, at which a trainer sends itself SIGKILL."""
+Kill = tuple[str, str, int]
+"""Function, side of the call, number of the call."""
 
-PLACES = {
+KILL_POINTS: dict[str, Kill] = {
+    "before a step is recorded": ("consumers.trainer.announcer:Announcer.record", "before", 2),
+    "between a step and its weights": ("rft.weights.folder_transport:FolderTransport._announce", "before", 2),
+    "while redoing": ("consumers.trainer.recovery:Redo._redo", "before", 2),
+    "after the weights are announced": ("rft.weights.folder_transport:FolderTransport._announce", "after", 2),
+    "after the weights' folder is written": (
+        "rft.weights.version_folders:VersionFolders.write_when_possible",
+        "after",
+        2,
+    ),
+    "within a checkpoint": ("rft.model_files.atomic_folder:_sync_tree", "before", 1),
+    "after a checkpoint": ("rft.training.learner:Learner.checkpoint", "after", 1),
+}
+"""Where a trainer sends itself SIGKILL: function, side of the call, number of the call since its start."""
+
+COLLECTIVE_KILL_POINTS: dict[str, Kill] = {
+    "before a step is recorded": KILL_POINTS["before a step is recorded"],
+    "between a step and its weights": ("rft.weights.distributor:Distributor.publish", "before", 2),
+    "after the weights are announced": ("rft.weights.distributor:Distributor.publish", "after", 2),
+}
+"""The same with ``weights.transport = "collective"``."""
+
+KILL_FUNCTIONS = {
     "pathlib:Path.write_bytes": (("halfway", "after"), 30),
     "pathlib:Path.rename": (("before", "after"), 8),
-    "rft.weights.folders:_sync": (("before",), 16),
-    "rft.weights.folders:_sync_tree": (("before", "after"), 2),
+    "rft.model_files.atomic_folder:_sync": (("before",), 16),
+    "rft.model_files.atomic_folder:_sync_tree": (("before", "after"), 2),
     "consumers.trainer.announcer:Announcer.record": (("before", "after"), 5),
-    "consumers.trainer.announcer:Announcer.write_version": (("before", "after"), 5),
-    "consumers.trainer.announcer:Announcer.announce": (("before", "after"), 5),
-    "consumers.trainer.learner:Learner.learn": (("before", "after"), 5),
-    "consumers.trainer.learner:Learner.checkpoint": (("before", "after"), 2),
+    "rft.weights.version_folders:VersionFolders.write_when_possible": (("before", "after"), 5),
+    "rft.weights.folder_transport:FolderTransport._announce": (("before", "after"), 5),
+    "rft.training.learner:Learner.learn": (("before", "after"), 5),
+    "rft.training.learner:Learner.checkpoint": (("before", "after"), 2),
 }
-"""Where a run of six steps may be killed: the sides of the call, and how many calls there are at least. Files of weight
-versions and of checkpoints are written, renamed and synced by the first four."""
-WHILE_REDOING = ("consumers.trainer.recovery:Redo._redo", "consumers.trainer.learner:Learner.learn")
-
-Kill = tuple[str, str, int]
-"""Function, side of the call, which call."""
+"""Where a run of six steps may be killed: the sides of the call, and the least number of calls. The first four write,
+rename and sync the files of weight versions and checkpoints."""
+WHILE_REDOING = ("consumers.trainer.recovery:Redo._redo", "rft.training.learner:Learner.learn")
 
 
 def draw_kills(seed: int, count: int) -> list[list[Kill]]:
-    """The kills of ``count`` runs, all different, each place in turn; every fifth run is killed again while redoing."""
+    """Draw kills for ``count`` runs, all different, at each function in turn; every fifth run dies again in a redo."""
     chance = random.Random(seed)
     runs: list[list[Kill]] = []
     uses: Counter[str] = Counter()
@@ -60,8 +71,8 @@ def draw_kills(seed: int, count: int) -> list[list[Kill]]:
             first = ("consumers.trainer.announcer:Announcer.record", "after", chance.choice((3, 5)))
             run = [first, (chance.choice(WHILE_REDOING), chance.choice(("before", "after")), 1)]
         else:
-            where = list(PLACES)[(number - number // 5) % len(PLACES)]
-            sides, calls = PLACES[where]
+            where = list(KILL_FUNCTIONS)[(number - number // 5) % len(KILL_FUNCTIONS)]
+            sides, calls = KILL_FUNCTIONS[where]
             run = [(where, sides[uses[where] % len(sides)], chance.randint(1, calls))]
         if run not in runs:
             runs.append(run)
@@ -70,14 +81,14 @@ def draw_kills(seed: int, count: int) -> list[list[Kill]]:
 
 
 def train(config: Config) -> None:
-    """Run to the end in this process."""
+    """Train to the end in this process."""
     from consumers.trainer import run
 
     run(config, threading.Event())
 
 
 def settings(folder: Path, name: str, model: Path, **trainer: Any) -> dict[str, Any]:
-    """Sections of a small run whose steps do not depend on when events arrive: one partition, by number."""
+    """Configure a small run whose steps do not depend on when events arrive: one partition, ordered by number."""
     defaults = {"steps": 12, "groups_per_step": 3, "max_staleness": 100, "checkpoint_interval": 4}
     return {
         "run": {"name": name, "folder": str(folder)},
@@ -88,7 +99,7 @@ def settings(folder: Path, name: str, model: Path, **trainer: Any) -> dict[str, 
 
 
 def start_trainer(config: Config, kill: str | Kill | None = None) -> BaseProcess:
-    """A trainer in a process of its own, which dies at the point ``kill``, or at that of KILL_POINTS."""
+    """Start a trainer in its own process, which dies at ``kill``, or at the point of that name in KILL_POINTS."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["consumers.trainer"])
     process = context.Process(target=_train_until_killed, args=(config.model_dump_json(), kill))
@@ -97,7 +108,7 @@ def start_trainer(config: Config, kill: str | Kill | None = None) -> BaseProcess
 
 
 def steps_of(config: Config) -> list[TrainingStep]:
-    """Entries of the redo log; not the claims, of which each start makes one."""
+    """Return the entries of the redo log, without the claims that each start makes."""
     return [r for r in read_all(config, "steps") if isinstance(r, TrainingStep) and r.kind != CLAIM]
 
 

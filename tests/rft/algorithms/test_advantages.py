@@ -25,14 +25,14 @@ def test_centered_is_the_distance_from_the_groups_mean(case):
 def test_normalized_divides_by_the_groups_sample_deviation(case):
     rewards, groups = case
     for reward, group, advantage in zip(rewards, groups, group_normalized(rewards, groups), strict=True):
-        members = rewards[groups == group]
-        deviation = statistics.stdev(members) if len(members) > 1 else 0.0
-        expected = (reward - statistics.fmean(members)) / (deviation + EPSILON)
+        own = rewards[groups == group]
+        deviation = statistics.stdev(own) if len(own) > 1 else 0.0
+        expected = (reward - statistics.fmean(own)) / (deviation + EPSILON)
         assert advantage == pytest.approx(expected, abs=1e-6, rel=1e-6)
 
 
 @pytest.mark.parametrize("function", [group_centered, group_normalized])
-def test_a_uniform_group_teaches_nothing(function):
+def test_a_uniform_group_gets_no_advantage(function):
     rewards = np.array([0.1] * 7 + [0.0, 1.0])
     advantages = function(rewards, np.array([0] * 7 + [1, 1]))
     assert np.abs(advantages[:7]).max() < 1e-9
@@ -40,7 +40,7 @@ def test_a_uniform_group_teaches_nothing(function):
 
 
 @given(grouped, st.randoms(use_true_random=False))
-def test_other_groups_play_no_part(case, random):
+def test_other_groups_do_not_matter(case, random):
     rewards, groups = case
     changed = np.where(groups == groups[0], rewards, rewards + random.random())
     same = groups == groups[0]

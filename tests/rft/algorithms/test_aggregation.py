@@ -1,4 +1,4 @@
-"""Weights of a step's tokens: every token the same, or every sequence the same."""
+"""Token weights give every token the same share, or every sequence."""
 
 import numpy as np
 import pytest

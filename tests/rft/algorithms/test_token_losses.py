@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rft.algorithms import kl, losses
-from rft.algorithms.inputs import Tokens
+from rft.algorithms.inputs import TokenBatch
 
 logprob = st.floats(-8, 0)
 tokens = st.lists(st.tuples(logprob, logprob, st.floats(-3, 3)), min_size=1, max_size=20)
 
 
-def one_sequence(now, behaviour, advantages):
+def one_sequence(now, sampler, advantages):
     first = torch.zeros(1, dtype=torch.int64)
-    return Tokens(now, behaviour, advantages, torch.zeros(len(now), dtype=torch.int64), torch.ones(1), first)
+    return TokenBatch(now, sampler, advantages, torch.zeros(len(now), dtype=torch.int64), torch.ones(1), first)
 
 
 def columns(rows):
@@ -24,9 +24,9 @@ def columns(rows):
 
 
 @given(tokens, st.floats(0.05, 0.5), st.floats(0.05, 2.0))
-def test_clipped_is_ppos_surrogate(rows, low, high):
-    now, behaviour, advantages = columns(rows)
-    result = losses.clipped(one_sequence(now, behaviour, advantages), clip_low=low, clip_high=high)
+def test_clipped_equals_ppos_surrogate(rows, low, high):
+    now, sampler, advantages = columns(rows)
+    result = losses.clipped(one_sequence(now, sampler, advantages), clip_low=low, clip_high=high)
     for i, (p, q, a) in enumerate(rows):
         ratio = math.exp(p - q)
         bounded = min(max(ratio, 1 - low), 1 + high) * a
@@ -37,9 +37,9 @@ def test_clipped_is_ppos_surrogate(rows, low, high):
 
 @given(tokens)
 def test_a_clipped_token_has_no_gradient_and_the_others_have_the_policy_gradient(rows):
-    now, behaviour, advantages = columns(rows)
+    now, sampler, advantages = columns(rows)
     now.requires_grad_(True)
-    result = losses.clipped(one_sequence(now, behaviour, advantages), clip_low=0.2, clip_high=0.2)
+    result = losses.clipped(one_sequence(now, sampler, advantages), clip_low=0.2, clip_high=0.2)
     result.loss.sum().backward()
     expected = torch.where(result.clipped, 0.0, -advantages * result.ratio)
     inside = (result.ratio - 0.8).abs().minimum((result.ratio - 1.2).abs()) > 1e-9
@@ -48,16 +48,16 @@ def test_a_clipped_token_has_no_gradient_and_the_others_have_the_policy_gradient
 
 @given(tokens)
 def test_reinforce_is_the_plain_policy_gradient(rows):
-    now, behaviour, advantages = columns(rows)
+    now, sampler, advantages = columns(rows)
     now.requires_grad_(True)
-    result = losses.reinforce(one_sequence(now, behaviour, advantages))
+    result = losses.reinforce(one_sequence(now, sampler, advantages))
     result.loss.sum().backward()
     assert torch.equal(now.grad, -advantages)
     assert not result.clipped.any()
     assert not result.ratio.requires_grad
 
 
-def test_a_hopeless_ratio_stays_finite():
+def test_an_extreme_ratio_stays_finite():
     result = losses.clipped(
         one_sequence(torch.tensor([0.0]), torch.tensor([-500.0]), torch.tensor([-1.0])), clip_low=0.2, clip_high=0.2
     )
@@ -88,11 +88,11 @@ def test_k2_and_k3_are_never_negative(rows):
     assert (kl.k3(now, reference) >= -1e-12).all()
 
 
-def test_dual_clip_bounds_how_hard_a_token_is_pushed_down_and_changes_nothing_else() -> None:
+def test_dual_clip_bounds_the_loss_of_negative_advantages_and_changes_nothing_else() -> None:
     now = torch.tensor([1.5, 1.5, 0.2, -0.5], requires_grad=True)
-    behaviour, advantages = torch.zeros(4), torch.tensor([-1.0, 1.0, -1.0, -1.0])
-    plain = losses.clipped(one_sequence(now, behaviour, advantages), clip_low=0.2, clip_high=0.2)
-    bounded = losses.clipped(one_sequence(now, behaviour, advantages), clip_low=0.2, clip_high=0.2, dual_clip=2.0)
+    sampler, advantages = torch.zeros(4), torch.tensor([-1.0, 1.0, -1.0, -1.0])
+    plain = losses.clipped(one_sequence(now, sampler, advantages), clip_low=0.2, clip_high=0.2)
+    bounded = losses.clipped(one_sequence(now, sampler, advantages), clip_low=0.2, clip_high=0.2, dual_clip=2.0)
     assert bounded.loss.tolist() == pytest.approx([2.0, *plain.loss[1:].tolist()])
     (gradient,) = torch.autograd.grad(bounded.loss.sum(), now)
     (free,) = torch.autograd.grad(plain.loss.sum(), now)

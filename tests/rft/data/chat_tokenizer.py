@@ -21,7 +21,7 @@ FORGETFUL = (
 
 
 def make_tokenizer(folder: Path, template: str | None = TEMPLATE) -> Path:
-    """A folder with tokenizer and configuration; the policy ends its answers with ``<|im_end|>``."""
+    """Make a folder with tokenizer and configuration. The policy ends its answers with ``<|im_end|>``."""
     characters = string.ascii_letters + string.digits + " >:\n?.{}"
     vocabulary = {token: number for number, token in enumerate([*SPECIAL, *characters])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))

@@ -1,4 +1,4 @@
-"""Rows are the same whatever holds them; what cannot be read says so."""
+"""Rows are the same in every format; an error says what cannot be read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS: list[dict[str, Any]] = [{"prompt": f"p{i}", "n": i, "talk": [{"role": "use
 
 
 def saved_dataset(folder: Path, rows: list[dict[str, Any]], shards: int = 2) -> Path:
-    """As ``datasets.Dataset.save_to_disk`` writes it."""
+    """Write a dataset as ``datasets.Dataset.save_to_disk`` does."""
     folder.mkdir(parents=True)
     table, files = pa.Table.from_pylist(rows), []
     for shard in range(shards):
@@ -53,13 +53,13 @@ def make(kind: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "parquet folder", "dataset", "datasets"])
-def test_every_kind_of_file_gives_the_same_rows(kind: str, tmp_path: Path) -> None:
+def test_every_file_format_gives_the_same_rows(kind: str, tmp_path: Path) -> None:
     rows = open_rows(make(kind, tmp_path), "train" if kind == "datasets" else None)
     assert rows.total == len(ROWS)
     assert list(rows.numbered()) == list(enumerate(ROWS, 1)) == list(rows.numbered())
 
 
-def test_a_line_that_is_no_object_is_a_bad_row_and_the_next_is_read(tmp_path: Path) -> None:
+def test_a_line_that_is_not_an_object_is_a_bad_row_and_the_next_is_read(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n{"a":\n[1]\n\n{"a": 2}\n')
     found = list(open_rows(tmp_path / "x.jsonl").numbered())
     assert [number for number, _ in found] == [1, 2, 3, 5]
@@ -69,7 +69,7 @@ def test_a_line_that_is_no_object_is_a_bad_row_and_the_next_is_read(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("name", "subset", "said"),
+    ("name", "subset", "message"),
     [
         ("nothing.jsonl", None, "cannot read .*nothing.jsonl"),
         ("x.csv", None, "not a .jsonl, .parquet or .arrow file"),
@@ -79,10 +79,10 @@ def test_a_line_that_is_no_object_is_a_bad_row_and_the_next_is_read(tmp_path: Pa
         ("torn.parquet", None, "damaged Parquet|cannot read"),
     ],
 )
-def test_what_cannot_be_read_says_what_to_do(name: str, subset: str | None, said: str, tmp_path: Path) -> None:
+def test_unreadable_files_give_errors_with_advice(name: str, subset: str | None, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.csv").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and no more of it")
     make("datasets", tmp_path)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         open_rows(tmp_path / name, subset)

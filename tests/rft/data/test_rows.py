@@ -1,4 +1,4 @@
-"""What a row becomes: the mask covers exactly what the expert wrote, and ids come from the content."""
+"""The mask covers exactly what the expert wrote, and ids follow from the content."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import pytest
 from chat_tokenizer import FORGETFUL, make_tokenizer
 
 from rft.config import Config, ImportConfig, ProcessorConfig
-from rft.data.errors import RowError
 from rft.data.rows import RowMaker
 from rft.data.tokenizer import open_tokens
+from rft.errors import RowError
 from rft.policy.loading import load_tokenizer
 from rft.rewards.scorer import make_scorer
 from rft.stream.actions import Publish, Received
-from rft.stream.pipeline import Pipeline, Rules
+from rft.stream.pipeline import Pipeline
 from rft.stream.prioritize import make_prioritizer
+from rft.stream.rules import Rules
 from rft.stream.validate import validate
 from schemas.codec import encode
 from schemas.events import Experience, Task
@@ -58,7 +59,7 @@ def test_a_chat_answer_is_learned_with_its_end_but_not_what_the_template_puts_af
     assert not one.action_mask[-1]
 
 
-def test_of_a_conversation_all_that_the_assistant_says_is_learned(folder: Path) -> None:
+def test_everything_that_the_assistant_says_in_a_conversation_is_learned(folder: Path) -> None:
     messages = [
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "b"},
@@ -77,7 +78,7 @@ def test_a_template_that_rewrites_earlier_answers_is_refused(tmp_path: Path) -> 
     talk = [
         {"role": r, "content": c} for r, c in (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
     ]
-    with pytest.raises(RowError, match="writes earlier messages otherwise"):
+    with pytest.raises(RowError, match="changes earlier messages when later ones follow"):
         made(folder, {"talk": talk}, columns={"messages": "talk"})
     (one,) = made(folder, {"talk": talk[:2]}, columns={"messages": "talk"})
     assert written(folder, one) == "b<|im_end|>"
@@ -112,7 +113,7 @@ def test_chosen_and_rejected_share_a_group_and_differ_in_reward(folder: Path) ->
         ({"word": "p"}, {"prompt_template": "{wrd}>", "kind": "tasks"}, "prompt_template does not fit: KeyError"),
     ],
 )
-def test_a_row_that_cannot_be_used_says_why(
+def test_the_error_for_an_unusable_row_says_why(
     folder: Path, row: dict[str, Any], source: dict[str, Any], cause: str
 ) -> None:
     with pytest.raises(RowError, match=cause):
@@ -135,8 +136,8 @@ def test_a_task_is_the_rendered_prompt(folder: Path) -> None:
     )
 
 
-def test_processors_pass_demonstrations_and_pairs_whatever_they_ask_of_rollouts(folder: Path) -> None:
-    """Groups of one, equal rewards, external rewards: only rollouts are held to these."""
+def test_processors_accept_demonstrations_and_pairs_regardless_of_rules_for_rollouts(folder: Path) -> None:
+    """Rules about small groups, equal rewards and external rewards apply only to rollouts."""
     for external in ({}, {"required": ["human"]}):
         rules = ProcessorConfig.model_validate({"min_group_size": 4, "drop_uniform_groups": True, "external": external})
         pipeline = Pipeline(Rules(rules, make_scorer(rules.rewards), make_prioritizer("fifo"), 1 << 20))
@@ -149,9 +150,9 @@ def test_processors_pass_demonstrations_and_pairs_whatever_they_ask_of_rollouts(
             for action in pipeline.receive(event, 1000):
                 if hasattr(action, "waiting"):
                     found = {o: Received(0, o, None, encode(e)) for o, e in enumerate([*demo, *pair])}
-                    action = pipeline.conclude(action, found, 1000)
+                    action = pipeline.room.publish(action, found, 1000)
                 assert isinstance(action, Publish)
-                released += action.members
+                released += action.samples
         assert [(m.experience.kind, m.verdict, m.reward) for m in released] == [
             ("demonstration", "train", 0.0),
             ("preference", "train", 1.0),

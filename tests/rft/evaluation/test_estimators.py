@@ -1,4 +1,4 @@
-"""pass@k against its definition, by enumeration and with exact fractions."""
+"""pass@k equals its definition, by enumeration and in exact fractions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rft.evaluation.estimators import pass_at_k, standard_error
 
 
-def test_pass_at_k_is_the_share_of_all_choices_of_k_answers_that_hold_a_right_one() -> None:
+def test_pass_at_k_is_the_share_of_all_choices_of_k_answers_that_contain_a_right_one() -> None:
     for samples in range(1, 8):
         for right in range(samples + 1):
             for k in range(1, samples + 1):
@@ -30,7 +30,7 @@ def test_pass_at_k_stays_exact_where_binomials_overflow(case: tuple[int, int, in
 
 
 @pytest.mark.parametrize(("samples", "right", "k"), [(4, 2, 5), (4, 2, 0), (4, 5, 1), (4, -1, 1)])
-def test_what_is_not_defined_is_refused(samples: int, right: int, k: int) -> None:
+def test_an_undefined_pass_at_k_raises(samples: int, right: int, k: int) -> None:
     with pytest.raises(ValueError, match="not defined"):
         pass_at_k(samples, right, k)
 

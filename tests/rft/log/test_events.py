@@ -1,4 +1,4 @@
-"""Events survive the trip through a real log: bytes, keys, headers, order and places."""
+"""Events survive the trip through a real log: bytes, keys, headers, order and positions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import pytest
 
 from rft.config import Config
 from rft.errors import BrokerError, DecodeError, TopicError
-from rft.log.events import Event, EventReader, EventWriter
+from rft.log.clients import message_limit
+from rft.log.events import Event
+from rft.log.reader import EventReader
+from rft.log.topics import topic_name
+from rft.log.writer import EventWriter
 from schemas.events import Task, WeightVersion
 
 
@@ -28,11 +32,11 @@ def read(reader: EventReader, count: int, timeout_s: float = 10.0) -> list[Event
 def test_what_is_written_is_read_back_in_order_for_each_key(any_config: Config) -> None:
     tasks = [task(n) for n in range(200)]
     with EventWriter(any_config, "writer") as writer:
-        places = [writer.send("tasks", t) for t in tasks]
+        positions = [writer.send("tasks", t) for t in tasks]
     with EventReader(any_config, "reader", ["tasks"]) as reader:
         events = read(reader, len(tasks))
     assert sorted(e.record(Task).number for e in events) == list(range(200))
-    assert {(e.partition, e.offset) for e in events} == {(p.get(0).partition, p.get(0).offset) for p in places}
+    assert {(e.partition, e.offset) for e in events} == {(p.get(0).partition, p.get(0).offset) for p in positions}
     assert len({e.partition for e in events}) == any_config.log.partitions
     for partition in range(any_config.log.partitions):
         numbers = [e.record(Task).number for e in events if e.partition == partition]
@@ -41,9 +45,9 @@ def test_what_is_written_is_read_back_in_order_for_each_key(any_config: Config) 
 
 def test_the_key_decides_the_partition_as_in_java(log_config: Config) -> None:
     with EventWriter(log_config, "writer") as writer:
-        place = writer.send("tasks", task(21)).get(5)
+        position = writer.send("tasks", task(21)).get(5)
     # org.apache.kafka.common.utils.Utils.murmur2("train-00000021") & 0x7fffffff, modulo 4
-    assert place.partition == 0x7FFFFFFF & _murmur2(b"train-00000021") & 3
+    assert position.partition == 0x7FFFFFFF & _murmur2(b"train-00000021") & 3
 
 
 def _murmur2(data: bytes) -> int:
@@ -75,7 +79,7 @@ def test_events_carry_cloudevents_headers_and_those_of_the_caller(log_config: Co
     assert (headers["ce_time"] or b"").endswith(b"Z")
 
 
-def test_a_reader_goes_on_from_positions_saved_earlier(any_config: Config) -> None:
+def test_a_reader_continues_from_saved_positions(any_config: Config) -> None:
     with EventWriter(any_config, "writer") as writer:
         for n in range(50):
             writer.send("tasks", task(n))
@@ -93,7 +97,7 @@ def test_a_reader_goes_on_from_positions_saved_earlier(any_config: Config) -> No
     assert sorted(e.record(Task).number for e in second) == list(range(50, 80))
 
 
-def test_a_reader_from_the_end_sees_only_what_comes_later(any_config: Config) -> None:
+def test_a_reader_from_the_end_sees_only_later_events(any_config: Config) -> None:
     with EventWriter(any_config, "writer") as writer:
         writer.send("tasks", task(1))
         writer.flush()
@@ -105,13 +109,13 @@ def test_a_reader_from_the_end_sees_only_what_comes_later(any_config: Config) ->
 
 def test_seek_fetches_one_event_again(any_config: Config) -> None:
     with EventWriter(any_config, "writer") as writer:
-        place = [writer.send("tasks", task(n)) for n in range(40)][17].get(5)
+        position = [writer.send("tasks", task(n)) for n in range(40)][17].get(5)
     with EventReader(any_config, "reader", ["tasks"]) as reader:
         read(reader, 40)
-        reader.seek("tasks", place.partition, place.offset)
+        reader.seek("tasks", position.partition, position.offset)
         again = read(reader, 1)
     assert again[0].record(Task).number == 17
-    assert (again[0].partition, again[0].offset) == (place.partition, place.offset)
+    assert (again[0].partition, again[0].offset) == (position.partition, position.offset)
 
 
 def test_a_paused_topic_waits_and_loses_nothing(any_config: Config) -> None:
@@ -127,7 +131,29 @@ def test_a_paused_topic_waits_and_loses_nothing(any_config: Config) -> None:
         assert sorted(e.record(Task).number for e in read(reader, 10)) == list(range(10))
 
 
-def test_four_mebibytes_pass_and_more_is_refused_before_it_is_sent(any_config: Config) -> None:
+def test_a_resumed_partition_continues_although_others_were_read_meanwhile(any_config: Config) -> None:
+    with EventWriter(any_config, "writer") as writer:
+        for n in range(1000):
+            writer.send("tasks", task(n))
+    with EventReader(any_config, "reader", ["tasks"]) as reader:
+        [first] = read_one(reader)
+        reader.pause("tasks", first.partition)
+        others = read(reader, 1000, timeout_s=3.0)
+        assert first.partition not in {event.partition for event in others}
+        reader.resume("tasks", first.partition)
+        rest = read(reader, 1000 - 1 - len(others))
+    offsets = [event.offset for event in [first, *rest]]
+    assert offsets == list(range(len(offsets)))
+    assert len(offsets) + len(others) == 1000
+
+
+def read_one(reader: EventReader) -> list[Event]:
+    while not (events := reader.poll(0.1, max_events=1)):
+        pass
+    return events
+
+
+def test_four_mebibytes_are_sent_and_more_is_refused_before_sending(any_config: Config) -> None:
     limit = any_config.log.max_message_bytes
     with EventWriter(any_config, "writer") as writer:
         writer.send("tasks", task(1, prompt="x" * (limit - 200)))
@@ -138,7 +164,7 @@ def test_four_mebibytes_pass_and_more_is_refused_before_it_is_sent(any_config: C
         assert sorted(e.record(Task).number for e in read(reader, 2)) == [1, 3]
 
 
-def test_a_ten_megabyte_event_of_a_stranger_reaches_the_reader_who_names_it(any_config: Config) -> None:
+def test_a_reader_receives_and_names_another_clients_event_of_ten_megabytes(any_config: Config) -> None:
     with EventWriter(any_config, "stranger") as writer:
         writer.send_bytes("experiences", b"\0" * 10_000_000, key=b"g")
         writer.send_bytes("experiences", b"next", key=b"g")
@@ -158,7 +184,7 @@ def test_one_refused_event_does_not_end_the_writer(any_config: Config) -> None:
         writer.flush()
 
 
-def test_what_only_other_clients_can_write_is_passed_on_as_nearly_as_can_be(log_config: Config) -> None:
+def test_events_that_only_other_clients_can_write_are_passed_on_nearly_unchanged(log_config: Config) -> None:
     with EventWriter(log_config, "writer") as writer:
         writer.send_bytes("dlq", None, key=None, headers=[("empty", None), ("full", b"x")])
     with EventReader(log_config, "reader", ["dlq"]) as reader:
@@ -177,6 +203,20 @@ def test_a_missing_topic_is_named(embedded_broker: str, make_config: object) -> 
         EventReader(config, "reader", ["tasks"])
 
 
-def test_a_record_of_another_kind_is_not_published(log_config: Config) -> None:
+def test_a_record_of_another_entity_is_not_published(log_config: Config) -> None:
     with EventWriter(log_config, "writer") as writer, pytest.raises(TypeError, match="does not take Task"):
         writer.send("weights", task(1))
+
+
+def test_a_dead_letter_keeps_its_event_and_loses_its_value_only_if_it_is_too_large(log_config: Config) -> None:
+    large = b"x" * message_limit(log_config.log)
+    with EventWriter(log_config, "writer") as writer:
+        for value in (b"garbage", large):
+            event = Event("tasks", 3, 17, 1, b"key", value, (("mine", b"1"),))
+            writer.publish_dead_letter(event, "decode", DecodeError("no frame"))
+    with EventReader(log_config, "reader", ["dlq"]) as reader:
+        small, without_value = read(reader, 2)
+    assert (small.key, small.value, small.headers[0]) == (b"key", b"garbage", ("mine", b"1"))
+    assert dict(small.headers)["rft.error.topic"] == topic_name(log_config, "tasks").encode()
+    assert (without_value.key, without_value.value or b"") == (b"key", b"")
+    assert dict(without_value.headers)["rft.error.value-omitted"] == str(len(large)).encode()

@@ -34,7 +34,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def answering() -> Iterator[object]:
-    """``answering(bytes)`` is the port of a server that says so to whoever sends something; b"" says nothing."""
+    """``answering(bytes)`` is the port of a server that sends these bytes in answer to anything; b"" is no answer."""
     servers: list[socket.socket] = []
 
     def serve(server: socket.socket, answer: bytes) -> None:
@@ -62,7 +62,7 @@ def answering() -> Iterator[object]:
 
 
 @pytest.mark.parametrize("make", [make_producer, make_consumer, make_admin])
-def test_refused_is_named_within_the_time_that_is_set(make: object, free_port: int) -> None:
+def test_a_refused_connection_is_named_within_the_configured_time(make: object, free_port: int) -> None:
     config = Config(broker=settings(f"127.0.0.1:{free_port}"))
     started = time.monotonic()
     with pytest.raises(BrokerError, match=rf"broker 127\.0\.0\.1:{free_port}: connection refused.*tried for 1 s"):
@@ -86,14 +86,14 @@ def test_an_unknown_host_is_named() -> None:
         (b"\x15\x03\x03\x00\x02\x02\x0a", "answers with a TLS alert.* may speak TLS"),
     ],
 )
-def test_a_server_that_is_no_kafka_is_named(answering: object, answer: bytes, message: str) -> None:
+def test_a_server_that_does_not_speak_kafka_is_named(answering: object, answer: bytes, message: str) -> None:
     server = f"127.0.0.1:{answering(answer)}"  # type: ignore[operator]
     with pytest.raises(BrokerError, match=message):
         probe(settings(server), [server])
 
 
 @pytest.mark.parametrize(("protocol", "message"), [("PLAINTEXT", "Is it a Kafka"), ("SSL", "may speak no TLS")])
-def test_a_server_that_never_answers_costs_no_more_than_the_time_set(
+def test_a_server_that_never_answers_costs_no_more_than_the_configured_time(
     answering: object, protocol: str, message: str
 ) -> None:
     server = f"127.0.0.1:{answering(b'')}"  # type: ignore[operator]
@@ -108,7 +108,7 @@ def test_tls_to_the_embedded_broker_is_named(embedded_broker: str) -> None:
         probe(settings(embedded_broker, security_protocol="SSL"), [embedded_broker])
 
 
-def test_a_login_to_a_broker_that_takes_none_is_named(embedded_broker: str) -> None:
+def test_a_login_to_a_broker_without_logins_is_named(embedded_broker: str) -> None:
     login = {"security_protocol": "SASL_PLAINTEXT", "sasl_username": "a", "sasl_password": "b"}
     with pytest.raises(BrokerError, match="does not offer"):
         probe(settings(embedded_broker, **login), [embedded_broker])

@@ -1,4 +1,4 @@
-"""Topics are made as designed, by any number of processes at once, and contradictions are named."""
+"""Topics are created as designed, by any number of processes at once, and contradictions are named."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from schemas.events import RECORDS, Record
 
 
 def described(config: Config) -> dict[str, int]:
-    """Partitions by entity."""
+    """Return the number of partitions by entity."""
     admin = make_admin(config, "test")
     topics = admin.describe_topics([topic_name(config, entity) for entity in ENTITIES])
     admin.close()
     return {topic["name"].split(".")[-2]: len(topic["partitions"]) for topic in topics if not topic["error_code"]}
 
 
-def test_all_topics_are_made_and_a_second_time_is_none(any_broker: str, make_config: ConfigMaker) -> None:
+def test_all_topics_are_created_and_a_second_call_creates_none(any_broker: str, make_config: ConfigMaker) -> None:
     config = make_config(any_broker, log={"partitions": 3})
     created = ensure_topics(config)
     assert len(created) == len(ENTITIES)
@@ -31,7 +31,7 @@ def test_all_topics_are_made_and_a_second_time_is_none(any_broker: str, make_con
     assert ensure_topics(config) == []
 
 
-def test_many_processes_may_make_them_at_once(any_broker: str, make_config: ConfigMaker) -> None:
+def test_many_processes_may_create_them_at_once(any_broker: str, make_config: ConfigMaker) -> None:
     config = make_config(any_broker)
     made: list[str] = []
     threads = [threading.Thread(target=lambda: made.extend(ensure_topics(config))) for _ in range(4)]
@@ -93,7 +93,7 @@ def test_keeping_more_than_asked_is_no_contradiction(any_broker: str, make_confi
 
 
 @pytest.mark.kafka
-def test_too_many_replicas_say_what_to_set(kafka_broker: str, make_config: ConfigMaker) -> None:
+def test_the_error_for_too_many_replicas_says_what_to_set(kafka_broker: str, make_config: ConfigMaker) -> None:
     with pytest.raises(TopicError, match=r"Set log\.replication_factor \(3\)"):
         ensure_topics(make_config(kafka_broker, log={"replication_factor": 3}))
 

@@ -1,4 +1,4 @@
-"""The live log and its archive tell the same, in the same order, and neither passes over what is missing."""
+"""The live log and its archive return the same events in the same order, and neither skips what is missing."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from rft.errors import ArchiveError, BrokerError, MissingRangeError
 from rft.log.archive import ArchiveFile, ArchiveStore, FileWriter
 from rft.log.archive.files import plan
 from rft.log.archive.view import ArchiveView
-from rft.log.events import Event, EventWriter
+from rft.log.events import Event
 from rft.log.opening import open_log
 from rft.log.topics import topic_name
 from rft.log.views import LogView
+from rft.log.writer import EventWriter
 
 ConfigMaker = Callable[..., Config]
 
 
 def write_archive(config: Config, url: str, events: list[Event], bounds: dict[int, list[int]]) -> None:
-    """``bounds``: for each partition of ``ready``, where its files begin, and the end of the last."""
+    """Write an archive. ``bounds``: for each partition of ``ready``, where its files begin, and the end of the last."""
     store, topic = ArchiveStore(url), topic_name(config, "ready")
     store.add_topics({topic: len(bounds)})
     for partition, offsets in bounds.items():
@@ -47,7 +48,7 @@ def event(partition: int, offset: int, timestamp_ms: int | None = None) -> Event
 
 @pytest.fixture
 def archived(tmp_path: Path) -> LogView:
-    """Two partitions of ``ready``: offsets 5 to 24 in three files, and none."""
+    """Archive two partitions of ``ready``: offsets 5 to 24 in three files, and none."""
     config, url = Config(), str(tmp_path / "archive")
     write_archive(config, url, [event(0, n) for n in range(5, 25)], {0: [5, 9, 20, 25], 1: []})
     return ArchiveView(config, url)
@@ -82,19 +83,19 @@ def test_what_an_archive_does_not_hold_is_named(
     assert (caught.value.start, caught.value.end) == missing
 
 
-def test_a_file_that_is_gone_is_a_named_gap_before_the_first_event_is_read(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_before_the_first_event_is_read(tmp_path: Path) -> None:
     config, url = Config(), str(tmp_path)
     write_archive(config, url, [event(0, n) for n in range(25)], {0: [0, 9, 20, 25]})
     (tmp_path / ArchiveFile(topic_name(config, "ready"), 0, 9, 20).path).unlink()
     view = ArchiveView(config, url)
-    with pytest.raises(MissingRangeError, match="offsets 9 to 19 are missing; the next event there is of 1970-01-01"):
+    with pytest.raises(MissingRangeError, match="offsets 9 to 19 are missing; the next event is from 1970-01-01"):
         view.read("ready")
     with pytest.raises(MissingRangeError):
         view.fetch("ready", 0, 10)
     assert offsets(view.read("ready", start={0: 20})) == list(range(20, 25))
 
 
-def test_holes_of_compaction_are_no_gaps_but_hold_no_event(tmp_path: Path) -> None:
+def test_offsets_that_compaction_removed_are_no_gap_but_hold_no_event(tmp_path: Path) -> None:
     config = Config()
     write_archive(config, str(tmp_path), [event(0, n) for n in (0, 1, 7, 9)], {0: [0, 5, 10]})
     view = ArchiveView(config, str(tmp_path))
@@ -133,7 +134,9 @@ def test_a_folder_without_an_archive_is_named(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 5), max_size=8), min_size=1, max_size=3), st.data())
-def test_partitions_interleave_by_time_and_each_keeps_its_order(stamps: list[list[int]], data: st.DataObject) -> None:
+def test_partitions_are_interleaved_by_time_and_each_keeps_its_order(
+    stamps: list[list[int]], data: st.DataObject
+) -> None:
     from rft.log.views import merge
 
     partitions = [[event(p, n, stamp) for n, stamp in enumerate(line)] for p, line in enumerate(stamps)]
@@ -229,7 +232,7 @@ def test_what_retention_deleted_from_the_live_log_is_named_with_its_time(
     admin.close()
     with open_log(config) as view:
         with pytest.raises(
-            MissingRangeError, match=r"offsets 3 to 11 are missing; the next event there is of 20"
+            MissingRangeError, match=r"offsets 3 to 11 are missing; the next event is from 20"
         ) as caught:
             view.read("ready", start={0: 3})
         assert caught.value.since_ms == view.fetch("ready", 0, 12).timestamp_ms

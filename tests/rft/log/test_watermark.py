@@ -1,4 +1,4 @@
-"""No offset is committed before everything up to it is finished, and every one in the end."""
+"""No offset is committed before everything up to it is finished, and in the end every offset is."""
 
 from __future__ import annotations
 

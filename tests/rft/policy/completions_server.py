@@ -1,4 +1,4 @@
-"""A real HTTP server with OpenAI's completions API over a tiny policy, which can be told to leave things out."""
+"""A real HTTP server with OpenAI's completions API over a tiny policy. Tests can make it leave things out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from rft.policy.base import Sampling
-from rft.policy.transformers_policy import TransformersPolicy
+from rft.policy.transformers.policy import TransformersPolicy
 
 
 class CompletionsServer:
@@ -22,9 +22,9 @@ class CompletionsServer:
         self.gives_logprobs = True
         self.gives_token_ids = True
         self.gives_raw_logprobs = False
-        """As vLLM's server does by default: those of temperature 1, whatever was sampled from."""
+        """Returns logprobs of temperature 1 whatever was sampled from, as vLLM's server does by default."""
         self.key = ""
-        """Wanted of clients, if set."""
+        """The API key that clients must send, if set."""
         self.models = ["tiny"]
         self.broken = False
         self.seen_keys: list[str | None] = []

@@ -1,4 +1,4 @@
-"""One tiny model for all tests of policies."""
+"""Fixtures for all tests of policies: one tiny model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tiny_policy import make_model
 
 from rft.config import PolicyConfig
 from rft.policy.base import Policy
-from rft.policy.transformers_policy import TransformersPolicy
+from rft.policy.transformers.policy import TransformersPolicy
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def other_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def endless_policy(tmp_path: Path) -> Iterator[TransformersPolicy]:
-    """A policy whose sequences end at ``max_tokens`` only."""
+    """A policy whose sequences end only at ``max_tokens``."""
     policy = TransformersPolicy(PolicyConfig(model=str(make_model(tmp_path / "endless", 0, ends=False)), device="cpu"))
     yield policy
     policy.close()
@@ -42,16 +42,16 @@ def policy(model_folder: Path) -> Iterator[TransformersPolicy]:
 
 @pytest.fixture(scope="session")
 def vllm_folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The same architecture with the weights of four versions; sequences end at ``max_tokens`` only."""
+    """Folders of four weight versions of one architecture, whose sequences end only at ``max_tokens``."""
     root = tmp_path_factory.mktemp("vllm")
     return [make_model(root / f"v{seed}", seed, ends=False, head_dim=32) for seed in range(4)]
 
 
 @pytest.fixture(scope="session")
 def shared_vllm(vllm_folders: list[Path]) -> Iterator[Policy]:
-    """One engine for all tests of a session: it takes half a minute to start."""
+    """One engine for all tests of a session, since it takes half a minute to start."""
     require_vllm()
-    from rft.policy.vllm_policy import VllmPolicy
+    from rft.policy.vllm.policy import VllmPolicy
 
     policy = VllmPolicy(PolicyConfig(engine="vllm", model=str(vllm_folders[0]), max_batch=16))
     yield policy

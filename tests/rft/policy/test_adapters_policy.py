@@ -1,4 +1,4 @@
-"""Weight versions that are LoRA adapters, in a policy of transformers: by folder and by collective, or refused."""
+"""Tests of LoRA adapters as weight versions of a transformers policy: by folder, by collective, and refused."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from transformers import AutoModelForCausalLM
 from infra.launcher.preflight import check_model
 from rft.config import Config
 from rft.errors import PolicyError
-from rft.policy.adapted import whole_weights, write_whole
+from rft.lora.adapter import Adapter, base_digest
+from rft.lora.base_model import merged_weights, write_merged_model
+from rft.model_files.model_folder import ADAPTER_CONFIG, ADAPTER_FILE
+from rft.policy import open_policy
 from rft.policy.base import Policy, Sampling
 from rft.policy.loading import load_model
-from rft.policy.opening import open_policy
-from rft.weights.adapters import ADAPTER_CONFIG, ADAPTER_FILE, Adapter, base_digest
-from rft.weights.sending import Sender
+from rft.weights.sender import Sender
 
 WITHIN = 1e-4
 
@@ -37,7 +38,7 @@ def greedy(policy: Policy) -> Any:
     return generate_all(policy, [(policy.encode("tree>"), Sampling(20, temperature=0.0))])[0]
 
 
-def test_versions_come_by_folder_or_collective_and_are_what_peft_makes_of_them(
+def test_adapters_by_folder_or_collective_give_the_model_that_peft_gives(
     policy: Policy, model_folder: Path, versions: list[Path]
 ) -> None:
     prompt = policy.encode("tree>")
@@ -64,9 +65,9 @@ def test_versions_come_by_folder_or_collective_and_are_what_peft_makes_of_them(
     )
 
 
-def refused(policy: Policy, folder: Path, words: str) -> None:
+def refused(policy: Policy, folder: Path, message: str) -> None:
     before = greedy(policy)
-    with pytest.raises(PolicyError, match=words):
+    with pytest.raises(PolicyError, match=message):
         policy.update_weights(folder, 9)
     after = greedy(policy)
     assert after.tokens.tolist() == before.tokens.tolist()
@@ -80,35 +81,35 @@ def test_adapters_of_another_model_are_refused_and_the_old_weights_stay(
     wide = make_model(tmp_path / "wide", 0, head_dim=16)
     refused(policy, make_adapters(wide, tmp_path / "shapes", 1), "has shape")
     tensors = load_file(versions[0] / ADAPTER_FILE)
-    header = Adapter.of_folder(versions[0])
+    header = Adapter.from_folder(versions[0])
     assert header is not None
     some = next(name for name in tensors if name.endswith("lora_B.weight"))
-    for name, changed, words in (
+    for name, changed, message in (
         ("halved", {k: v for k, v in tensors.items() if k != some}, "has shape None"),
         ("unknown", {k.replace("q_proj", "z_proj"): v for k, v in tensors.items()}, "there is no .*z_proj.weight"),
         ("more", tensors | {"base_model.model.lm_head.weight": torch.zeros(2, 2)}, "has shape"),
     ):
         (tmp_path / name).mkdir()
         save_file(changed, tmp_path / name / ADAPTER_FILE, header.metadata())
-        refused(policy, tmp_path / name, words)
+        refused(policy, tmp_path / name, message)
     (tmp_path / "cut").mkdir()
     whole = (versions[0] / ADAPTER_FILE).read_bytes()
     for size in (0, 5, 100, len(whole) // 2):
         (tmp_path / "cut" / ADAPTER_FILE).write_bytes(whole[:size])
         refused(policy, tmp_path / "cut", "cannot read the weights")
         with pytest.raises(PolicyError, match="cannot read the adapters"):
-            Adapter.of_folder(tmp_path / "cut")
+            Adapter.from_folder(tmp_path / "cut")
 
 
 def test_a_folder_of_adapters_is_loaded_as_a_model_and_written_as_one(
     model_folder: Path, versions: list[Path], tmp_path: Path
 ) -> None:
     tokens = torch.arange(9)[None]
-    whole = write_whole(versions[0], tmp_path / "whole")
-    assert write_whole(versions[0], whole) == whole
+    whole = write_merged_model(versions[0], tmp_path / "whole")
+    assert write_merged_model(versions[0], whole) == whole
     models = [
         by_peft(model_folder, versions[0]),
-        AutoModelForCausalLM.from_pretrained(versions[0]).eval(),  # transformers and PEFT, which know nothing of us
+        AutoModelForCausalLM.from_pretrained(versions[0]).eval(),  # loaded by transformers and PEFT alone
         load_model(versions[0], device="cpu"),
         load_model(whole, device="cpu"),
     ]
@@ -126,8 +127,8 @@ def test_a_folder_of_adapters_is_loaded_as_a_model_and_written_as_one(
 
 
 @pytest.fixture
-def of_peft(model_folder: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes a folder as PEFT does; its settings may be others."""
+def write_peft_folder(model_folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes a folder as PEFT does, with other ``settings`` of its LoraConfig."""
 
     def write(**settings: Any) -> Path:
         model = get_peft_model(
@@ -142,21 +143,21 @@ def of_peft(model_folder: Path, tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def test_adapters_that_others_made_with_peft_are_read(of_peft: Any, model_folder: Path) -> None:
-    folder = of_peft(lora_alpha=5)
-    assert Adapter.of_folder(folder) == Adapter(2, 5.0, ("q_proj",))
+def test_adapters_that_others_made_with_peft_are_read(write_peft_folder: Any, model_folder: Path) -> None:
+    folder = write_peft_folder(lora_alpha=5)
+    assert Adapter.from_folder(folder) == Adapter(2, 5.0, ("q_proj",))
     expected = by_peft(model_folder, folder).merge_and_unload().state_dict()
-    whole = whole_weights(folder)
+    whole = merged_weights(folder)
     assert all(torch.allclose(expected[name], tensor, atol=1e-6) for name, tensor in whole.items())
 
 
 @pytest.mark.parametrize("setting", [{"use_rslora": True}, {"use_dora": True}, {"rank_pattern": {"q_proj": 4}}])
-def test_adapters_that_mean_something_else_are_refused(of_peft: Any, setting: dict[str, Any]) -> None:
+def test_adapters_that_mean_something_else_are_refused(write_peft_folder: Any, setting: dict[str, Any]) -> None:
     with pytest.raises(PolicyError, match=next(iter(setting))):
-        whole_weights(of_peft(**setting))
+        merged_weights(write_peft_folder(**setting))
 
 
-def test_a_model_beneath_that_is_not_there_is_named(versions: list[Path], tmp_path: Path) -> None:
+def test_an_error_names_a_missing_base_model(versions: list[Path], tmp_path: Path) -> None:
     lost = tmp_path / "lost"
     lost.mkdir()
     for file in versions[0].iterdir():
@@ -169,7 +170,7 @@ def test_a_model_beneath_that_is_not_there_is_named(versions: list[Path], tmp_pa
             use()
 
 
-def test_a_base_digest_is_of_names_and_bytes(model_folder: Path, other_weights: Path, tmp_path: Path) -> None:
+def test_a_base_digest_depends_on_names_and_bytes(model_folder: Path, other_weights: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
     (copy / "model.safetensors").write_bytes((model_folder / "model.safetensors").read_bytes())

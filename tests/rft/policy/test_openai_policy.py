@@ -1,4 +1,4 @@
-"""What explorers rely on when a server generates for them, and which servers are refused."""
+"""Tests of what explorers rely on when a server generates for them, and of the servers that are refused."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rft.config import OpenAIConfig, PolicyConfig
 from rft.errors import PolicyError
 from rft.policy.base import Sampling
 from rft.policy.loading import load_model
-from rft.policy.openai_policy import OpenAIPolicy
-from rft.policy.transformers_policy import TransformersPolicy
+from rft.policy.openai import OpenAIPolicy
+from rft.policy.transformers.policy import TransformersPolicy
 
 KEY = "sk-very-secret"
 
@@ -93,7 +93,7 @@ def test_a_server_without_token_ids_is_refused(server: CompletionsServer, connec
         connect(on_policy=False)
 
 
-def test_which_model_must_be_said_when_there_are_several(
+def test_the_model_must_be_configured_if_a_server_has_several(
     server: CompletionsServer, connect: Callable[..., OpenAIPolicy]
 ) -> None:
     server.models = ["one", "two"]
@@ -102,7 +102,7 @@ def test_which_model_must_be_said_when_there_are_several(
     connect(model="two")
 
 
-def test_the_key_comes_from_the_environment_and_is_never_told(
+def test_the_key_comes_from_the_environment_and_is_never_logged(
     server: CompletionsServer,
     connect: Callable[..., OpenAIPolicy],
     monkeypatch: pytest.MonkeyPatch,
@@ -121,7 +121,7 @@ def test_the_key_comes_from_the_environment_and_is_never_told(
     assert "sk-" not in caplog.text + str(refused.value)
 
 
-def test_a_server_that_is_not_there_or_answers_nonsense_fails_by_name(
+def test_an_error_names_a_server_that_is_unreachable_or_answers_nonsense(
     server: CompletionsServer, connect: Callable[..., OpenAIPolicy]
 ) -> None:
     with pytest.raises(PolicyError, match=r"127.0.0.1:1/v1 cannot be reached.*is the server up"):
@@ -134,7 +134,7 @@ def test_a_server_that_is_not_there_or_answers_nonsense_fails_by_name(
     assert policy.error is None
 
 
-def test_new_weights_are_not_sent_and_tokens_do_not_claim_them(
+def test_new_weights_are_not_sent_and_tokens_keep_the_old_version(
     connect: Callable[..., OpenAIPolicy], other_weights: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     policy = connect()

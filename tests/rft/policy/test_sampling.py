@@ -1,4 +1,4 @@
-"""Each row is drawn from exactly the distribution that its log-probability speaks of."""
+"""Tests that each row is drawn from exactly the distribution of its log-probability."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rft.policy.sampling import sample_tokens
+from rft.policy.transformers.sampling import sample_tokens
 
 
 def draw(
@@ -24,13 +24,13 @@ def test_evenly_spread_uniforms_reproduce_the_distribution(temperature: float, t
     logits = torch.randn(12, generator=torch.Generator().manual_seed(0))
     count = 20_000
     tokens, logprobs = draw(logits, (torch.arange(count) + 0.5) / count, temperature, top_p)
-    seen = torch.bincount(tokens, minlength=12) / count
-    told = torch.zeros(12)
-    told[tokens] = logprobs.exp()
-    assert seen.tolist() == pytest.approx(told.tolist(), abs=2e-4)
+    frequencies = torch.bincount(tokens, minlength=12) / count
+    returned = torch.zeros(12)
+    returned[tokens] = logprobs.exp()
+    assert frequencies.tolist() == pytest.approx(returned.tolist(), abs=2e-4)
     full = torch.softmax(logits / temperature, dim=-1)
-    kept = seen > 0
-    assert told[kept].tolist() == pytest.approx((full[kept] / full[kept].sum()).tolist(), abs=1e-5)
+    kept = frequencies > 0
+    assert returned[kept].tolist() == pytest.approx((full[kept] / full[kept].sum()).tolist(), abs=1e-5)
     assert full[kept].sum() >= top_p - 1e-6
     assert full[kept].sum() - full[kept].min() < top_p
 
@@ -61,7 +61,7 @@ def test_no_token_of_probability_zero_is_ever_drawn(
     assert logprobs.item() <= 1e-6
 
 
-def test_a_row_with_broken_logits_is_told_apart_and_leaves_the_others_alone() -> None:
+def test_a_row_with_broken_logits_is_marked_and_does_not_change_the_others() -> None:
     logits = torch.tensor([[0.0, 1.0], [float("nan"), 1.0], [0.0, float("inf")]])
     tokens, logprobs = sample_tokens(logits, torch.full((3,), 0.5), torch.ones(3), torch.ones(3))
     assert torch.isfinite(logprobs).tolist() == [True, False, False]

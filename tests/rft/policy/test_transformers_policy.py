@@ -1,4 +1,4 @@
-"""What explorers rely on when they generate with a transformers model."""
+"""Tests of what explorers rely on when they generate with a transformers model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rft.config import PolicyConfig
 from rft.errors import PolicyError
 from rft.policy.base import Generation, Sampling
 from rft.policy.loading import load_model
-from rft.policy.transformers_policy import TransformersPolicy
+from rft.policy.transformers.policy import TransformersPolicy
 
 PROMPTS = ["a>", "backwards>", "tree>", "a>", "abcdefghijklmnopqrstuvwxyz>", "zz>", "tree>"]
 
@@ -52,13 +52,13 @@ def test_logprobs_in_ragged_batches_are_those_of_a_full_forward_pass(
         assert EOS not in generation.tokens[:-1]
 
 
-def test_a_sequence_does_not_depend_on_its_company_only_on_its_seed(policy: TransformersPolicy) -> None:
+def test_a_sequence_depends_on_its_seed_and_not_on_the_others_in_its_batch(policy: TransformersPolicy) -> None:
     request = (policy.encode("tree>"), Sampling(20, seed=7))
     alone = generate_all(policy, [request])[0]
     others = [(policy.encode("a" * length + ">"), Sampling(30, seed=length)) for length in range(1, 30)]
-    in_company = generate_all(policy, [*others, request])[-1]
+    batched = generate_all(policy, [*others, request])[-1]
     other_seed = generate_all(policy, [(request[0], Sampling(20, seed=8))])[0]
-    assert in_company.tokens.tolist() == alone.tokens.tolist()
+    assert batched.tokens.tolist() == alone.tokens.tolist()
     assert other_seed.tokens.tolist() != alone.tokens.tolist()
 
 
@@ -122,14 +122,14 @@ def test_new_weights_apply_between_two_tokens(
         reference = reference_logprobs(before, prompt, generation)
         assert generation.logprobs[old] == pytest.approx(reference[old], abs=1e-4)
         assert np.abs(generation.logprobs[~old] - reference[~old]).max() > 0.1
-        # The new weights wrote on over the old weights' keys and values, so only roughly as they would have alone.
+        # The new weights read the old weights' keys and values, so their probabilities match only roughly.
         assert np.exp(generation.logprobs[~old]).mean() > np.exp(reference[~old]).mean()
     fresh = generate_all(policy, [(prompt, Sampling(20, seed=5))])[0]
     assert set(fresh.versions.tolist()) == {3}
     assert fresh.logprobs == pytest.approx(reference_logprobs(after, prompt, fresh), abs=1e-4)
 
 
-def test_an_impossible_request_fails_alone_and_says_why(policy: TransformersPolicy) -> None:
+def test_an_impossible_request_fails_alone_and_names_the_cause(policy: TransformersPolicy) -> None:
     good = (policy.encode("tree>"), Sampling(4))
     results = generate_all(
         policy,
@@ -137,11 +137,11 @@ def test_an_impossible_request_fails_alone_and_says_why(policy: TransformersPoli
     )
     assert isinstance(results[0], Generation)
     assert isinstance(results[-1], Generation)
-    for result, words in zip(
+    for result, message in zip(
         results[1:-1], ["empty", f"context of {CONTEXT}", "outside the vocabulary", "max_tokens"], strict=True
     ):
         assert isinstance(result, PolicyError)
-        assert words in str(result)
+        assert message in str(result)
 
 
 def test_a_failing_batch_fails_its_own_requests_and_the_next_ones_are_served(
@@ -191,7 +191,7 @@ def test_weights_that_do_not_fit_are_refused_and_the_old_ones_stay(
     assert isinstance(generate_all(policy, [(policy.encode("tree>"), Sampling(4))])[0], Generation)
 
 
-def test_a_cancelled_request_frees_its_place(endless_policy: TransformersPolicy) -> None:
+def test_a_canceled_request_frees_its_row(endless_policy: TransformersPolicy) -> None:
     async def scenario() -> None:
         call = asyncio.create_task(endless_policy.generate([2], Sampling(2000)))
         await until(lambda: endless_policy.stats["running"])
@@ -202,7 +202,7 @@ def test_a_cancelled_request_frees_its_place(endless_policy: TransformersPolicy)
     assert endless_policy.stats["steps"] < 1999
 
 
-def test_closing_fails_what_is_unfinished(endless_policy: TransformersPolicy) -> None:
+def test_closing_fails_unfinished_requests(endless_policy: TransformersPolicy) -> None:
     async def scenario() -> BaseException | Generation:
         call = asyncio.create_task(endless_policy.generate([2], Sampling(2000)))
         await until(lambda: endless_policy.stats["running"])

@@ -1,4 +1,4 @@
-"""LoRA adapters in vLLM: each version is what PEFT makes of it, while sequences are written, or is refused."""
+"""Tests of LoRA adapters in vLLM: each version gives the model that PEFT gives, or is refused."""
 
 from __future__ import annotations
 
@@ -10,19 +10,27 @@ from typing import Any
 import numpy as np
 import pytest
 from brokers import require_vllm
-from tiny_policy import by_peft, generate_all, make_adapters, make_model, reference_logprobs, send_to, while_writing
+from tiny_policy import (
+    by_peft,
+    generate_all,
+    generate_during_update,
+    make_adapters,
+    make_model,
+    reference_logprobs,
+    send_to,
+)
 
 from rft.config import PolicyConfig
 from rft.errors import PolicyError
+from rft.model_files.model_folder import ADAPTER_FILE
 from rft.policy.base import Sampling
 from rft.policy.loading import load_model
-from rft.weights.adapters import ADAPTER_FILE
-from rft.weights.sending import Sender
+from rft.weights.sender import Sender
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 WITHIN = 1e-3
-"""Of PEFT's log-probabilities; what was seen is 1e-5."""
+"""Tolerance to PEFT's log-probabilities; the observed difference is 1e-5."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +45,7 @@ def versions(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
 
 
 def settings(model: Path, **changes: Any) -> PolicyConfig:
-    """Of a policy that computes with adapters beside its model."""
+    """The configuration of a policy that loads adapters next to its base model."""
     sections = {"engine": "vllm", "model": str(model), "vllm": {"merge_adapters": False}}
     return PolicyConfig.model_validate(sections | changes)
 
@@ -45,7 +53,7 @@ def settings(model: Path, **changes: Any) -> PolicyConfig:
 @pytest.fixture(scope="module")
 def policy(base: Path) -> Iterator[Any]:
     require_vllm()
-    from rft.policy.vllm_policy import VllmPolicy
+    from rft.policy.vllm.policy import VllmPolicy
 
     policy = VllmPolicy(settings(base, max_batch=16, keep_kv=False), lora_rank=9)
     yield policy
@@ -53,7 +61,7 @@ def policy(base: Path) -> Iterator[Any]:
 
 
 def check(policy: Any, model: Any, version: int) -> list[int]:
-    """Greedy outputs and sampled logprobs are the ``model``'s; the greedy tokens."""
+    """Check that greedy outputs and sampled logprobs are those of ``model``. Return the greedy tokens."""
     prompts = [policy.encode(text) for text in ("a>", "tree>", "backwards>")]
     requests = [(p, Sampling(24, temperature=t, seed=3)) for p in prompts for t in (0.0, 1.0)]
     written = generate_all(policy, requests)
@@ -64,23 +72,23 @@ def check(policy: Any, model: Any, version: int) -> list[int]:
     return greedy
 
 
-def test_versions_of_adapters_are_what_peft_makes_of_them_from_the_first_on(
+def test_versions_of_adapters_give_the_models_that_peft_gives_from_the_first_on(
     policy: Any, base: Path, versions: list[Path], tmp_path: Path
 ) -> None:
-    """In one test, since the first adapters that an engine is given are special."""
+    """One test covers all, since the first adapters of an engine are special."""
     prompt = policy.encode("tree>")
     seen = [check(policy, load_model(base, device="cpu"), 0)]
 
-    # What is written without adapters cannot go on with them.
-    for generation in asyncio.run(while_writing(policy, 8, 700, versions[0], 1)):
+    # Sequences that started without adapters cannot continue with them.
+    for generation in asyncio.run(generate_during_update(policy, 8, 700, versions[0], 1)):
         assert generation.versions.tolist() == [1] * 700
         expected = reference_logprobs(by_peft(base, versions[0]), prompt, generation)
         assert generation.logprobs == pytest.approx(expected, abs=WITHIN)
     assert policy.stats["requeued"] == 8
     seen.append(check(policy, by_peft(base, versions[0]), 1))
 
-    # From then on sequences go on where they are.
-    for generation in asyncio.run(while_writing(policy, 8, 700, versions[1], 2)):
+    # From then on, sequences continue.
+    for generation in asyncio.run(generate_during_update(policy, 8, 700, versions[1], 2)):
         assert set(generation.versions.tolist()) == {1, 2}
         assert (np.diff(generation.versions) >= 0).all()
         for version in (1, 2):
@@ -99,14 +107,14 @@ def test_versions_of_adapters_are_what_peft_makes_of_them_from_the_first_on(
     seen.append(check(policy, by_peft(base, versions[2]), 3))
     assert len({tuple(tokens) for tokens in seen}) == 4
 
-    # What does not fit is refused, and the old adapters stay.
+    # Adapters that do not fit are refused, and the old ones stay.
     other = make_model(tmp_path / "other", 5, ends=False, head_dim=32)
-    for folder, words in (
+    for folder, message in (
         (make_adapters(other, tmp_path / "foreign", 1), "trained on another model"),
         (make_adapters(base, tmp_path / "large", 1, rank=12), "rank 12 came"),
         (base, "a whole model came"),
     ):
-        with pytest.raises(PolicyError, match=words):
+        with pytest.raises(PolicyError, match=message):
             policy.update_weights(folder, 9)
     assert check(policy, by_peft(base, versions[2]), 3) == seen[-1]
     assert policy.error is None
@@ -117,13 +125,13 @@ def test_adapters_that_vllm_itself_refuses_leave_the_old_ones_in_use(
 ) -> None:
     policy.update_weights(versions[3], 4)
     before = check(policy, by_peft(base, versions[3]), 4)
-    checked = policy._checked
+    load_options = policy._load_options
 
     def other_bias(*arguments: Any) -> dict[str, Any]:
-        source: dict[str, Any] = checked(*arguments)
+        source: dict[str, Any] = load_options(*arguments)
         return source | {"adapter": source["adapter"].replace('"bias": "none"', '"bias": "all"')}
 
-    monkeypatch.setattr(policy, "_checked", other_bias)
+    monkeypatch.setattr(policy, "_load_options", other_bias)
     with pytest.raises(PolicyError, match=r"vLLM cannot use the adapters of weight version 5: .*bias"):
         policy.update_weights(versions[0], 5)
     monkeypatch.undo()
@@ -134,7 +142,7 @@ def test_adapters_that_vllm_itself_refuses_leave_the_old_ones_in_use(
 
 def test_a_folder_of_adapters_is_served_as_a_model(base: Path, versions: list[Path]) -> None:
     require_vllm()
-    from rft.policy.vllm_policy import VllmPolicy
+    from rft.policy.vllm.policy import VllmPolicy
 
     policy = VllmPolicy(settings(versions[1], max_batch=4))
     try:

@@ -1,4 +1,4 @@
-"""What explorers rely on when they generate with vLLM, and what trainers rely on when they learn from it."""
+"""Tests of what explorers rely on when they generate with vLLM, and trainers when they learn from it."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from tiny_policy import (
     CONTEXT,
     by_peft,
     generate_all,
+    generate_during_update,
     make_adapters,
     make_model,
     reference_logprobs,
     send_to,
     until,
-    while_writing,
 )
 
 from rft.errors import PolicyError, WeightsError
 from rft.policy.base import Sampling
 from rft.policy.loading import load_model
-from rft.weights.sending import Sender
-from tests.rft.weights.receivers import describe, reception, weights_of
+from rft.weights.sender import Sender
+from tests.rft.weights.receivers import describe, transfer_spec, weights_of
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 PROMPTS = ["a>", "backwards>", "tree>", "a>", "abcdefghijklmnopqrstuvwxyz>"]
 WITHIN = 1e-3
-"""Of transformers' log-probabilities; what was seen is 1e-5."""
+"""Tolerance to transformers' log-probabilities; the observed difference is 1e-5."""
 
 
 @pytest.fixture
 def policy(shared_vllm: Any, vllm_folders: list[Path]) -> Iterator[Any]:
-    """The engine with the first weights and the default settings, whatever the tests before did."""
+    """The engine with the first weights and the default settings, whatever earlier tests did."""
     config = shared_vllm._config
     shared_vllm.update_weights(vllm_folders[0], 0)
     yield shared_vllm
@@ -104,7 +104,7 @@ def test_a_generation_that_spans_an_update_carries_both_versions_and_each_part_i
     with_settings(policy, keep_kv=False)
     prompt = policy.encode("tree>")
     models = {version: load_model(vllm_folders[version], device="cpu") for version in (0, 2)}
-    for generation in asyncio.run(while_writing(policy, 8, 700, vllm_folders[2], 2)):
+    for generation in asyncio.run(generate_during_update(policy, 8, 700, vllm_folders[2], 2)):
         assert set(generation.versions.tolist()) == {0, 2}
         assert (np.diff(generation.versions) >= 0).all()
         for version, model in models.items():
@@ -120,7 +120,7 @@ def test_kept_keys_and_values_are_those_of_the_old_weights_and_no_later_request_
     with_settings(policy, keep_kv=True)
     prompt = policy.encode("tree>")
     before, after = (load_model(vllm_folders[version], device="cpu") for version in (0, 1))
-    for generation in asyncio.run(while_writing(policy, 8, 700, vllm_folders[1], 1)):
+    for generation in asyncio.run(generate_during_update(policy, 8, 700, vllm_folders[1], 1)):
         assert set(generation.versions.tolist()) == {0, 1}
         old = int((generation.versions == 0).sum())
         read = torch.tensor([[*prompt, *generation.tokens.tolist()]])
@@ -136,11 +136,11 @@ def test_kept_keys_and_values_are_those_of_the_old_weights_and_no_later_request_
     assert fresh.logprobs == pytest.approx(reference_logprobs(after, prompt, fresh), abs=WITHIN)
 
 
-def test_requeued_sequences_begin_again_with_the_new_weights(policy: Any, vllm_folders: list[Path]) -> None:
+def test_requeued_sequences_start_over_with_the_new_weights(policy: Any, vllm_folders: list[Path]) -> None:
     with_settings(policy, on_update="requeue")
     before = policy.stats["requeued"]
     model = load_model(vllm_folders[3], device="cpu")
-    for generation in asyncio.run(while_writing(policy, 8, 700, vllm_folders[3], 3)):
+    for generation in asyncio.run(generate_during_update(policy, 8, 700, vllm_folders[3], 3)):
         assert generation.versions.tolist() == [3] * 700
         expected = reference_logprobs(model, policy.encode("tree>"), generation)
         assert generation.logprobs == pytest.approx(expected, abs=WITHIN)
@@ -149,7 +149,7 @@ def test_requeued_sequences_begin_again_with_the_new_weights(policy: Any, vllm_f
 
 def test_new_weights_wait_for_sequences_that_are_to_finish(policy: Any, vllm_folders: list[Path]) -> None:
     with_settings(policy, on_update="finish")
-    for generation in asyncio.run(while_writing(policy, 8, 300, vllm_folders[1], 1)):
+    for generation in asyncio.run(generate_during_update(policy, 8, 300, vllm_folders[1], 1)):
         assert generation.versions.tolist() == [0] * 300
     assert generate_all(policy, [([2], Sampling(3))])[0].versions.tolist() == [1, 1, 1]
 
@@ -173,15 +173,15 @@ def test_late_requests_do_not_wait_for_a_straggler(policy: Any) -> None:
     asyncio.run(scenario())
 
 
-def test_an_impossible_request_fails_alone_and_says_why(policy: Any) -> None:
+def test_an_impossible_request_fails_alone_and_names_the_cause(policy: Any) -> None:
     good = (policy.encode("tree>"), Sampling(4))
     bad = [([], Sampling(4)), ([2] * CONTEXT, Sampling(4)), ([999], Sampling(4)), ([2], Sampling(0))]
     first, *failed, last = generate_all(policy, [good, *bad, good])
     assert first.tokens.tolist() == last.tokens.tolist()
-    words = ["empty", f"context of {CONTEXT}", "outside the vocabulary", "max_tokens"]
-    for error, word in zip(failed, words, strict=True):
+    messages = ["empty", f"context of {CONTEXT}", "outside the vocabulary", "max_tokens"]
+    for error, message in zip(failed, messages, strict=True):
         assert isinstance(error, PolicyError)
-        assert word in str(error)
+        assert message in str(error)
 
 
 def test_weights_that_do_not_fit_are_refused_and_the_old_ones_stay(
@@ -190,7 +190,7 @@ def test_weights_that_do_not_fit_are_refused_and_the_old_ones_stay(
     prompt = policy.encode("tree>")
     before = generate_all(policy, [(prompt, Sampling(10, temperature=0.0))])[0]
     tensors = load_file(vllm_folders[1] / "model.safetensors")
-    for name, changed, words in (
+    for name, changed, message in (
         ("lacking", {k: v for k, v in tensors.items() if "q_norm" not in k}, "is missing"),
         ("unknown", tensors | {"more": torch.zeros(1)}, "unknown tensor more"),
         ("shape", tensors | {"model.norm.weight": torch.zeros(3)}, "has shape"),
@@ -198,7 +198,7 @@ def test_weights_that_do_not_fit_are_refused_and_the_old_ones_stay(
         folder = tmp_path / name
         folder.mkdir()
         save_file(changed, folder / "model.safetensors")
-        with pytest.raises(PolicyError, match=words):
+        with pytest.raises(PolicyError, match=message):
             policy.update_weights(folder, 9)
     cut = tmp_path / "cut"
     shutil.copytree(vllm_folders[1], cut)
@@ -222,17 +222,17 @@ def test_weights_come_by_a_collective_too_and_those_of_another_model_are_refused
     try:
         for epoch, version in enumerate((1, 2)):
             weights = (vllm_folders[version] / "model.safetensors").read_bytes()
-            order = send_to(policy, sender, weights, epoch, version)
+            spec = send_to(policy, sender, weights, epoch, version)
             written = generate_all(policy, [(prompt, Sampling(20, seed=5))])[0]
             model = load_model(vllm_folders[version], device="cpu")
             assert written.versions.tolist() == [version] * 20
             assert written.logprobs == pytest.approx(reference_logprobs(model, prompt, written), abs=WITHIN)
         other = weights_of(7)
         with pytest.raises(PolicyError, match="weights of another model"):
-            policy.receive_weights([reception(sender, describe(other), 2, "explorer")], 3)
-        # Nobody sends: the deadline ends it, and the weights that are there stay.
+            policy.receive_weights([transfer_spec(sender, describe(other), 2, "explorer")], 3)
+        # No one sends: the deadline ends the transfer, and the old weights stay.
         began = time.monotonic()
-        absent = replace(order, epoch=3, rendezvous="127.0.0.1:9/0", deadline_s=1.0)
+        absent = replace(spec, epoch=3, rendezvous="127.0.0.1:9/0", deadline_s=1.0)
         with pytest.raises(WeightsError, match="version 3"):
             policy.receive_weights([absent], 3)
         assert time.monotonic() - began < 10
@@ -241,10 +241,10 @@ def test_weights_come_by_a_collective_too_and_those_of_another_model_are_refused
         sender.abort()
 
 
-def test_adapters_are_merged_into_the_model_and_a_version_replaces_the_last_one(
+def test_adapters_are_merged_into_the_base_model_and_replace_the_previous_version(
     policy: Any, vllm_folders: list[Path], tmp_path: Path
 ) -> None:
-    """So it is on CPUs by default, and the engine is the one that takes whole models."""
+    """Merging is the default on CPUs; the engine is one that takes whole models."""
     base, prompt = vllm_folders[0], policy.encode("tree>")
     folders = [make_adapters(base, tmp_path / f"adapters-{seed}", seed) for seed in (1, 2)]
     policy.update_weights(folders[0], 1)
@@ -266,7 +266,7 @@ def test_adapters_are_merged_into_the_model_and_a_version_replaces_the_last_one(
 EXPLORER = """
 import sys, time
 from rft.config import PolicyConfig
-from rft.policy.vllm_policy import VllmPolicy
+from rft.policy.vllm.policy import VllmPolicy
 
 if __name__ == "__main__":
     policy = VllmPolicy(PolicyConfig(engine="vllm", model=sys.argv[1], max_batch=4))
@@ -296,10 +296,10 @@ def test_a_killed_explorer_leaves_no_engine_behind(vllm_folders: list[Path], tmp
         explorer.wait()
 
 
-def test_a_model_that_this_engine_cannot_serve_is_named_with_the_cause(tmp_path: Path) -> None:
+def test_an_error_names_a_model_that_the_engine_cannot_serve_and_the_cause(tmp_path: Path) -> None:
     require_vllm()
     from rft.config import PolicyConfig
-    from rft.policy.vllm_policy import VllmPolicy
+    from rft.policy.vllm.policy import VllmPolicy
 
     folder = make_model(tmp_path / "narrow", 0, head_dim=8)
     with pytest.raises(PolicyError, match="head_dim"):

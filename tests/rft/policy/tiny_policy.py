@@ -1,4 +1,4 @@
-"""A random Qwen3 of a few thousand parameters with a character tokenizer, and what tests do with it."""
+"""A random Qwen3 of a few thousand parameters with a character tokenizer, and helpers of policy tests."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from rft.config import LoraConfig
+from rft.lora.adapter import Adapter, base_digest
+from rft.lora.peft_layers import adapter_weights_file, add_adapters
+from rft.model_files.model_folder import ADAPTER_FILE, companion_files, write_folder
 from rft.policy.base import Generation, Policy, Sampling
 from rft.policy.loading import load_model
-from rft.training.engines.adapters import adapter_version, attach
-from rft.weights.adapters import ADAPTER_FILE, Adapter, base_digest
-from rft.weights.checkpoint import companion_files, write_folder
-from rft.weights.reception import Reception
-from rft.weights.sending import Sender
-from tests.rft.weights.receivers import describe, reception
+from rft.weights.sender import Sender
+from rft.weights.transfer_spec import TransferSpec
+from tests.rft.weights.receivers import describe, transfer_spec
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz>"
 CONTEXT = 2048
@@ -38,9 +38,9 @@ def _tokenizer(ends: bool) -> PreTrainedTokenizerFast:
 
 
 def make_model(folder: Path, seed: int, *, ends: bool = True, head_dim: int = 8) -> Path:
-    """Save a random model; one that does not end knows no end-of-sequence token.
+    """Save a random model. Without ``ends`` it has no end-of-sequence token.
 
-    vLLM on CPUs wants a head_dim of at least 32.
+    vLLM on CPUs needs a head_dim of at least 32.
     """
     torch.manual_seed(seed)
     config = Qwen3Config(
@@ -65,46 +65,50 @@ def make_model(folder: Path, seed: int, *, ends: bool = True, head_dim: int = 8)
 def make_adapters(base: Path, folder: Path, seed: int, *, rank: int = 3) -> Path:
     """A version of random adapters of the model in ``base``, written as a trainer does; they change much."""
     torch.manual_seed(seed)
-    model = attach(load_model(base, device="cpu"), LoraConfig(rank=rank, alpha=2 * rank))
+    model = add_adapters(load_model(base, device="cpu"), LoraConfig(rank=rank, alpha=2 * rank))
     for name, parameter in model.named_parameters():
         if ".lora_B." in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    weights = adapter_version(dict(model.named_parameters()), model, base_digest(base))
-    adapter = Adapter.of_metadata(weights.metadata)
+    weights = adapter_weights_file(dict(model.named_parameters()), model, base_digest(base))
+    adapter = Adapter.from_metadata(weights.metadata)
     assert adapter is not None
-    write_folder(folder, adapter.beside(companion_files(base), str(base)) | {ADAPTER_FILE: weights.data}, "adapters")
+    write_folder(
+        folder, adapter.companions(companion_files(base), str(base)) | {ADAPTER_FILE: weights.data}, "adapters"
+    )
     return folder
 
 
 def by_peft(base: Path, folder: Path) -> Any:
-    """The model with the adapters in ``folder``, as PEFT itself puts them together."""
+    """Return the model with the adapters in ``folder``, put together by PEFT itself."""
     return peft.PeftModel.from_pretrained(load_model(base, device="cpu"), folder).eval()
 
 
-def send_to(policy: Policy, sender: Sender, weights: bytes, epoch: int, version: int) -> Reception:
-    """``weights`` by a collective into ``policy``, which has one receiver; what that was told."""
+def send_to(policy: Policy, sender: Sender, weights: bytes, epoch: int, version: int) -> TransferSpec:
+    """Send ``weights`` by a collective to ``policy``, which has one receiver. Return the receiver's specification."""
     manifest = describe(weights)
     limits = {"deadline_s": 30.0, "stall_s": 20.0}
-    order = reception(sender, manifest, epoch, "explorer", **limits)
+    spec = transfer_spec(sender, manifest, epoch, "explorer", **limits)
     with ThreadPoolExecutor() as pool:
-        sent = pool.submit(sender.send, weights, manifest, epoch=epoch, receivers=[order.receiver], **limits)
-        policy.receive_weights([order], version)
-        assert sent.result().reached == {order.receiver}
-    return order
+        sent = pool.submit(sender.send, weights, manifest, epoch=epoch, receivers=[spec.receiver], **limits)
+        policy.receive_weights([spec], version)
+        assert sent.result().reached == {spec.receiver}
+    return spec
 
 
-async def while_writing(policy: Policy, calls: int, tokens: int, then: Path, version: int) -> list[Generation]:
-    """Generations of ``tokens`` tokens, with new weights while they are written."""
+async def generate_during_update(
+    policy: Policy, calls: int, tokens: int, new_weights: Path, version: int
+) -> list[Generation]:
+    """Generate ``calls`` sequences of ``tokens`` tokens, and update the weights meanwhile."""
     prompt = policy.encode("tree>")
     running = [asyncio.create_task(policy.generate(prompt, Sampling(tokens, seed=seed))) for seed in range(calls)]
     await asyncio.sleep(0.3)
     assert not any(call.done() for call in running)
-    await asyncio.to_thread(policy.update_weights, then, version)
+    await asyncio.to_thread(policy.update_weights, new_weights, version)
     return await asyncio.gather(*running)
 
 
 def generate_all(policy: Policy, requests: Sequence[tuple[Sequence[int], Sampling]]) -> list[Any]:
-    """Generations, all requested at once; an error comes back in the place of its result."""
+    """Request all generations at once, and return them; an error takes the place of its result."""
 
     async def gather() -> list[Any]:
         calls = (policy.generate(prompt, sampling) for prompt, sampling in requests)
@@ -116,7 +120,7 @@ def generate_all(policy: Policy, requests: Sequence[tuple[Sequence[int], Samplin
 def reference_logprobs(
     model: Any, prompt: Sequence[int], generation: Generation, temperature: float = 1.0, top_p: float = 1.0
 ) -> np.ndarray:
-    """Log-probabilities of the generated tokens by one full forward pass over the unpadded sequence."""
+    """Compute the generated tokens' log-probabilities in one full forward pass over the unpadded sequence."""
     tokens = torch.tensor([[*prompt, *generation.tokens.tolist()]])
     with torch.no_grad():
         logits = model(input_ids=tokens, use_cache=False).logits[0, len(prompt) - 1 : -1]
@@ -129,8 +133,8 @@ def reference_logprobs(
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Return when the condition holds; fail the test when it does not within a minute."""
+    """Return when the condition holds. Fail the test if it does not hold within a minute."""
     deadline = asyncio.get_running_loop().time() + 60
     while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "waited a minute in vain"
+        assert asyncio.get_running_loop().time() < deadline, "the condition did not hold within a minute"
         await asyncio.sleep(0.001)

@@ -1,4 +1,4 @@
-"""What each shipped reward function gives for what."""
+"""Each shipped reward function gives the documented reward."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rft.errors import RewardError
-from rft.rewards.form import length_penalty, matches_format
-from rft.rewards.matching import exact_match, numeric_match
+from rft.rewards.matching import exact_match, length_penalty, matches_format, numeric_match
 from rft.rewards.mathematics import math_verify
 
 
@@ -55,7 +54,7 @@ def test_numeric_match_compares_the_last_number(response: str, answer: str, rewa
     assert numeric_match(response, answer) == reward
 
 
-def test_numeric_match_has_a_tolerance_and_wants_a_number_to_compare_with() -> None:
+def test_numeric_match_has_a_tolerance_and_needs_a_number_as_answer() -> None:
     assert numeric_match("101", "100", tolerance=0.01) == 1
     assert numeric_match("102", "100", tolerance=0.01) == 0
     with pytest.raises(RewardError, match="needs a number as answer, found 'many'"):
@@ -67,7 +66,7 @@ def test_numeric_match_takes_any_response(response: str, answer: str) -> None:
     assert numeric_match(response, f"= {answer}") in (0.0, 1.0)
 
 
-def test_numeric_match_reads_a_long_response_in_no_time() -> None:
+def test_numeric_match_reads_a_long_response_quickly() -> None:
     started = time.perf_counter()
     for response in ("1" * 100_000, "1," * 100_000, "1,111" * 50_000, "-." * 100_000, "1e" * 100_000):
         numeric_match(response, "42")
@@ -81,7 +80,7 @@ def test_format_matches_the_whole_response_over_lines() -> None:
 
 
 @pytest.mark.parametrize(("tokens", "penalty"), [(0, 0), (10, 0), (15, -0.5), (20, -1), (1000, -1)])
-def test_length_penalty_falls_in_a_straight_line(tokens: int, penalty: float) -> None:
+def test_length_penalty_falls_linearly(tokens: int, penalty: float) -> None:
     assert length_penalty("", None, written_tokens=tokens, free=10, limit=20) == penalty
 
 
@@ -102,12 +101,12 @@ def test_math_verify_knows_equal_from_different(response: str, answer: str, rewa
     assert math_verify(response, answer) == reward
 
 
-def test_math_verify_says_when_the_answer_is_no_mathematics() -> None:
+def test_math_verify_reports_an_answer_that_is_not_mathematics() -> None:
     with pytest.raises(RewardError, match="the answer '' is not mathematics"):
         math_verify("3", "")
 
 
-def test_math_verify_works_outside_the_main_thread_and_from_many_at_once() -> None:
+def test_math_verify_works_in_many_threads_at_once() -> None:
     rewards: list[float] = []
     threads = [threading.Thread(target=lambda n=n: rewards.append(math_verify(f"${n}$", "3"))) for n in range(8)]
     for thread in threads:
@@ -117,8 +116,8 @@ def test_math_verify_works_outside_the_main_thread_and_from_many_at_once() -> No
     assert sorted(rewards) == [0.0] * 7 + [1.0]
 
 
-def test_a_response_that_cannot_be_worked_out_costs_its_time_limit_and_counts_as_wrong() -> None:
-    """One multiplication of astronomic integers runs in C, where no Python timeout is heeded."""
+def test_a_response_that_cannot_be_computed_ends_at_its_time_limit_and_counts_as_wrong() -> None:
+    """One multiplication of astronomic integers runs in C, which no Python timeout interrupts."""
     assert math_verify("$1$", "1") == 1
     started = time.perf_counter()
     assert math_verify("$9^{9^{9^{9}}}$", "3", timeout_s=0.5) == 0

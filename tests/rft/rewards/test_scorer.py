@@ -1,4 +1,4 @@
-"""The configured terms become one score; whatever a function of one's own does wrong is named."""
+"""The configured terms become one score; an error names what a user's function does wrong."""
 
 from __future__ import annotations
 
@@ -77,32 +77,32 @@ def test_rewards_are_summed_with_their_weights_and_kept_apart() -> None:
     assert total == 2.0 + 0.5 - 0.5
 
 
-def test_a_function_of_ones_own_gets_prompt_metadata_and_options() -> None:
+def test_a_users_function_gets_prompt_metadata_and_options() -> None:
     term = {"function": f"{__name__}:mine", "options": {"bonus": 10}}
     assert score(term, of=experience(metadata='{"level": 4}'))[0] == 17
 
 
-def test_a_function_need_not_take_what_it_does_not_use() -> None:
+def test_a_function_may_leave_out_parameters_that_it_does_not_use() -> None:
     assert score({"function": f"{__name__}:bare"})[0] == 1.0
     assert score({"function": f"{__name__}:counting"}, of=experience(written=7))[0] == 7
 
 
 @pytest.mark.parametrize(
-    ("function", "says"),
+    ("function", "message"),
     [
         ("exploding", "raised KeyError: 'oops'"),
         ("endless", "returned inf, must be finite"),
         ("wordy", "returned 'good', must be a number"),
     ],
 )
-def test_a_failing_function_is_a_reward_error_that_names_it(function: str, says: str) -> None:
-    with pytest.raises(RewardError, match=says) as caught:
+def test_a_failing_function_is_a_reward_error_that_names_it(function: str, message: str) -> None:
+    with pytest.raises(RewardError, match=message) as caught:
         score({"function": f"{__name__}:{function}"})
     assert function in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("term", "says"),
+    ("term", "message"),
     [
         ({"function": "exact"}, "choose exact_match, numeric_match"),
         ({"function": "exact_match", "options": {"case": True}}, "unexpected keyword argument 'case'.*ignore_case"),
@@ -117,13 +117,13 @@ def test_a_failing_function_is_a_reward_error_that_names_it(function: str, says:
         ({"function": f"{__name__}:nothing"}, "has no 'nothing'"),
     ],
 )
-def test_wrong_terms_are_refused_before_anything_is_scored(term: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_wrong_terms_are_refused_before_anything_is_scored(term: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         make_scorer([RewardTerm.model_validate(term)])
 
 
 @pytest.mark.parametrize("metadata", ["", "[1]", "{", "[" * 100_000])
-def test_metadata_that_is_no_object_is_a_reward_error(metadata: str) -> None:
+def test_metadata_that_is_not_an_object_is_a_reward_error(metadata: str) -> None:
     with pytest.raises(RewardError, match="metadata of g/0 is not"):
         score({"function": "exact_match"}, of=experience(metadata=metadata))
 

@@ -1,4 +1,4 @@
-"""Pipelines to feed."""
+"""Fixtures that make pipelines."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 from stream_experiences import MAX_BYTES, score_exactly
 
 from rft.config import ProcessorConfig
-from rft.stream.pipeline import Pipeline, Rules
+from rft.stream.pipeline import Pipeline
 from rft.stream.prioritize import make_prioritizer
+from rft.stream.rules import Rules
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Experiences to feed a pipeline with."""
+"""Makes experiences for pipelines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_BYTES = 64 * 1024
 
 
 def make_experience(number: int = 0, sample: int = 0, size: int = 4, split: str = "train", **fields: Any) -> Experience:
-    """A well-formed rollout of four prompt tokens and three written ones."""
+    """Return a valid rollout of four prompt tokens and three written ones."""
     group_id = f"{split}-{number:08d}"
     mask = np.array([0, 0, 0, 0, 1, 1, 1], dtype=np.uint8)
     values: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The parts on their own."""
+"""Single steps of the pipeline do what they promise."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from stream_experiences import make_experience
 
 from rft.errors import ConfigError, RewardError
 from rft.stream.dedupe import ReleasedGroups
+from rft.stream.pending_sample import score
 from rft.stream.prioritize import make_prioritizer, priority
-from rft.stream.score import score
 
 
 def test_released_groups_are_remembered_up_to_a_bound_the_newest_kept():
@@ -20,7 +20,7 @@ def test_released_groups_are_remembered_up_to_a_bound_the_newest_kept():
     assert released.repetition("g899", "g899/0") is None
 
 
-def test_a_member_missing_from_a_release_is_late_not_a_duplicate():
+def test_a_sample_missing_from_a_release_is_late_not_a_duplicate():
     released = ReleasedGroups()
     released.add("g", ["g/0", "g/1"], whole=False)
     assert released.repetition("g", "g/1") == "duplicate"
@@ -29,7 +29,7 @@ def test_a_member_missing_from_a_release_is_late_not_a_duplicate():
 
 
 @pytest.mark.parametrize("reward", [float("nan"), float("inf")])
-def test_a_reward_that_is_no_finite_number_is_an_error(reward):
+def test_a_reward_that_is_not_finite_is_an_error(reward):
     with pytest.raises(RewardError, match="finite"):
         score(make_experience(), lambda _: (reward, {}))
 

@@ -1,4 +1,4 @@
-"""The way of single experiences and groups."""
+"""The pipeline decides as documented about single experiences and groups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from stream_experiences import MAX_BYTES, failed_experience, make_experience, received
 
 from rft.stream.actions import DeadLetter, Publish, Received, Resolve
-from rft.stream.group import release_id
+from rft.stream.release import release_id
 from schemas.codec import encode
 
 
@@ -21,40 +21,40 @@ def feed(pipeline, experiences, *, start=0, now_ms=0):
     ]
 
 
-def test_a_group_is_released_when_its_last_member_comes(make_pipeline):
+def test_a_group_is_released_when_its_last_sample_comes(make_pipeline):
     pipeline = make_pipeline()
-    members = [make_experience(7, sample) for sample in range(4)]
-    assert feed(pipeline, members[:3]) == []
-    [action] = feed(pipeline, members[3:], start=3)
+    experiences = [make_experience(7, sample) for sample in range(4)]
+    assert feed(pipeline, experiences[:3]) == []
+    [action] = feed(pipeline, experiences[3:], start=3)
     assert isinstance(action, Publish)
     assert action.resolves == (0, 1, 2, 3)
-    assert [member.experience for member in action.members] == members
-    assert [member.verdict for member in action.members] == ["train"] * 4
-    assert [member.reward for member in action.members] == [0.0, 1.0, 0.0, 1.0]
-    assert action.members[0].rewards == {"exact_match": 0.0}
+    assert [scored.experience for scored in action.samples] == experiences
+    assert [scored.verdict for scored in action.samples] == ["train"] * 4
+    assert [scored.reward for scored in action.samples] == [0.0, 1.0, 0.0, 1.0]
+    assert action.samples[0].rewards == {"exact_match": 0.0}
 
 
-def test_the_order_of_members_does_not_change_the_release_id():
+def test_the_order_of_samples_does_not_change_the_release_id():
     assert release_id(["a/0", "a/1"]) == release_id(["a/1", "a/0"]) != release_id(["a/0"])
 
 
-def test_a_repetition_in_an_open_group_is_done_with_at_once(make_pipeline):
+def test_a_repetition_in_an_open_group_is_resolved_at_once(make_pipeline):
     pipeline = make_pipeline()
     feed(pipeline, [make_experience(0, 1)])
     assert feed(pipeline, [make_experience(0, 1)], start=9) == [Resolve(0, 9, "duplicate")]
 
 
-def test_after_a_release_members_that_come_again_are_duplicates_and_new_ones_are_late(make_pipeline):
+def test_after_a_release_samples_that_come_again_are_duplicates_and_new_ones_are_late(make_pipeline):
     pipeline = make_pipeline(group_deadline_s=1)
     feed(pipeline, [make_experience(0, sample) for sample in range(3)])
     [release] = pipeline.tick(1000)
     assert isinstance(release, Publish)
-    assert release.members[0].release_size == 3
+    assert release.samples[0].release_size == 3
     assert feed(pipeline, [make_experience(0, 2)], start=3) == [Resolve(0, 3, "duplicate")]
     assert feed(pipeline, [make_experience(0, 3)], start=4) == [Resolve(0, 4, "late")]
 
 
-def test_a_deadline_counts_from_the_first_member_and_not_a_moment_less(make_pipeline):
+def test_a_deadline_counts_from_the_first_sample_and_not_a_moment_less(make_pipeline):
     pipeline = make_pipeline(group_deadline_s=2)
     feed(pipeline, [make_experience(0, 0)], now_ms=500)
     feed(pipeline, [make_experience(0, 1)], start=1, now_ms=2400)
@@ -92,60 +92,60 @@ def test_cleaning_filters_with_a_cause_and_still_publishes(make_pipeline, fields
             versions=np.where(mask == 1, 0, -1).astype(np.int32),
         )
     [action] = feed(pipeline, [good, make_experience(0, 1, size=2, **fields)])
-    assert [(member.verdict, member.cause) for member in action.members] == [("train", None), ("filtered", cause)]
-    assert action.members[1].reward == 0
+    assert [(scored.verdict, scored.cause) for scored in action.samples] == [("train", None), ("filtered", cause)]
+    assert action.samples[1].reward == 0
     assert pipeline.counts[f"filtered:{cause}"] == 1
 
 
-def test_a_failed_rollout_is_a_filtered_member(make_pipeline):
+def test_a_failed_rollout_is_a_filtered_sample(make_pipeline):
     pipeline = make_pipeline()
     [action] = feed(pipeline, [*(make_experience(0, sample) for sample in range(3)), failed_experience(0, 3)])
-    assert [member.cause for member in action.members] == [None, None, None, "rollout_failed"]
+    assert [scored.cause for scored in action.samples] == [None, None, None, "rollout_failed"]
 
 
-def test_a_group_with_too_few_usable_members_is_filtered_as_a_whole(make_pipeline):
+def test_a_group_with_too_few_usable_samples_is_filtered_as_a_whole(make_pipeline):
     pipeline = make_pipeline(min_group_size=2)
     [action] = feed(pipeline, [make_experience(0, 0), *(failed_experience(0, sample) for sample in (1, 2, 3))])
-    assert [member.cause for member in action.members] == ["group_too_small"] + ["rollout_failed"] * 3
-    assert {member.verdict for member in action.members} == {"filtered"}
+    assert [scored.cause for scored in action.samples] == ["group_too_small"] + ["rollout_failed"] * 3
+    assert {scored.verdict for scored in action.samples} == {"filtered"}
 
 
 def test_an_evaluation_counts_every_answer_that_came(make_pipeline):
     pipeline = make_pipeline(min_group_size=2, max_response_tokens=1, drop_truncated=True, drop_uniform_groups=True)
     [answered] = feed(pipeline, [make_experience(0, 1, size=1, split="eval", finish_reason="length")])
-    assert (answered.members[0].verdict, answered.members[0].reward) == ("train", 1.0)
+    assert (answered.samples[0].verdict, answered.samples[0].reward) == ("train", 1.0)
     [failed] = feed(pipeline, [failed_experience(1, 0, size=1, split="eval")], start=1)
-    assert failed.members[0].cause == "rollout_failed"
+    assert failed.samples[0].cause == "rollout_failed"
 
 
 def test_uniform_groups_are_dropped_only_when_asked(make_pipeline):
     alike = [make_experience(0, sample, response="tac") for sample in range(4)]
     [kept] = feed(make_pipeline(), alike)
     [dropped] = feed(make_pipeline(drop_uniform_groups=True), alike)
-    assert {member.cause for member in kept.members} == {None}
-    assert {member.cause for member in dropped.members} == {"uniform"}
+    assert {scored.cause for scored in kept.samples} == {None}
+    assert {scored.cause for scored in dropped.samples} == {"uniform"}
 
 
-def test_a_raising_reward_function_makes_a_dead_letter_and_the_group_goes_on_without_the_member(make_pipeline):
+def test_a_raising_reward_function_makes_a_dead_letter_and_the_group_goes_on_without_the_sample(make_pipeline):
     pipeline = make_pipeline()
-    members = [make_experience(0, sample) for sample in range(3)] + [make_experience(0, 3, response="raise")]
-    letter, release = feed(pipeline, members)
+    experiences = [make_experience(0, sample) for sample in range(3)] + [make_experience(0, 3, response="raise")]
+    letter, release = feed(pipeline, experiences)
     assert isinstance(letter, DeadLetter)
     assert (letter.stage, letter.offset, letter.final) == ("score", 3, False)
     assert "ZeroDivisionError" in str(letter.error)
-    assert [member.cause for member in release.members] == [None, None, None, "score_failed"]
+    assert [scored.cause for scored in release.samples] == [None, None, None, "score_failed"]
     assert release.resolves == (0, 1, 2, 3)
 
 
 def test_a_reward_that_comes_with_the_experience_is_taken_as_it_is(make_pipeline):
     [action] = feed(make_pipeline(min_group_size=1), [make_experience(0, 0, size=1, response="raise", reward=0.25)])
-    assert (action.members[0].reward, action.members[0].rewards) == (0.25, {"given": 0.25})
+    assert (action.samples[0].reward, action.samples[0].rewards) == (0.25, {"given": 0.25})
 
 
 def test_priority_is_the_variance_of_usable_rewards(make_pipeline):
     pipeline = make_pipeline(priority="reward_variance")
     [action] = feed(pipeline, [make_experience(0, sample) for sample in range(3)] + [failed_experience(0, 3)])
-    assert [member.priority for member in action.members] == pytest.approx([np.var([0.0, 1.0, 0.0])] * 4)
+    assert [scored.priority for scored in action.samples] == pytest.approx([np.var([0.0, 1.0, 0.0])] * 4)
 
 
 WRONG = {
@@ -159,7 +159,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("value", WRONG.values(), ids=WRONG.keys())
-def test_what_cannot_be_decoded_is_a_dead_letter(make_pipeline, value):
+def test_an_event_that_cannot_be_decoded_is_a_dead_letter(make_pipeline, value):
     [letter] = make_pipeline().receive(Received(2, 40, b"train-00000000", value), 0)
     assert isinstance(letter, DeadLetter)
     assert (letter.partition, letter.offset, letter.stage, letter.final) == (2, 40, "decode", True)

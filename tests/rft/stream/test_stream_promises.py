@@ -1,4 +1,4 @@
-"""What a pipeline promises about every event, whatever comes in whatever order."""
+"""The pipeline keeps its promises about every event, in whatever order events come."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from stream_experiences import MAX_BYTES, make_experience, received, score_exact
 
 from rft.config import ProcessorConfig
 from rft.stream.actions import Action, Publish, Received, Resolve
-from rft.stream.pipeline import Pipeline, Rules
+from rft.stream.pipeline import Pipeline
 from rft.stream.prioritize import fifo
+from rft.stream.rules import Rules
 from schemas.codec import decode
 from schemas.events import Experience
 
@@ -22,19 +23,19 @@ DEADLINE_MS = 10_000
 @st.composite
 def streams(draw: st.DrawFn) -> list[tuple[Received, int]]:
     """Events of several groups with repetitions, failing ones and garbage among them, in any order, with the time."""
-    members = [(number, sample) for number in range(draw(st.integers(1, 4))) for sample in range(SIZE)]
-    repeated = draw(st.lists(st.sampled_from(members), max_size=8))
-    kept = draw(st.lists(st.sampled_from(members), unique=True, max_size=len(members)))
+    keys = [(number, sample) for number in range(draw(st.integers(1, 4))) for sample in range(SIZE)]
+    repeated = draw(st.lists(st.sampled_from(keys), max_size=8))
+    kept = draw(st.lists(st.sampled_from(keys), unique=True, max_size=len(keys)))
     order = draw(st.permutations(kept + repeated + [None] * draw(st.integers(0, 3))))
-    raising = draw(st.sets(st.sampled_from(members), max_size=3))
+    raising = draw(st.sets(st.sampled_from(keys), max_size=3))
     events, now = [], 0
-    for offset, member in enumerate(order):
+    for offset, key in enumerate(order):
         now += draw(st.sampled_from([0, 1, 500, DEADLINE_MS]))
-        if member is None:
+        if key is None:
             events.append((Received(0, offset, b"k", draw(st.binary(max_size=40))), now))
         else:
-            response = "raise" if member in raising else "tac"
-            events.append((received(make_experience(*member, size=SIZE, response=response), offset), now))
+            response = "raise" if key in raising else "tac"
+            events.append((received(make_experience(*key, size=SIZE, response=response), offset), now))
     return events
 
 
@@ -52,11 +53,11 @@ def run(pipeline: Pipeline, events: list[tuple[Received, int]]) -> list[Action]:
 
 
 def ids(release: Publish) -> set[str]:
-    return {member.experience.experience_id for member in release.members}
+    return {scored.experience.experience_id for scored in release.samples}
 
 
 def outcomes(actions: list[Action]) -> Counter[int]:
-    """How many outcomes each offset was given."""
+    """Count the outcomes of each offset."""
     given: Counter[int] = Counter()
     for action in actions:
         if isinstance(action, Publish):
@@ -71,9 +72,9 @@ def outcomes(actions: list[Action]) -> Counter[int]:
 def test_every_event_has_exactly_one_outcome_once_its_group_is_released(events):
     pipeline = fresh()
     actions = run(pipeline, events)
-    waiting = {member.offset for group in pipeline.groups for member in group.members.values()}
-    given_so_far = outcomes(actions)
-    assert set(given_so_far) == {event.offset for event, _ in events} - waiting
+    waiting = {scored.offset for group in pipeline.groups for scored in group.samples.values()}
+    outcomes_so_far = outcomes(actions)
+    assert set(outcomes_so_far) == {event.offset for event, _ in events} - waiting
     actions += pipeline.tick(10**9)
     assert outcomes(actions) == Counter({event.offset: 1 for event, _ in events})
     assert len(pipeline.groups) == 0
@@ -82,16 +83,16 @@ def test_every_event_has_exactly_one_outcome_once_its_group_is_released(events):
 
 @settings(max_examples=200, deadline=None)
 @given(streams())
-def test_each_group_is_released_once_with_all_distinct_members_that_came_in_time(events):
+def test_each_group_is_released_once_with_all_distinct_samples_that_came_in_time(events):
     pipeline = fresh()
     actions = run(pipeline, events) + pipeline.tick(10**9)
     releases = [action for action in actions if isinstance(action, Publish)]
     assert len({action.group_id for action in releases}) == len(releases)
     released = {action.group_id: ids(action) for action in releases}
-    assert all(len(ids(action)) == len(action.members) for action in releases)
+    assert all(len(ids(action)) == len(action.samples) for action in releases)
     for action in releases:
-        assert {member.release_size for member in action.members} == {len(action.members)}
-        assert len({member.release_id for member in action.members}) == 1
+        assert {scored.release_size for scored in action.samples} == {len(action.samples)}
+        assert len({scored.release_id for scored in action.samples}) == 1
     late = {action.offset for action in actions if isinstance(action, Resolve) and action.cause == "late"}
     came: dict[str, set[str]] = {}
     for event, _ in events:
@@ -103,20 +104,20 @@ def test_each_group_is_released_once_with_all_distinct_members_that_came_in_time
 
 @settings(max_examples=100, deadline=None)
 @given(streams())
-def test_a_published_member_names_the_very_event_that_it_came_from(events):
+def test_a_published_sample_names_the_very_event_that_it_came_from(events):
     values = {event.offset: event for event, _ in events}
     for action in run(fresh(), events):
         if isinstance(action, Publish):
-            for member, offset in zip(action.members, action.resolves, strict=True):
-                assert member.origin_offset == offset
+            for scored, offset in zip(action.samples, action.resolves, strict=True):
+                assert scored.origin_offset == offset
                 origin = values[offset]
-                assert origin == received(member.experience, offset)
+                assert origin == received(scored.experience, offset)
 
 
 @settings(max_examples=100, deadline=None)
 @given(streams(), st.integers(0, 30))
-def test_events_redelivered_after_a_rebalance_lose_nobody_and_repeat_no_release(events, cut):
-    """What has an outcome is committed up to the first event that has none; from there all comes again."""
+def test_events_redelivered_after_a_rebalance_lose_no_sample_and_repeat_no_release(events, cut):
+    """Commit up to the first event without an outcome. All events from there on come again."""
     pipeline = fresh()
     first = run(pipeline, events[:cut])
     done = outcomes(first)

@@ -1,4 +1,4 @@
-"""Curricula: what they choose, and that their state is the log's, however it is read."""
+"""Curricula choose by results, and their state follows from the log in any order of reading."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SKILL = [0.0, 0.0, 0.1, 0.3, 0.45, 0.6, 0.8, 0.9, 1.0, 1.0]
 
 
 def play(curriculum: Curriculum, numbers: range, samples: int = 20) -> list[int]:
-    """Ask and answer one after the other; the items that were asked."""
+    """Choose and answer one task after the other; return the chosen items."""
     asked = []
     for number in numbers:
         index = curriculum.index(number)
@@ -31,7 +31,7 @@ def play(curriculum: Curriculum, numbers: range, samples: int = 20) -> list[int]
     return asked
 
 
-def test_every_item_is_asked_once_then_those_nearest_to_the_target() -> None:
+def test_every_item_is_chosen_once_and_then_those_nearest_to_the_target() -> None:
     curriculum = Curriculum(TasksConfig(order="pass_rate", target_pass_rate=0.5), 0, ITEMS)
     asked = play(curriculum, range(60))
     assert sorted(asked[:10]) == list(range(10))
@@ -40,7 +40,7 @@ def test_every_item_is_asked_once_then_those_nearest_to_the_target() -> None:
     assert set(play(hard, range(60))[10:]) == {2}
 
 
-def test_what_is_under_way_is_not_asked_again_while_there_is_anything_else() -> None:
+def test_a_task_in_progress_is_not_issued_again_while_there_is_another() -> None:
     curriculum = Curriculum(TasksConfig(order="pass_rate"), 0, ITEMS)
     assert sorted(curriculum.index(number) for number in range(10)) == list(range(10))
     assert Counter(curriculum.index(number) for number in range(10, 12)).total() == 2
@@ -51,8 +51,8 @@ rewards = st.tuples(st.just("reward"), st.integers(0, 12), st.integers(0, 2))
 
 
 @given(st.lists(tasks | rewards, max_size=60), st.randoms(use_true_random=False))
-def test_a_history_is_the_same_in_whatever_order_the_log_is_read(events: list[tuple[str, int, int]], dice) -> None:
-    """Also with repetitions, and when more has come than is remembered."""
+def test_a_history_is_the_same_in_any_order_of_reading_the_log(events: list[tuple[str, int, int]], dice) -> None:
+    """This includes repetitions, and more groups than are remembered."""
 
     def read(log: list[tuple[str, int, int]]) -> History:
         history = History(remembered=6)
@@ -68,7 +68,7 @@ def test_a_history_is_the_same_in_whatever_order_the_log_is_read(events: list[tu
     one, other = read(events), read(shuffled)
     for prompt in ("p0", "p1", "p2", "p3"):
         assert one.pass_rate(prompt) == other.pass_rate(prompt)
-        assert one.under_way(prompt) == other.under_way(prompt)
+        assert one.in_progress(prompt) == other.in_progress(prompt)
     restarted = Curriculum(TasksConfig(order="pass_rate"), 3, ITEMS)
     undisturbed = Curriculum(TasksConfig(order="pass_rate"), 3, ITEMS)
     restarted.history, undisturbed.history = one, other
@@ -83,7 +83,7 @@ def beyond(number: int, items: list[TaskItem], history: History) -> int:
     return len(items)
 
 
-def test_a_function_of_ones_own_chooses_and_what_is_wrong_with_it_is_said() -> None:
+def test_a_users_function_chooses_and_an_error_names_its_fault() -> None:
     mine = Curriculum(TasksConfig(order="tests.rft.tasks.test_curriculum:hardest_unsolved"), 0, ITEMS)
     # Nothing is known of any: the first; its rate is 0, and so is that of the next, which was asked less often.
     assert play(mine, range(4)) == [0, 1, 2, 3]
@@ -92,9 +92,9 @@ def test_a_function_of_ones_own_chooses_and_what_is_wrong_with_it_is_said() -> N
         wrong.index(0)
 
 
-def test_easy_to_hard_goes_by_a_number_of_the_metadata() -> None:
+def test_easy_to_hard_sorts_by_a_number_in_the_metadata() -> None:
     assert [item.question for item in by_difficulty(ITEMS, "level.n")] == [f"q{n}" for n in range(9, -1, -1)]
-    with pytest.raises(ConfigError, match="no number of the task 'p0'; its metadata has level"):
+    with pytest.raises(ConfigError, match="not a number in the metadata of the task 'p0', which has level"):
         by_difficulty(ITEMS, "level")
     config = Config.model_validate(
         {

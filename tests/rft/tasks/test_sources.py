@@ -1,4 +1,4 @@
-"""Tasks come from reasoning-gym, JSONL and functions of one's own; what is wrong with a source is said exactly."""
+"""Tasks come from reasoning-gym, JSONL and the user's functions; an error names what is wrong with a source."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_jsonl_fields_may_have_other_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "message"),
     [
         (b"{not json}", "is not JSON"),
         (b'["question"]', "must be a JSON object, found a list"),
@@ -74,10 +74,10 @@ def test_jsonl_fields_may_have_other_names(tmp_path: Path) -> None:
         (b"[" * 100_000, "is not JSON"),
     ],
 )
-def test_jsonl_errors_name_the_file_and_the_line(tmp_path: Path, line: bytes, says: str) -> None:
+def test_jsonl_errors_name_the_file_and_the_line(tmp_path: Path, line: bytes, message: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_bytes(b'{"question": "q"}\n\n' + line + b'\n{"question": "r"}\n')
-    with pytest.raises(ConfigError, match=says) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         open_sources(configure(source=f"jsonl:{path}"))
     assert str(caught.value).startswith(f"{path}:3: ")
 
@@ -99,7 +99,7 @@ def test_an_option_that_a_source_does_not_take_is_refused(jsonl: Path) -> None:
         open_sources(configure(options={"seed": 3}))
 
 
-def test_a_source_of_ones_own_is_one_function() -> None:
+def test_a_users_source_is_one_function() -> None:
     name = f"{__name__}:my_tasks"
     train = open_sources(configure(seed=7, source=name, options={"count": 3}, order="sequential")).train
     assert len(train) == 3
@@ -107,15 +107,15 @@ def test_a_source_of_ones_own_is_one_function() -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "says"),
+    ("function", "message"),
     [
         ("broken_tasks", "raised ZeroDivisionError"),
         ("not_tasks", "returned a int, must be an iterable of dicts"),
         ("strings", "item 0 is a str, must be a dict"),
     ],
 )
-def test_a_broken_source_of_ones_own_is_named(function: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says) as caught:
+def test_a_users_source_that_is_broken_is_named(function: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
         open_sources(configure(source=f"{__name__}:{function}"))
     assert function in str(caught.value)
 
@@ -132,18 +132,18 @@ def test_reasoning_gym_metadata_can_be_used_in_the_prompt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "says"),
+    ("template", "message"),
     [("{wrd}>", "KeyError: 'wrd'; its fields are .*word"), ("{}", "does not fit"), ("{", "does not fit")],
 )
-def test_a_template_that_does_not_fit_names_the_fields_there_are(template: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_the_error_for_a_template_that_does_not_fit_lists_the_fields(template: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         open_sources(configure(prompt_template=template))
 
 
-def test_an_unknown_dataset_or_source_is_answered_with_what_there_is() -> None:
+def test_the_error_for_an_unknown_dataset_or_source_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="did you mean spell_backward"):
         open_sources(configure(source="reasoning_gym:spell_backwards"))
-    with pytest.raises(ConfigError, match=r"write reasoning_gym:<dataset>, jsonl:<file>, import:<name> or package"):
+    with pytest.raises(ConfigError, match=r"choose reasoning_gym:<dataset>, jsonl:<file>, import:<name> or package"):
         open_sources(configure(source="gsm8k"))
 
 
@@ -152,6 +152,6 @@ def test_an_answer_never_reaches_the_prompt_through_the_template() -> None:
         make_item({"question": "q", "answer": "secret"}, "{question} {answer}", "here")
 
 
-def test_what_json_cannot_hold_becomes_text_in_metadata() -> None:
+def test_values_that_json_cannot_hold_become_text_in_metadata() -> None:
     item = make_item({"question": "q", "metadata": {"path": Path("a"), "pair": (1, 2)}}, "{question}", "here")
     assert dict(item.metadata) == {"path": "a", "pair": [1, 2]}

@@ -37,7 +37,7 @@ def test_500_held_out_words_are_never_among_thousands_of_training_words() -> Non
     assert not set(trained) & set(held_out)
 
 
-def test_words_held_out_of_one_run_are_held_out_of_the_next_whatever_its_seed() -> None:
+def test_words_held_out_of_one_run_are_held_out_of_the_next_for_any_seed() -> None:
     first, second = (open_sources(configure(seed, 100, **WORDS)) for seed in (1, 2))
     assert prompts(first.held_out) == prompts(second.held_out)
     assert prompts(first.train, 200) != prompts(second.train, 200)
@@ -45,7 +45,7 @@ def test_words_held_out_of_one_run_are_held_out_of_the_next_whatever_its_seed() 
 
 
 def test_training_draws_avoid_held_out_prompts_even_where_almost_all_are() -> None:
-    """Three-letter words that are few: the draws that hit a held-out one are made again."""
+    """There are few words of three letters. A draw of a held-out one is repeated."""
     words = {"options": {"min_word_len": 3, "max_word_len": 3}, "prompt_template": "{word}"}
     splits = open_sources(configure(eval_tasks=600, **words))
     assert not set(prompts(splits.train, 1500)) & set(prompts(splits.held_out))
@@ -74,7 +74,7 @@ def test_a_file_is_split_into_disjoint_parts_that_lose_nothing(tmp_path: Path) -
     assert len(held_out) == 15
 
 
-def test_what_a_file_holds_out_grows_with_eval_tasks_and_ignores_seed_and_order(tmp_path: Path) -> None:
+def test_the_held_out_part_of_a_file_grows_with_eval_tasks_and_ignores_seed_and_order(tmp_path: Path) -> None:
     lines = [f"q{n}" for n in range(40)]
     first = open_sources(configure(0, 10, source=write(tmp_path / "a.jsonl", lines)))
     second = open_sources(configure(9, 20, source=write(tmp_path / "b.jsonl", lines[::-1])))
@@ -89,7 +89,7 @@ def test_lines_with_the_same_prompt_stay_on_one_side(tmp_path: Path) -> None:
     assert not set(prompts(splits.train)) & set(prompts(splits.held_out))
 
 
-def test_every_epoch_shows_every_task_once_in_an_order_of_its_own(tmp_path: Path) -> None:
+def test_every_epoch_shows_every_task_once_in_its_own_order(tmp_path: Path) -> None:
     train = open_sources(configure(source=write(tmp_path / "a.jsonl", [f"q{n}" for n in range(30)]))).train
     epochs = [[train[epoch * 30 + n].prompt for n in range(30)] for epoch in range(3)]
     assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
@@ -123,7 +123,7 @@ def test_an_endless_source_leaves_out_the_prompts_of_an_evaluation_file(tmp_path
     assert not set(prompts(splits.train, 500)) & set(taken)
 
 
-def test_an_evaluation_that_leaves_nothing_to_train_on_or_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_an_evaluation_that_is_too_large_or_leaves_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "few.jsonl", ["a", "b", "c"])
     with pytest.raises(ConfigError, match="has only 3 different prompts"):
         open_sources(configure(eval_tasks=4, source=source))

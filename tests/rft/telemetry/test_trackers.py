@@ -14,7 +14,7 @@ from rft.config import Config
 from rft.errors import ConfigError
 from rft.telemetry import opening
 from rft.telemetry.base import Point
-from rft.telemetry.opening import check_trackers, open_feeds
+from rft.telemetry.opening import check_trackers, start_trackers
 
 SECRET = "hunter2-and-more"
 POINTS = [Point(step, {"train/loss": 1.0 / step, "train/reward_mean": step / 10}, 1000 * step) for step in (1, 2, 3)]
@@ -32,12 +32,12 @@ def configure(tmp_path: Path, *use: str, **settings: object) -> Config:
 
 
 def send(config: Config, points: list[Point] = POINTS) -> Path:
-    feeds = open_feeds(config)
+    threads = start_trackers(config)
     for point in points:
-        for feed in feeds:
-            feed.put(point)
-    for feed in feeds:
-        assert feed.close(60), feed.name
+        for thread in threads:
+            thread.put(point)
+    for thread in threads:
+        assert thread.close(60), thread.name
     return config.run.path / "trackers"
 
 
@@ -48,7 +48,7 @@ def assert_no_secret(folder: Path) -> None:
         assert SECRET.encode() not in path.read_bytes(), path
 
 
-def test_jsonl_holds_the_run_and_each_point_once_though_they_come_again(tmp_path: Path) -> None:
+def test_jsonl_holds_the_run_and_each_point_once_when_points_come_twice(tmp_path: Path) -> None:
     config = configure(tmp_path, "jsonl")
     for _ in range(2):
         folder = send(config)
@@ -59,7 +59,7 @@ def test_jsonl_holds_the_run_and_each_point_once_though_they_come_again(tmp_path
     assert_no_secret(folder)
 
 
-def test_tensorboard_shows_each_point_once_though_they_come_again(tmp_path: Path) -> None:
+def test_tensorboard_shows_each_point_once_when_points_come_twice(tmp_path: Path) -> None:
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     config = configure(tmp_path, "tensorboard")
     for _ in range(2):
@@ -125,16 +125,16 @@ def test_wandb_writes_its_offline_run(tmp_path: Path) -> None:
     assert_no_secret(folder)
 
 
-def test_several_at_once_and_one_that_cannot_be_reached_does_not_keep_points_from_the_others(tmp_path: Path) -> None:
+def test_a_tracker_that_cannot_be_opened_does_not_keep_points_from_the_others(tmp_path: Path) -> None:
     (tmp_path / "r" / "trackers" / "tensorboard").mkdir(parents=True)
     (tmp_path / "r" / "trackers" / "metrics.jsonl").mkdir()
-    feeds = {feed.name: feed for feed in open_feeds(configure(tmp_path, "jsonl", "tensorboard"))}
+    threads = {thread.name: thread for thread in start_trackers(configure(tmp_path, "jsonl", "tensorboard"))}
     for point in POINTS:
-        for feed in feeds.values():
-            feed.put(point)
-    assert feeds["tensorboard"].close(30)
-    assert not feeds["jsonl"].close(1)
-    assert (feeds["tensorboard"].sent, feeds["jsonl"].sent) == (len(POINTS), 0)
+        for thread in threads.values():
+            thread.put(point)
+    assert threads["tensorboard"].close(30)
+    assert not threads["jsonl"].close(1)
+    assert (threads["tensorboard"].sent, threads["jsonl"].sent) == (len(POINTS), 0)
 
 
 def test_a_missing_library_is_named_with_what_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

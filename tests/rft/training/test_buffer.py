@@ -1,4 +1,4 @@
-"""The buffer: every event is trained once, dropped once or still held, in any order with any repetition."""
+"""Every event is trained once, dropped once or still held by the buffer, in any order and with any repetition."""
 
 from collections import Counter
 
@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import VOCABULARY, scored
 
-from rft.training.buffer import Cause, GroupBuffer
+from rft.training.buffer import DropCause, GroupBuffer
 from rft.training.progress import LogProgress
-from rft.training.sample import Wanted, read_sample
+from rft.training.sample import SampleFilter, read_sample
 from schemas.events import EventRef, TrainingStep
 
 AMPLE = 2**30
 
-WANTED = Wanted(VOCABULARY, "policy")
+WANTED = SampleFilter(VOCABULARY, "policy")
 
 
 def member(number, sample, size=2, *, offset, **changes):
@@ -23,8 +23,8 @@ def member(number, sample, size=2, *, offset, **changes):
 
 def step_of(groups, drops, numbers):
     refs = [EventRef(s.partition, s.offset, s.experience_id, s.number, 0) for g in groups for s in g.trainable]
-    gone = [EventRef(d.sample.partition, d.sample.offset, d.sample.experience_id, d.sample.number, 0) for d in drops]
-    return TrainingStep("policy", "step", 1, 0, 1, tuple(refs), tuple(gone), tuple(numbers), "", {}, 0)
+    dropped = [EventRef(d.sample.partition, d.sample.offset, d.sample.experience_id, d.sample.number, 0) for d in drops]
+    return TrainingStep("policy", "step", 1, 0, 1, tuple(refs), tuple(dropped), tuple(numbers), "", {}, 0)
 
 
 def make_buffer(max_bytes=AMPLE):
@@ -64,7 +64,7 @@ def test_the_lowest_number_goes_first_unless_priority_says_otherwise():
     assert [group.number for group in buffer.take(4)] == [9, 3, 5, -1]
 
 
-def test_a_stale_group_is_dropped_whole_and_the_conductor_must_be_told():
+def test_a_stale_group_is_dropped_whole_and_its_task_is_reported():
     buffer, _ = make_buffer()
     buffer.add(member(0, 0, offset=0, version=3))
     buffer.add(member(0, 1, offset=1, version=5))
@@ -72,9 +72,9 @@ def test_a_stale_group_is_dropped_whole_and_the_conductor_must_be_told():
     assert buffer.whole_groups == 1
     buffer.drop_stale(5, 1)
     assert buffer.whole_groups == 0
-    assert buffer.must_tell
+    assert buffer.has_unreported_tasks
     assert causes(buffer) == ([(0, "stale"), (1, "stale")], [0])
-    assert not buffer.must_tell
+    assert not buffer.has_unreported_tasks
 
 
 def test_a_group_without_anything_to_train_is_dropped_at_once():
@@ -112,7 +112,7 @@ def test_another_release_of_a_trained_group_is_a_duplicate():
     buffer.add(member(0, 1, offset=2))
     groups = buffer.take(1)
     drops, numbers, duplicates = buffer.take_drops()
-    assert [(d.sample.offset, d.cause) for d in drops] == [(0, Cause.DUPLICATE)]
+    assert [(d.sample.offset, d.cause) for d in drops] == [(0, DropCause.DUPLICATE)]
     assert duplicates == 1
     progress.apply(step_of(groups, drops, numbers))
     buffer.add(member(0, 2, offset=3, release_id="unfinished", release_size=3))
@@ -154,7 +154,7 @@ def test_every_event_has_exactly_one_fate_and_no_task_is_trained_twice(events, g
     for offset, (number, sample, release, written, filtered) in enumerate(events):
         size = 3 if release == "a" else 2
         verdict = "filtered" if filtered else "train"
-        progress.read(0, offset)
+        progress.note_read(0, offset)
         buffer.add(
             member(number, sample, size, offset=offset, group_id=f"g{number}", release_id=release, verdict=verdict,
                    version=written)
@@ -164,7 +164,7 @@ def test_every_event_has_exactly_one_fate_and_no_task_is_trained_twice(events, g
             buffer.drop_stale(version, 1)
             groups = buffer.take(groups_per_step) if buffer.whole_groups >= groups_per_step else []
             for group in groups:
-                assert len({s.experience_id for s in group.members.values()}) >= group.size
+                assert len({s.experience_id for s in group.samples.values()}) >= group.size
                 assert group.trainable
                 assert version - group.oldest_version <= 1
                 trained_ids.update(s.experience_id for s in group.trainable)
@@ -184,5 +184,5 @@ def test_every_event_has_exactly_one_fate_and_no_task_is_trained_twice(events, g
     if not held:
         assert buffer.held_bytes == 0
     finished = set(fates) - {d.sample.offset for d in drops}
-    assert all((offset not in finished) is progress.read(0, offset) for offset in range(len(events)))
+    assert all((offset not in finished) is progress.note_read(0, offset) for offset in range(len(events)))
     assert progress.positions[0] == next((o for o in range(len(events)) if o not in finished), len(events))

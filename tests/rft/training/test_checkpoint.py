@@ -12,17 +12,17 @@ import torch
 
 from rft.config import TrainerConfig
 from rft.errors import CheckpointError
+from rft.model_files.atomic_folder import remove_leftovers
 from rft.training import checkpoint as module
 from rft.training.checkpoint import (
     CheckpointState,
-    checkpoints_of,
+    checkpoints_root,
     newest_checkpoint,
     read_checkpoint,
     restore_rng,
     rng_states,
     write_checkpoint,
 )
-from rft.weights.folders import remove_leftovers
 
 
 def state(step):
@@ -45,7 +45,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     folder = write(tmp_path, 5)
     found = newest_checkpoint(tmp_path, "policy")
     assert found.folder == folder
-    assert found.state.last_record == [0, 15]
+    assert found.state.last_record == (0, 15)
     assert found.state.progress == {"step": 5}
     assert torch.equal(found.optimizer["layer/exp_avg"], torch.full((1024,), 5.0))
     assert (folder / "config.json").read_bytes() == b"{}"
@@ -59,17 +59,17 @@ def test_random_numbers_go_on_where_they_were(tmp_path):
     assert "cpu" in rng_states()
 
 
-def test_the_newest_is_found_and_only_so_many_are_kept(tmp_path):
+def test_the_newest_is_found_and_only_the_configured_number_stays(tmp_path):
     for step in (1, 9, 10, 100):
         write(tmp_path, step, keep=2)
     assert newest_checkpoint(tmp_path, "policy").state.step == 100
-    assert sorted(os.listdir(checkpoints_of(tmp_path, "policy"))) == ["step-00000010", "step-00000100"]
+    assert sorted(os.listdir(checkpoints_root(tmp_path, "policy"))) == ["step-00000010", "step-00000100"]
 
 
-def test_every_kth_is_kept_for_ever(tmp_path):
+def test_every_kth_checkpoint_stays_for_ever(tmp_path):
     for step in range(5, 65, 5):
         write(tmp_path, step, keep=2, keep_every=20)
-    kept = sorted(int(name.removeprefix("step-")) for name in os.listdir(checkpoints_of(tmp_path, "policy")))
+    kept = sorted(int(name.removeprefix("step-")) for name in os.listdir(checkpoints_root(tmp_path, "policy")))
     assert kept == [20, 40, 55, 60]
 
 
@@ -98,14 +98,14 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, file, damage, caplog):
         (path.parents[len(file.split("/")) - 1] / "trainer" / "state.json").write_text("{")
     assert newest_checkpoint(tmp_path, "policy").state.step == 1
     assert "step-00000002" in caplog.text
-    shutil.rmtree(checkpoints_of(tmp_path, "policy") / "step-00000001")
+    shutil.rmtree(checkpoints_root(tmp_path, "policy") / "step-00000001")
     with pytest.raises(CheckpointError, match="no checkpoint can be read"):
         newest_checkpoint(tmp_path, "policy")
 
 
 def test_killed_at_any_point_of_writing_a_checkpoint_is_whole_or_absent(tmp_path):
     random.seed(0)
-    root = checkpoints_of(tmp_path, "policy")
+    root = checkpoints_root(tmp_path, "policy")
     newest = 0
     for _ in range(25):
         child = os.fork()
@@ -135,7 +135,7 @@ def test_a_disk_that_fills_up_leaves_nothing_and_is_named(tmp_path):
             write(tmp_path, 2, kilobytes=128)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert os.listdir(checkpoints_of(tmp_path, "policy")) == ["step-00000001"]
+    assert os.listdir(checkpoints_root(tmp_path, "policy")) == ["step-00000001"]
     assert newest_checkpoint(tmp_path, "policy").state.step == 1
     write(tmp_path, 2, kilobytes=128)
     assert newest_checkpoint(tmp_path, "policy").state.step == 2

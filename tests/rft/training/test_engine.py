@@ -1,4 +1,4 @@
-"""The engine's step equals a plain loop over single samples, and repeats to the last bit."""
+"""The engine's step equals a plain loop over single samples and repeats bit for bit."""
 
 import json
 import math
@@ -15,11 +15,11 @@ from rft.errors import PolicyError
 from rft.policy.loading import load_model
 from rft.training.batch import StepBatch
 from rft.training.engines.torch_engine import TorchEngine
-from rft.training.sample import Wanted, read_sample
+from rft.training.sample import SampleFilter, read_sample
 
 GROUPS, SIZE = 3, 4
 
-WANTED = Wanted(VOCABULARY, "policy")
+WANTED = SampleFilter(VOCABULARY, "policy")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def make_engine(model, *, algorithm=None, **trainer):
 
 def take_step(engine, samples, number=1, temperature=1.0, version=0):
     samples = [replace(sample, temperature=temperature) for sample in samples]
-    return engine.step(number, StepBatch.of(samples), version=version)
+    return engine.step(number, StepBatch.from_samples(samples), version=version)
 
 
 def weights_of(engine):
@@ -100,7 +100,7 @@ def test_loss_and_gradient_equal_a_plain_float64_loop(model, samples, aggregatio
 
 
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
-def test_the_cut_into_micro_batches_and_packing_change_nothing(model, samples, aggregation):
+def test_micro_batch_size_and_packing_change_nothing(model, samples, aggregation):
     results = []
     for tokens, packing in ((16384, "off"), (40, "off"), (1, "off"), (16384, "on"), (40, "on"), (1, "on")):
         algorithm = {"aggregation": aggregation}
@@ -127,7 +127,7 @@ def test_the_same_steps_give_the_same_bytes(model, samples):
     assert digests[0] == digests[1]
 
 
-def test_an_engine_restored_in_between_goes_on_to_the_last_bit(model, samples, tmp_path):
+def test_a_restored_engine_continues_bit_for_bit(model, samples, tmp_path):
     straight = make_engine(model, warmup_steps=4)
     for number in range(1, 7):
         take_step(straight, samples, number)
@@ -206,7 +206,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_weights_in_float32(model, sampl
 
 
 def test_uniform_groups_cost_no_computation_and_change_no_gradient(model, samples):
-    """A KL term of coefficient 0 has the same gradient, and computes every sample."""
+    """A KL term of coefficient 0 has the same gradient, but computes every sample."""
     for sample in samples:
         if sample.number == 1:
             sample.reward = 1.0
@@ -223,7 +223,7 @@ def test_uniform_groups_cost_no_computation_and_change_no_gradient(model, sample
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "decoupled_ppo"])
-def test_several_updates_and_a_value_head_go_on_to_the_last_bit(model, samples, tmp_path, algorithm):
+def test_a_value_head_and_several_updates_continue_bit_for_bit(model, samples, tmp_path, algorithm):
     settings = {"algorithm": {"name": algorithm}, "minibatches": 2, "epochs": 2}
     straight = make_engine(model, **settings)
     metrics = [take_step(straight, samples, number) for number in range(1, 5)][-1]
@@ -244,7 +244,7 @@ def test_several_updates_and_a_value_head_go_on_to_the_last_bit(model, samples, 
     assert ("value_crc32" in metrics) == (algorithm == "ppo")
 
 
-def test_a_value_head_learns_and_the_published_weights_know_nothing_of_it(model, samples):
+def test_a_value_head_learns_and_is_not_in_the_published_weights(model, samples):
     engine = make_engine(model, algorithm={"name": "ppo", "value_coef": 1.0}, learning_rate=1e-2)
     losses = [take_step(engine, samples, number)["value_loss"] for number in range(1, 30)]
     assert losses[-1] < 0.5 * losses[0]
@@ -252,7 +252,7 @@ def test_a_value_head_learns_and_the_published_weights_know_nothing_of_it(model,
 
 
 def test_a_compiled_model_takes_the_same_steps(model, samples):
-    """With lengths that vary from step to step; and it publishes the model's names."""
+    """Lengths vary from step to step, and the published names are the model's."""
     torch._dynamo.utils.counters.clear()
     compiled, plain = make_engine(model, compile=True), make_engine(model, packing="off")
     for number, some in enumerate((samples, samples[: 2 * SIZE], samples), start=1):
@@ -267,5 +267,5 @@ def test_a_compiled_model_takes_the_same_steps(model, samples):
 def test_a_teacher_with_fewer_tokens_is_refused(model, tmp_path):
     config = json.loads((model / "config.json").read_text()) | {"vocab_size": VOCABULARY - 4}
     Qwen3ForCausalLM(Qwen3Config(**config)).save_pretrained(tmp_path)
-    with pytest.raises(PolicyError, match="knows 12 tokens, the policy 16"):
+    with pytest.raises(PolicyError, match="knows 12 tokens, but the policy knows 16"):
         make_engine(model, algorithm={"name": "distill", "teacher": str(tmp_path)})

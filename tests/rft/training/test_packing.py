@@ -1,4 +1,4 @@
-"""Sequences packed into one row learn as if each had a row of its own."""
+"""Packed sequences are trained as if each had a row of its own."""
 
 import numpy as np
 import pytest
@@ -18,8 +18,8 @@ from rft.config import Config
 from rft.errors import PolicyError
 from rft.training.batch import StepBatch
 from rft.training.engines.torch_engine import TorchEngine
-from rft.training.packing import ATTENTION, keeps_apart, packed_arguments, prepare_packing
-from rft.training.sample import Wanted, read_sample
+from rft.training.packing import ATTENTION, enable_packing, isolates_sequences, packed_arguments
+from rft.training.sample import SampleFilter, read_sample
 
 SIZES = {
     "vocab_size": VOCABULARY,
@@ -62,7 +62,7 @@ def batch():
     for member in members[::2]:
         # A turn of the policy, one of its environment, one of the policy.
         member.experience.action_mask[1] = 1
-    return StepBatch.of([read_sample(0, 0, member, Wanted(VOCABULARY, "policy")) for member in members])
+    return StepBatch.from_samples([read_sample(0, 0, member, SampleFilter(VOCABULARY, "policy")) for member in members])
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -88,9 +88,9 @@ def test_packed_equals_padded_in_loss_and_gradient(model, batch, algorithm):
         assert packed[name] == pytest.approx(padded[name], rel=1e-5, abs=1e-5), name
 
 
-def test_a_sequence_is_blind_to_what_stands_before_it_in_its_row(tmp_path):
+def test_a_packed_sequence_does_not_depend_on_those_before_it(tmp_path):
     loaded = AutoModelForCausalLM.from_pretrained(make_model(tmp_path, "llama")).eval()
-    assert prepare_packing(loaded)
+    assert enable_packing(loaded)
     assert loaded.config._attn_implementation == ATTENTION
     tokens = torch.arange(12)[None] % VOCABULARY
     other = tokens.clone()
@@ -103,17 +103,17 @@ def test_a_sequence_is_blind_to_what_stands_before_it_in_its_row(tmp_path):
     assert not torch.allclose(first[5:], unbounded[5:], atol=1e-3)
 
 
-def test_a_model_that_carries_a_state_along_is_found_out_and_padded(tmp_path, batch):
+def test_a_model_with_recurrent_state_is_detected_and_padded(tmp_path, batch):
     make_tiny_model(tmp_path)
     sizes = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
     MambaForCausalLM(MambaConfig(**sizes)).save_pretrained(tmp_path)
-    assert not keeps_apart(AutoModelForCausalLM.from_pretrained(tmp_path).eval())
+    assert not isolates_sequences(AutoModelForCausalLM.from_pretrained(tmp_path).eval())
     sections = {"policy": {"model": str(tmp_path)}, "trainer": {"packing": "on"}}
     with pytest.raises(PolicyError, match="does not keep the sequences of a packed row apart"):
         TorchEngine(tmp_path, Config.model_validate(sections))
 
 
-def test_auto_packs_lengths_of_a_long_tail_and_pads_even_ones(tmp_path):
+def test_auto_packs_long_tailed_lengths_and_pads_equal_ones(tmp_path):
     model = make_model(tmp_path, "qwen3")
     engine = TorchEngine(model, Config.model_validate({"policy": {"model": str(model)}}))
     for lengths, packed in (([8] * 16, False), ([3] * 15 + [40], True)):
@@ -122,6 +122,6 @@ def test_auto_packs_lengths_of_a_long_tail_and_pads_even_ones(tmp_path):
             ones = np.ones(length, dtype=np.uint8)
             changes = {"tokens": np.ones(length, dtype=np.int32), "action_mask": ones}
             changes |= {"logprobs": -ones.astype(np.float32), "versions": ones.astype(np.int32)}
-            members.append(read_sample(0, number, scored(number, 0, 1, **changes), Wanted(VOCABULARY, "policy")))
-        step = StepBatch.of(members)
-        assert engine._policy.packs(step, [[i] for i in range(len(lengths))]) is packed
+            members.append(read_sample(0, number, scored(number, 0, 1, **changes), SampleFilter(VOCABULARY, "policy")))
+        step = StepBatch.from_samples(members)
+        assert engine._policy.should_pack(step, [[i] for i in range(len(lengths))]) is packed

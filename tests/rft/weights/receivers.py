@@ -1,4 +1,4 @@
-"""Receivers as processes of their own, told over a pipe what to receive."""
+"""Runs receivers in processes of their own, which are controlled through a pipe."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save
 
 from rft.weights.manifest import Manifest, pack_checksums, pack_layout
-from rft.weights.reception import Reception, receiver_name
-from rft.weights.sending import Sender
+from rft.weights.sender import Sender
+from rft.weights.transfer_spec import TransferSpec, receiver_name
 
 
 def weights_of(version: int, *, elements: int = 100_000) -> bytes:
@@ -42,7 +42,7 @@ def describe(weights: bytes, bucket_bytes: int = 64 * 1024) -> Manifest:
     return Manifest.describe(weights, digest(weights), bucket_bytes)
 
 
-def reception(sender: Sender, manifest: Manifest, epoch: int, member: str, **changes: Any) -> Reception:
+def transfer_spec(sender: Sender, manifest: Manifest, epoch: int, member: str, **changes: Any) -> TransferSpec:
     values: dict[str, Any] = {
         "rendezvous": sender.address,
         "epoch": epoch,
@@ -57,23 +57,23 @@ def reception(sender: Sender, manifest: Manifest, epoch: int, member: str, **cha
         "deadline_s": 10.0,
         "stall_s": 2.0,
     }
-    return Reception(**(values | changes))
+    return TransferSpec(**(values | changes))
 
 
 class ReceiverProcess:
-    """A process with one Receiver. ``receive`` asks, ``result`` waits for (sha256 of what it holds, error)."""
+    """A process with one Receiver. ``receive`` starts it, ``result`` waits for (sha256 of its tensors, error)."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["rft.weights.receiving"])
+        context.set_forkserver_preload(["rft.weights.receiver"])
         self._here, there = context.Pipe()
         self.process = context.Process(target=_serve, args=(there,), daemon=True)
         self.process.start()
         there.close()
 
-    def receive(self, order: Reception, *, staged: bool = True, die_at_bucket: int = -1) -> None:
-        self._here.send((order.to_json(), staged, die_at_bucket))
+    def receive(self, spec: TransferSpec, *, staged: bool = True, die_at_bucket: int = -1) -> None:
+        self._here.send((spec.to_json(), staged, die_at_bucket))
 
     def result(self, timeout_s: float = 20) -> tuple[str, str]:
         assert self._here.poll(timeout_s), f"{self.name} did not answer"
@@ -91,11 +91,11 @@ class ReceiverProcess:
 
 def _serve(pipe: Connection) -> None:
     from rft.errors import WeightsError
-    from rft.weights import receiving
+    from rft.weights import receiver
 
     torch.set_num_threads(1)
-    receiver = receiving.Receiver()
-    original = receiving._Intake._arrived
+    taker = receiver.Receiver()
+    original = receiver._IncomingTransfer._check_bucket
     while True:
         text, staged, die_at = pipe.recv()
 
@@ -104,9 +104,9 @@ def _serve(pipe: Connection) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             original(self, index, bucket)
 
-        receiving._Intake._arrived = arrived  # type: ignore[method-assign]
+        receiver._IncomingTransfer._check_bucket = arrived  # type: ignore[method-assign]
         try:
-            tensors = receiver.receive(Reception.from_json(text), staged=staged)
+            tensors = taker.receive(TransferSpec.from_json(text), staged=staged)
             found = {name: tensor.clone() for name, tensor in tensors}
             pipe.send((digest(save(found, {"format": "pt"})), ""))
         except WeightsError as error:

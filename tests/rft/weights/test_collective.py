@@ -1,4 +1,4 @@
-"""The collective transport between real processes: right to the last byte, or refused; never stuck."""
+"""Tests transfers between real processes: the bytes are right or refused, and no transfer gets stuck."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import torch
 
 from rft.errors import WeightsError
 from rft.weights.manifest import Manifest, pack_checksums, pack_layout
-from rft.weights.receiving import Receiver
-from rft.weights.reception import receiver_name
+from rft.weights.receiver import Receiver
 from rft.weights.rendezvous import Rendezvous
-from rft.weights.sending import Outcome, Sender
-from tests.rft.weights.receivers import ReceiverProcess, describe, digest, reception, weights_of
+from rft.weights.sender import Sender, TransferOutcome
+from rft.weights.transfer_spec import receiver_name
+from tests.rft.weights.receivers import ReceiverProcess, describe, digest, transfer_spec, weights_of
 
 NAMES = ("a", "b", "c")
 
@@ -47,7 +47,7 @@ def send(
     names: tuple[str, ...] = NAMES,
     deadline_s: float = 10,
     stall_s: float = 2,
-) -> tuple[Outcome, float]:
+) -> tuple[TransferOutcome, float]:
     began = time.monotonic()
     outcome = sender.send(
         weights,
@@ -64,78 +64,80 @@ def whole(*names: str) -> frozenset[str]:
     return frozenset(receiver_name(name, 0) for name in names)
 
 
-def test_every_receiver_holds_the_very_bytes_staged_or_streamed_and_the_group_is_kept(sender, three):
+def test_every_receiver_holds_the_exact_bytes_staged_or_streamed_and_the_communicator_is_reused(sender, three):
     for epoch, staged in enumerate((True, False, True)):
         weights = weights_of(epoch)
         for process in three:
-            process.receive(reception(sender, describe(weights), epoch, process.name), staged=staged)
+            process.receive(transfer_spec(sender, describe(weights), epoch, process.name), staged=staged)
         outcome, _ = send(sender, weights, epoch)
         assert outcome.reached == whole(*NAMES), outcome
         assert [process.result() for process in three] == [(digest(weights), "")] * 3
         assert outcome.built == (epoch == 0)
 
 
-def test_a_receiver_killed_in_mid_transfer_costs_less_than_a_stall_and_the_next_goes_without_it(sender, three):
+def test_a_receiver_killed_in_mid_transfer_costs_less_than_a_stall_and_the_next_transfer_leaves_it_out(sender, three):
     weights = weights_of(1, elements=5_000_000)
     manifest = describe(weights)
     for process in three:
-        process.receive(reception(sender, manifest, 0, process.name), die_at_bucket=20 if process.name == "b" else -1)
+        process.receive(
+            transfer_spec(sender, manifest, 0, process.name), die_at_bucket=20 if process.name == "b" else -1
+        )
     outcome, seconds = send(sender, weights, 0)
-    assert receiver_name("b", 0) in outcome.silent
+    assert receiver_name("b", 0) in outcome.unresponsive
     assert seconds < 10
     survivors = [process for process in three if process.name != "b"]
     results = [process.result() for process in survivors]
     assert all(result == (digest(weights), "") or "broke off" in result[1] for result in results), results
     for process in survivors:
-        process.receive(reception(sender, manifest, 1, process.name))
+        process.receive(transfer_spec(sender, manifest, 1, process.name))
     outcome, _ = send(sender, weights, 1, ("a", "c"))
     assert outcome.reached == whole("a", "c")
     assert outcome.built
     assert [process.result() for process in survivors] == [(digest(weights), "")] * 2
 
 
-def test_a_stopped_receiver_holds_nobody_past_the_deadline_and_comes_back_afterwards(sender, three):
+def test_a_stopped_receiver_delays_no_other_past_the_deadline_and_comes_back_afterwards(sender, three):
     weights = weights_of(2, elements=5_000_000)
     manifest = describe(weights)
     three[1].signal(signal.SIGSTOP)
     for process in three:
-        process.receive(reception(sender, manifest, 0, process.name))
+        process.receive(transfer_spec(sender, manifest, 0, process.name))
     outcome, seconds = send(sender, weights, 0, deadline_s=4, stall_s=1)
     assert seconds < 4.5
-    assert (outcome.reached, outcome.silent) == (whole("a", "c"), whole("b"))
+    assert (outcome.reached, outcome.unresponsive) == (whole("a", "c"), whole("b"))
     assert [process.result()[1] for process in (three[0], three[2])] == ["", ""]
     three[1].signal(signal.SIGCONT)
-    assert "went without this member" in three[1].result()[1]
+    assert "began without this member" in three[1].result()[1]
     for process in three:
-        process.receive(reception(sender, manifest, 1, process.name))
+        process.receive(transfer_spec(sender, manifest, 1, process.name))
     outcome, _ = send(sender, weights, 1)
     assert outcome.reached == whole(*NAMES)
     assert [process.result() for process in three] == [(digest(weights), "")] * 3
 
 
-def test_a_receiver_stopped_within_a_transfer_breaks_it_off_by_its_stall_time(sender, three):
-    """Two 80 MB transfers in one group, so that the second finds the stopped member in the middle of the stream."""
+def test_a_receiver_stopped_within_a_transfer_ends_it_after_the_stall_time(sender, three):
+    """Two 80 MB transfers share a communicator, so the second finds the stopped member in the middle of the stream."""
     weights = weights_of(3, elements=20_000_000)
     manifest = describe(weights)
     for process in three:
-        process.receive(reception(sender, manifest, 0, process.name, deadline_s=30, stall_s=5))
+        process.receive(transfer_spec(sender, manifest, 0, process.name, deadline_s=30, stall_s=5))
     assert send(sender, weights, 0, deadline_s=30, stall_s=5)[0].reached == whole(*NAMES)
     assert [process.result()[1] for process in three] == [""] * 3
     stopper = threading.Thread(target=lambda: (time.sleep(0.05), three[1].signal(signal.SIGSTOP)))
     for process in three:
-        process.receive(reception(sender, manifest, 1, process.name, deadline_s=8, stall_s=1))
+        process.receive(transfer_spec(sender, manifest, 1, process.name, deadline_s=8, stall_s=1))
     stopper.start()
     outcome, seconds = send(sender, weights, 1, deadline_s=8, stall_s=1)
     stopper.join()
     assert seconds < 8.5
-    assert receiver_name("b", 0) in outcome.silent
+    assert receiver_name("b", 0) in outcome.unresponsive
     for process in (three[0], three[2]):
         held, error = process.result()
         assert held == digest(weights) or error
     three[1].signal(signal.SIGCONT)
     three[1].result()
     for process in three:
-        process.receive(reception(sender, manifest, 2, process.name))
+        process.receive(transfer_spec(sender, manifest, 2, process.name))
     assert send(sender, weights, 2)[0].reached == whole(*NAMES)
     assert [process.result() for process in three] == [(digest(weights), "")] * 3
 
@@ -147,7 +149,7 @@ def test_an_aborted_sender_and_receiver_end_at_once(sender):
 
     def receive() -> None:
         try:
-            dict(receiver.receive(reception(sender, describe(weights), 0, "a", deadline_s=30)))
+            dict(receiver.receive(transfer_spec(sender, describe(weights), 0, "a", deadline_s=30)))
         except WeightsError as error:
             errors.append(str(error))
 
@@ -168,24 +170,26 @@ def test_an_aborted_sender_and_receiver_end_at_once(sender):
 
 
 @pytest.mark.parametrize(
-    ("verify", "staged", "said"),
+    ("verify", "staged", "message"),
     [
         ("crc32c", True, "bucket 0 does not have the checksum"),
         ("crc32c", False, "bucket 0 does not have the checksum"),
         ("sha256", True, "have sha256"),
     ],
 )
-def test_other_bytes_than_announced_are_refused_and_the_others_are_not_disturbed(sender, three, verify, said, staged):
+def test_other_bytes_than_announced_are_refused_and_the_others_are_not_disturbed(
+    sender, three, verify, message, staged
+):
     sent, announced = weights_of(5), weights_of(6)
     deceived, honest = three[0], three[1:]
-    deceived.receive(reception(sender, describe(announced), 0, deceived.name, verify=verify), staged=staged)
+    deceived.receive(transfer_spec(sender, describe(announced), 0, deceived.name, verify=verify), staged=staged)
     for process in honest:
-        process.receive(reception(sender, describe(sent), 0, process.name, verify=verify), staged=staged)
+        process.receive(transfer_spec(sender, describe(sent), 0, process.name, verify=verify), staged=staged)
     outcome, _ = send(sender, sent, 0)
     held, error = deceived.result()
     assert held == ""
-    assert "not what was announced" in error
-    assert said in error
+    assert "not those that were announced" in error
+    assert message in error
     assert [process.result() for process in honest] == [(digest(sent), "")] * 2
     assert outcome.reached == whole("b", "c")
     assert set(outcome.failed) == whole("a")
@@ -193,39 +197,39 @@ def test_other_bytes_than_announced_are_refused_and_the_others_are_not_disturbed
 
 def test_a_manifest_that_was_tampered_with_is_refused(sender):
     good = describe(weights_of(7))
-    order = reception(sender, good, 0, "a")
-    for changed, said in [
-        (replace(order, layout=pack_layout(good.header.replace(b'"big"', b'"bog"'))[:-9]), "manifest"),
-        (replace(order, layout=b"junk"), "cannot be unpacked"),
-        (replace(order, layout=pack_layout(good.header.replace(b"[100000]", b"[999999]"))), "does not fit its shape"),
-        (replace(order, checksums=pack_checksums(good.checksums[:-1])), "checksums"),
-        (replace(order, bucket_bytes=0), "buckets of 0"),
-        (replace(order, rendezvous="nowhere"), "no rendezvous"),
+    spec = transfer_spec(sender, good, 0, "a")
+    for changed, message in [
+        (replace(spec, layout=pack_layout(good.header.replace(b'"big"', b'"bog"'))[:-9]), "manifest"),
+        (replace(spec, layout=b"junk"), "cannot be unpacked"),
+        (replace(spec, layout=pack_layout(good.header.replace(b"[100000]", b"[999999]"))), "does not fit its shape"),
+        (replace(spec, checksums=pack_checksums(good.checksums[:-1])), "checksums"),
+        (replace(spec, bucket_bytes=0), "buckets of 0"),
+        (replace(spec, rendezvous="nowhere"), "not a rendezvous address"),
     ]:
-        with pytest.raises(WeightsError, match=said):
+        with pytest.raises(WeightsError, match=message):
             dict(Receiver().receive(changed))
-    with pytest.raises(WeightsError, match="no safetensors file"):
+    with pytest.raises(WeightsError, match="not a safetensors file"):
         Manifest.describe(b"rubbish", "", 10)
 
 
 def test_a_renamed_tensor_does_not_have_the_announced_digest(sender):
     weights = weights_of(8)
     good = describe(weights)
-    order = replace(reception(sender, good, 0, "a"), layout=pack_layout(good.header.replace(b'"big"', b'"bog"')))
+    spec = replace(transfer_spec(sender, good, 0, "a"), layout=pack_layout(good.header.replace(b'"big"', b'"bog"')))
     thread = threading.Thread(target=lambda: send(sender, weights, 0, ("a",)))
     thread.start()
     with pytest.raises(WeightsError, match="sha256"):
-        dict(Receiver().receive(order))
+        dict(Receiver().receive(spec))
     thread.join()
 
 
 def go_to(address: str) -> None:
     """Receive from a trainer at ``address``."""
     trainer = type("Trainer", (), {"address": address, "backend": "gloo"})()
-    dict(Receiver().receive(reception(trainer, describe(weights_of(9)), 0, "a", deadline_s=30)))
+    dict(Receiver().receive(transfer_spec(trainer, describe(weights_of(9)), 0, "a", deadline_s=30)))
 
 
-def test_a_trainer_that_is_gone_is_noticed_at_once():
+def test_a_missing_trainer_is_noticed_at_once():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}/abc"
@@ -236,7 +240,7 @@ def test_a_trainer_that_is_gone_is_noticed_at_once():
 
 
 def test_a_trainer_that_dies_while_a_receiver_connects_is_noticed_at_once():
-    """torch alone tries for up to three times its limit then."""
+    """By itself torch would try for up to three times its limit."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def die_at_the_second() -> None:
@@ -263,7 +267,7 @@ def test_the_rendezvous_listens_on_loopback_only():
 
 def test_the_default_process_group_is_not_touched(sender, three):
     weights = weights_of(10)
-    three[0].receive(reception(sender, describe(weights), 0, "a"))
+    three[0].receive(transfer_spec(sender, describe(weights), 0, "a"))
     send(sender, weights, 0, ("a",))
     assert three[0].result() == (digest(weights), "")
     assert not torch.distributed.is_initialized()

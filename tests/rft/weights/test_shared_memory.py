@@ -1,4 +1,4 @@
-"""Memory that trainer and explorers share: refused with the reason, and gone with its users."""
+"""Tests the memory that trainer and explorers share: errors name the cause, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from rft.errors import WeightsError
 from rft.weights import shared_memory
-from rft.weights.communicator import Group, broadcast, connect
+from rft.weights.communicator import Communicator, broadcast, connect
 
 BUCKET_BYTES = 1000
 
@@ -25,8 +25,8 @@ def store() -> dist.Store:
 
 
 @pytest.fixture
-def leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory of our own, since tests beside this one share memory, too; in the end nothing is in it."""
+def empty_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Use a directory for this test alone, because tests in parallel share memory too, and check that it ends empty."""
     monkeypatch.setattr(shared_memory, "directory", lambda: tmp_path)
     yield tmp_path
     assert not list(tmp_path.iterdir())
@@ -34,15 +34,15 @@ def leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 def group_of(
     store: dist.Store, rank: int, size: int = 2, bucket_bytes: int = BUCKET_BYTES, timeout_s: float = 5
-) -> Group:
+) -> Communicator:
     return connect(
         "g", store, backend="ipc", rank=rank, size=size, bind="", bucket_bytes=bucket_bytes, timeout_s=timeout_s
     )
 
 
-def together(store: dist.Store, size: int = 2) -> list[Group]:
-    """A group's ranks, in threads, each with memory that it mapped itself."""
-    found: dict[int, Group] = {}
+def together(store: dist.Store, size: int = 2) -> list[Communicator]:
+    """Return the ranks of a communicator, built in threads, each with its own mapping of the memory."""
+    found: dict[int, Communicator] = {}
     threads = [
         threading.Thread(target=lambda rank=rank: found.setdefault(rank, group_of(store, rank, size)))
         for rank in range(size)
@@ -54,13 +54,13 @@ def together(store: dist.Store, size: int = 2) -> list[Group]:
     return [found[rank] for rank in range(size)]
 
 
-def send(group: Group, buckets: list[torch.Tensor], stall_s: float = 5) -> None:
+def send(group: Communicator, buckets: list[torch.Tensor], stall_s: float = 5) -> None:
     broadcast(group, buckets, remaining_s=lambda: 30.0, stall_s=stall_s)
 
 
-def test_all_ranks_hold_each_bucket_and_the_memory_has_no_name_any_more(store, leaves_nothing):
+def test_all_ranks_hold_each_bucket_and_the_memory_no_longer_has_a_name(store, empty_afterwards):
     groups = together(store, 3)
-    assert not list(leaves_nothing.iterdir()), "named only while ranks join"
+    assert not list(empty_afterwards.iterdir()), "named only while ranks join"
     for turn in range(2):
         sent = [
             torch.full((size,), turn * 10 + n, dtype=torch.uint8) for n, size in enumerate((1000, 1000, 999, 1, 1000))
@@ -78,8 +78,8 @@ def test_all_ranks_hold_each_bucket_and_the_memory_has_no_name_any_more(store, l
         assert all(torch.equal(one, other) for buckets in held for one, other in zip(sent, buckets, strict=True))
 
 
-@pytest.mark.usefixtures("leaves_nothing")
-def test_who_waits_for_a_rank_that_left_breaks_off_at_once_and_who_does_not_goes_on(store):
+@pytest.mark.usefixtures("empty_afterwards")
+def test_a_rank_that_waits_for_one_that_left_breaks_off_at_once_and_others_go_on(store):
     sender, gone, reader = together(store, 3)
     buckets = [torch.zeros(10, dtype=torch.uint8)]
     threads = [threading.Thread(target=send, args=(group, buckets)) for group in (sender, reader, gone)]
@@ -94,41 +94,41 @@ def test_who_waits_for_a_rank_that_left_breaks_off_at_once_and_who_does_not_goes
     send(reader, buckets)  # the sender had written it before it left
     with pytest.raises(WeightsError, match="another member has left it"):
         send(reader, buckets, stall_s=30)
-    with pytest.raises(WeightsError, match="it was abandoned"):
+    with pytest.raises(WeightsError, match="it was aborted"):
         send(gone, [buckets[0], buckets[0]], stall_s=30)
 
 
-@pytest.mark.usefixtures("leaves_nothing")
-def test_silence_and_a_bucket_that_is_too_large_break_it_off(store):
+@pytest.mark.usefixtures("empty_afterwards")
+def test_a_stall_and_a_bucket_that_is_too_large_break_it_off(store):
     sender, reader = together(store)
-    with pytest.raises(WeightsError, match=r"nothing went on for 0\.[23]"):
+    with pytest.raises(WeightsError, match=r"no progress for 0\.[23]"):
         send(reader, [torch.zeros(1, dtype=torch.uint8)], stall_s=0.2)
     with pytest.raises(WeightsError, match="larger than the shared memory's 1000"):
         send(sender, [torch.zeros(BUCKET_BYTES + 1, dtype=torch.uint8)])
 
 
-@pytest.mark.usefixtures("leaves_nothing")
-def test_who_does_not_come_is_waited_for_no_longer_than_said(store):
-    with pytest.raises(WeightsError, match="the ipc group of 2 could not be built"):
+@pytest.mark.usefixtures("empty_afterwards")
+def test_a_missing_rank_is_waited_for_only_until_the_timeout(store):
+    with pytest.raises(WeightsError, match="the ipc communicator of 2 ranks was not built"):
         group_of(store, 0, timeout_s=0.2)
 
 
-@pytest.mark.usefixtures("leaves_nothing")
-def test_too_little_memory_says_how_to_get_more(store):
+@pytest.mark.usefixtures("empty_afterwards")
+def test_the_error_for_too_little_memory_explains_how_to_get_more(store):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
     try:
-        with pytest.raises(WeightsError, match=r"no 19 MiB of shared memory .*--shm-size.*weights\.bucket_mb"):
+        with pytest.raises(WeightsError, match=r"cannot make 19 MiB of shared memory .*--shm-size.*weights\.bucket_mb"):
             group_of(store, 0, bucket_bytes=10_000_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_memory_that_is_not_there_has_another_size_or_a_strange_name_is_refused(store, tmp_path, monkeypatch):
+def test_memory_that_is_missing_or_has_another_size_or_an_invalid_name_is_refused(store, tmp_path, monkeypatch):
     monkeypatch.setattr(shared_memory, "directory", lambda: tmp_path)
     inner = dist.PrefixStore("group/g", store)
     inner.set("memory", "a" * 32)
-    with pytest.raises(WeightsError, match=r"cannot be opened.*run on one host, as one user"):
+    with pytest.raises(WeightsError, match=r"cannot open the trainer.*on one host and as one user"):
         group_of(store, 1)
     (tmp_path / f"rft-weights-{'a' * 32}").write_bytes(b"short")
     with pytest.raises(WeightsError, match="does not have the size"):
@@ -136,11 +136,11 @@ def test_memory_that_is_not_there_has_another_size_or_a_strange_name_is_refused(
     (tmp_path / "elsewhere").write_bytes(b"x" * (4096 + 2 * BUCKET_BYTES))
     inner.set("memory", "b" * 32)
     os.symlink(tmp_path / "elsewhere", tmp_path / f"rft-weights-{'b' * 32}")
-    with pytest.raises(WeightsError, match="cannot be opened"):
+    with pytest.raises(WeightsError, match="cannot open"):
         group_of(store, 1)
     inner.set("memory", "../../etc/passwd")
-    with pytest.raises(WeightsError, match="a name that it would not give"):
+    with pytest.raises(WeightsError, match="an invalid name"):
         group_of(store, 1)
     monkeypatch.setattr(shared_memory, "directory", lambda: Path("/nowhere"))
-    with pytest.raises(WeightsError, match="no shared memory can be made in /nowhere"):
+    with pytest.raises(WeightsError, match="cannot make shared memory in /nowhere"):
         group_of(store, 0)

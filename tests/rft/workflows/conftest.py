@@ -10,7 +10,7 @@ import pytest
 
 from rft.config import PolicyConfig
 from rft.policy.base import Policy
-from rft.policy.transformers_policy import TransformersPolicy
+from rft.policy.transformers.policy import TransformersPolicy
 
 sys.path.append(str(Path(__file__).parents[1] / "policy"))
 

@@ -10,7 +10,7 @@ import pytest
 
 from rft.errors import ConfigError
 from rft.policy.base import Policy, Sampling
-from rft.workflows.base import Trajectory, resolve, single_turn
+from rft.workflows.base import Trajectory, find_workflow, single_turn
 from schemas.events import Task
 
 TASK = Task("train-00000000", 0, "train", "test", "word>", "drow", 1, 8, 1.0, 1.0, 0, 0, 0)
@@ -42,18 +42,18 @@ def test_a_single_turn_is_the_prompt_and_then_what_the_policy_wrote(policy: Poli
 
 
 def test_workflows_are_found_by_name() -> None:
-    assert resolve("single_turn") is single_turn
-    assert resolve(f"{__name__}:mine").__name__ == "mine"
+    assert find_workflow("single_turn") is single_turn
+    assert find_workflow(f"{__name__}:mine").__name__ == "mine"
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("multi", "choose single_turn or package.module:function"),
         (f"{__name__}:none", "has no 'none'"),
         (f"{__name__}:not_async", "must be an 'async def' function"),
     ],
 )
-def test_a_wrong_workflow_is_a_configuration_error(name: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        resolve(name)
+def test_a_wrong_workflow_is_a_configuration_error(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find_workflow(name)

@@ -1,0 +1,162 @@
+"""Supplies the samples of each step: reads ``ready`` into the buffer and assembles steps from whole groups."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from threading import Event as StopEvent
+
+from consumers.trainer.baseline import Baseline
+from consumers.trainer.ready_reader import ReadyReader
+from consumers.trainer.sample_fetcher import SampleFetcher
+from consumers.trainer.upstream import UpstreamTrainer
+from rft.config import BufferConfig, Config
+from rft.errors import DecodeError
+from rft.log.coordinates import ReusePosition
+from rft.log.events import Event
+from rft.log.writer import EventWriter
+from rft.training.buffer import Drop, GroupBuffer
+from rft.training.learner import Learner
+from rft.training.priority import make_priority
+from rft.training.reuse_pool import ReusePool
+from rft.training.sample import Sample, read_sample
+from rft.training.sample_group import PriorityOf, SampleGroup
+from rft.training.step_assembly import StepAssembly
+from schemas.events import ScoredExperience
+
+MAX_UNREPORTED_DROPS = 2000
+"""Drops that are not urgent (duplicates) wait for the next step, but no more of them than fit into a small event."""
+POLL_S = 0.2
+
+
+class SampleSource:
+    """Holds what was read and not yet trained, within the memory of ``trainer.buffer_mb``."""
+
+    def __init__(
+        self,
+        config: Config,
+        learner: Learner,
+        reader: ReadyReader,
+        fetcher: SampleFetcher,
+        pool: ReusePool,
+        writer: EventWriter,
+    ) -> None:
+        """``learner`` and ``pool`` are as a redo has left them. Dead letters go to ``writer``. Raises BrokerError."""
+        self._config = config
+        self._filter = learner.sample_filter
+        self._reader = reader
+        self._progress = reader.progress
+        self._fetcher = fetcher
+        self._pool = pool
+        self._writer = writer
+        groups_per_step = config.trainer.groups_per_step
+        shares = config.buffer.shares(groups_per_step)
+        self._max_bytes = int(config.trainer.buffer_mb * 2**20)
+        self._buffer = GroupBuffer(
+            self._max_bytes,
+            self._progress.retired,
+            group_priority(config.buffer),
+            {kind for kind, count in shares.items() if count} if shares else None,
+        )
+        self._assembly = StepAssembly(config.buffer, groups_per_step, self._buffer, pool)
+        self._baseline = Baseline(config, learner.step)
+        self._seconds = {"idle_s": 0.0, "read_s": 0.0}
+        self._upstream = UpstreamTrainer(config)
+
+    def read(self, version: int, stop: StopEvent) -> bool:
+        """Read all that is there, and return whether a step is possible at weight version ``version``.
+
+        Waits a little if none is possible. A full buffer ends the reading as soon as a step is possible. While none
+        is, reading goes on: the buffer then keeps pointers, so that the samples that groups lack can arrive.
+        Raises BrokerError, MissingRangeError.
+        """
+        possible = self._step_possible(version)
+        while not (possible and self._buffer.full):
+            started = time.perf_counter()
+            events = self._reader.poll(0.0 if possible else POLL_S)
+            polled = time.perf_counter()
+            for event in events:
+                self._add(event)
+            self._seconds["read_s" if possible else "idle_s"] += polled - started
+            self._seconds["read_s"] += time.perf_counter() - polled
+            if not events or stop.is_set():
+                break
+            self._upstream.note_progress()
+            for event in events:
+                self._baseline.note_key(event.key)
+            possible = self._step_possible(version)
+        possible = self._step_possible(version)
+        if possible:
+            self._upstream.note_progress()
+        return possible
+
+    @property
+    def exhausted(self) -> bool:
+        """True if no more events will come. Raises BrokerError."""
+        return self._upstream.exhausted
+
+    def take(self) -> list[Sample]:
+        """Return the samples of a step that is possible, with their arrays. Raises MissingRangeError, BrokerError."""
+        samples = [sample for group in self._assembly.take() for sample in group.trainable]
+        self._fetcher.fill(samples)
+        return samples
+
+    def mark_trained(self, samples: Sequence[Sample]) -> None:
+        """Keep ``samples``, whose step is recorded, for reuse if they may be trained again."""
+        self._pool.add_trained(samples)
+        self._pool.trim(self._max_bytes - self._buffer.held_bytes)
+
+    @property
+    def has_urgent_drops(self) -> bool:
+        """True if dropped groups should be recorded before the next step, because the conductor waits for them."""
+        return self._buffer.has_unreported_tasks or self._buffer.unreported_drops >= MAX_UNREPORTED_DROPS
+
+    def take_drops(self) -> tuple[list[Drop], list[int], int]:
+        """Return the drops to record, the task numbers to retire, and how many drops were duplicates."""
+        return self._buffer.take_drops()
+
+    def take_metrics(self) -> dict[str, float]:
+        """Return the seconds of waiting and reading since the last call, and the bytes held now."""
+        seconds, self._seconds = self._seconds, dict.fromkeys(self._seconds, 0.0)
+        return seconds | {"buffer_bytes": float(self._buffer.held_bytes + self._pool.held_bytes)}
+
+    @property
+    def reuse_positions(self) -> list[ReusePosition]:
+        """Events that were trained and may be trained again."""
+        return self._pool.positions
+
+    def close(self) -> None:
+        """Disconnect from the trainer that this one follows."""
+        self._upstream.close()
+
+    def _step_possible(self, version: int) -> bool:
+        for groups in (self._buffer, self._pool):
+            groups.drop_stale(version, self._config.trainer.max_staleness)
+        if not (self._baseline.complete and self._assembly.possible()):
+            return False
+        # An epoch goes through all of the data, so what the next fetch brings may still belong to this one.
+        return not self._assembly.repeats() or self._reader.caught_up
+
+    def _add(self, event: Event) -> None:
+        if not self._progress.note_read(event.partition, event.offset):
+            return
+        try:
+            scored = event.record(ScoredExperience)
+        except DecodeError as error:
+            self._writer.publish_dead_letter(event, "decode", error)
+            self._progress.finish(event.partition, event.offset)
+            return
+        if scored.experience.split == "train":
+            self._buffer.add(read_sample(event.partition, event.offset, scored, self._filter))
+        else:
+            self._progress.finish(event.partition, event.offset)
+
+
+def group_priority(config: BufferConfig) -> PriorityOf:
+    """Return the function that ``buffer.priority`` names, on groups."""
+    priority = make_priority(config)
+
+    def priority_of(group: SampleGroup) -> float:
+        return priority(group.facts)
+
+    return priority_of

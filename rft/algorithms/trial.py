@@ -1,0 +1,61 @@
+"""Runs an algorithm's functions on two samples, so that a faulty one is found before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from rft.algorithms.algorithm import Algorithm
+from rft.algorithms.inputs import Sequences, TokenBatch, Trajectories
+from rft.config import AlgorithmConfig
+from rft.errors import ConfigError
+
+
+def try_algorithm(config: AlgorithmConfig, algorithm: Algorithm) -> None:
+    """Call each function on a group of two samples of one token.
+
+    Raises ConfigError that names the function if it fails or does not return one number for each sample.
+    """
+    rewards, groups = np.array([1.0, 0.0]), np.array([0, 0])
+    zeros, each = torch.zeros(2), torch.arange(2)
+    tokens = TokenBatch(
+        logprobs=zeros - 1,
+        old=zeros - 1,
+        advantages=zeros + 1,
+        sequences=each,
+        rewards=torch.tensor([1.0, 0.0]),
+        groups=torch.zeros(2).long(),
+        reference=zeros - 1,
+    )
+    counts, flags = np.array([1, 1]), np.array([False, False])
+    trajectories = Trajectories(rewards, groups, np.array([0, 1]), counts, *(np.zeros(2) for _ in range(4)))
+    calls: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = [
+        ("loss", lambda value: algorithm.loss(value).loss, (tokens,)),
+        ("aggregation", algorithm.token_weights, (counts,)),
+        *(("filters", select, (Sequences(rewards, groups, counts, flags),)) for select in algorithm.filters),
+    ]
+    if algorithm.kl is not None:
+        calls.append(("kl", algorithm.kl, (zeros - 1, zeros - 1)))
+    if algorithm.advantages is not None:
+        calls.append(("advantage", algorithm.advantages, (rewards, groups)))
+    if algorithm.token_advantages is not None:
+        calls.append(("advantage", algorithm.token_advantages, (trajectories,)))
+    for field, function, arguments in calls:
+        name = getattr(config, field) or f"of {config.name}"
+        # A plugin may raise anything.
+        try:
+            result = function(*arguments)
+        except Exception as error:
+            raise ConfigError(
+                f"algorithm.{field} ({name}) fails on two samples of one token: {type(error).__name__}: {error}"
+            ) from error
+        values = getattr(result, "advantages", result)
+        shape = tuple(getattr(values, "shape", ()))
+        if shape != (2,):
+            raise ConfigError(
+                f"algorithm.{field} ({name}) must return one number for each of two, it returned "
+                f"{type(values).__name__} of shape {shape}"
+            )

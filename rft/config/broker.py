@@ -1,0 +1,48 @@
+"""``[broker]``: which Kafka broker to use, and how clients connect to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, model_validator
+
+from rft.config.section import Section
+
+
+class BrokerConfig(Section):
+    kind: Literal["embedded", "kafka", "external"] = "embedded"
+    """``embedded``: in-memory, nothing to install. ``kafka``: a local Apache Kafka node from ``kafka_home``, durable
+    in the run's folder. ``external``: any cluster named by ``bootstrap_servers``."""
+    bootstrap_servers: str | None = None
+    """``host:port[,host:port]``. ``external`` requires it; for the other kinds the launcher sets it."""
+    kafka_home: Path | None = None
+    """Folder with Apache Kafka's ``libs/``, for ``kafka``. By default the environment's KAFKA_HOME."""
+    port: int = Field(default=0, ge=0, le=65535)
+    """Loopback port of a broker that `rft run` starts; 0 takes a free one."""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How clients talk to an external cluster."""
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """For the SASL protocols."""
+    sasl_username: str | None = None
+    """For the SASL protocols."""
+    sasl_password: SecretStr | None = None
+    """For the SASL protocols. Set RFT_BROKER__SASL_PASSWORD rather than write it into a file."""
+    ssl_cafile: Path | None = None
+    """PEM file of the CA that signed the broker's certificate. By default the system's CAs."""
+    ssl_certfile: Path | None = None
+    """PEM client certificate, for mutual TLS."""
+    ssl_keyfile: Path | None = None
+    """PEM key of ``ssl_certfile``."""
+    ssl_check_hostname: bool = True
+    """Whether the broker's certificate must name the host that clients connect to."""
+    connect_timeout_s: float = Field(default=4.0, gt=0, le=120)
+    """How long a role waits for the broker at its start before it gives up with the cause."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> BrokerConfig:
+        if self.kind == "external" and not self.bootstrap_servers:
+            raise ValueError("kind = 'external' needs bootstrap_servers = 'host:port'")
+        if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
+            raise ValueError(f"security_protocol = '{self.security_protocol}' needs sasl_username and sasl_password")
+        return self

@@ -1,0 +1,1 @@
+"""LoRA adapters: their files, the base model that they change, and the layers that train them."""

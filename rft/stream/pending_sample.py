@@ -1,0 +1,90 @@
+"""Cleans and scores one experience, which makes it a pending sample of its group."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from rft.config import ProcessorConfig
+from rft.errors import RewardError
+from rft.rewards.scorer import Scorer
+from rft.stream.actions import Received
+from rft.stream.rules import Rules
+from schemas.events import Experience
+
+GIVEN = "given"
+"""Name in ``rewards`` of a reward that came with the experience."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingSample:
+    """Holds one distinct experience of an open group, cleaned and scored."""
+
+    experience: Experience
+    partition: int
+    offset: int
+    size_bytes: int
+    cause: str | None
+    """Why it is filtered; None when it is usable."""
+    reward: float = 0.0
+    rewards: dict[str, float] = field(default_factory=dict)
+
+
+def make_pending_sample(
+    experience: Experience, event: Received, rules: Rules
+) -> tuple[PendingSample, RewardError | None]:
+    """Clean and score one experience.
+
+    A failing reward function yields the error and a filtered sample: if all samples of a group fail, the group must
+    still be published, or its task is never retired.
+    """
+    cause = filter_cause(experience, rules.config)
+    if cause is not None:
+        return PendingSample(experience, event.partition, event.offset, event.size_bytes, cause), None
+    try:
+        reward, rewards = score(experience, rules.scorer)
+    except RewardError as error:
+        return PendingSample(experience, event.partition, event.offset, event.size_bytes, "score_failed"), error
+    return PendingSample(experience, event.partition, event.offset, event.size_bytes, None, reward, rewards), None
+
+
+def filter_cause(experience: Experience, config: ProcessorConfig) -> str | None:
+    """Return why a well-formed experience is kept out of training; None when it is usable.
+
+    A held-out rollout is filtered only when it failed: an evaluation counts all answers, also long and truncated ones.
+    """
+    if experience.finish_reason == "error":
+        return "rollout_failed"
+    if experience.split == "eval":
+        return None
+    written = int(experience.action_mask.sum())
+    if written == 0:
+        return "empty"
+    if config.max_response_tokens is not None and written > config.max_response_tokens:
+        return "too_long"
+    if config.drop_truncated and experience.finish_reason == "length":
+        return "truncated"
+    return None
+
+
+def score(experience: Experience, scorer: Scorer) -> tuple[float, dict[str, float]]:
+    """Return the combined reward and the reward by function; the experience's own reward comes first.
+
+    A demonstration without a reward of its own gets 0: it is trained on as it is.
+
+    Raises:
+        RewardError: A reward function raised anything, or did not return a finite number.
+    """
+    if experience.reward is not None:
+        return experience.reward, {GIVEN: experience.reward}
+    if experience.kind == "demonstration":
+        return 0.0, {}
+    try:
+        reward, rewards = scorer(experience)
+    except RewardError:
+        raise
+    except Exception as error:  # a user's function may raise anything; one event must not stop the others
+        raise RewardError(f"the reward function raised {type(error).__name__}: {error}") from error
+    if not math.isfinite(reward):
+        raise RewardError(f"the combined reward is {reward}, not a finite number")
+    return reward, rewards

@@ -1,0 +1,302 @@
+"""Keeps groups that wait for external rewards, and decides when a group waits no longer. Pure.
+
+The room stores pointers into the log instead of experiences. Rewards may come before or after their experience, twice
+and revised. Each group leaves by exactly one :class:`Release`, and stays known as released until its experiences cannot
+be read again. Changes are written to the changelog in batches (:class:`SaveWaiting`). An event in the changelog is
+done, so a waiting group does not hold back the committed offset.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Literal
+
+from rft.errors import DecodeError
+from rft.stream.actions import Action, Publish, Received, Release, Resolve, SaveWaiting
+from rft.stream.combine import MISSING, combine_rewards, missing_sources
+from rft.stream.dedupe import ReleasedGroups
+from rft.stream.pending_sample import PendingSample
+from rft.stream.release import GroupPublisher
+from rft.stream.rules import Rules
+from rft.stream.validate import MAX_SUFFIX
+from rft.stream.waiting_store import WaitingStore
+from schemas.codec import encode
+from schemas.events import Experience, ExternalReward, Reward, Waiting, WaitingMember
+
+MAX_GROUP_SIZE = 4096
+"""Samples of a waiting group: its state is one event, which is written again whenever anything comes for the group."""
+RELEASES_A_TICK = 256
+NEVER = -(2**62)
+
+
+class WaitingRoom:
+    """Keeps one worker's waiting groups, by partition. A :class:`~rft.stream.pipeline.GroupKeeper`. Not thread-safe."""
+
+    def __init__(self, rules: Rules, released: ReleasedGroups, publisher: GroupPublisher, counts: Counter[str]) -> None:
+        self._rules = rules
+        self._config = rules.config.external
+        self._samples_ms = int(rules.config.group_deadline_s * 1000)
+        self._rewards_ms = int(self._config.deadline_s * 1000)
+        self._sources = frozenset((*self._config.required, *self._config.optional))
+        self._max_group_size = max(1, min(MAX_GROUP_SIZE, rules.max_event_bytes // 1024))
+        self._released = released
+        self._publisher = publisher
+        self._counts = counts
+        self._stores: dict[int, WaitingStore] = {}
+        self._markers: dict[int, dict[str, int]] = {}
+        """Groups that the changelog marks as released, with the offset after their last experience; by partition."""
+        self._expiring: dict[int, dict[str, int]] = {}
+        """Those of them whose own events cannot be read again, with the time (ms) until which copies may come."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self._stores.values()))
+
+    def restore(self, partition: int, groups: Iterable[Waiting]) -> None:
+        """Start a partition with the groups in its changelog. Its deadlines are paused until ``resume_deadlines``."""
+        store = WaitingStore(self._samples_ms, self._rewards_ms, deadlines_paused=True)
+        self._stores[partition] = store
+        self._markers[partition], self._expiring[partition] = {}, {}
+        for group in groups:
+            if group.released:
+                self._mark_released(group)
+                self.release_saved(partition, group)
+                continue
+            key = group.group_id.encode()
+            store.restore(key, group)
+            store.schedule(key, group.since)
+            if not group.group_size:
+                store.reward_only[key] = None
+            elif self._is_done(group, NEVER):
+                store.deadlines[0].add(key, 0)
+
+    def resume_deadlines(self, partition: int) -> None:
+        """Let deadlines count: every event that was on the log at ``restore`` has been received."""
+        self._stores[partition].resume_deadlines()
+
+    def forget(self, partitions: Iterable[int]) -> None:
+        """Forget revoked partitions: their next owner reads the changelog."""
+        for partition in partitions:
+            self._stores.pop(partition, None)
+            self._markers.pop(partition, None)
+            self._expiring.pop(partition, None)
+
+    def release_saved(self, partition: int, group: Waiting) -> None:
+        """Note that the changelog marks this group as released."""
+        if partition in self._markers:
+            end = 1 + max((sample.offset for sample in group.members), default=-1)
+            self._markers[partition][group.group_id] = end
+
+    def committed(self, partition: int, offset: int, now_ms: int) -> list[SaveWaiting]:
+        """Delete the markers of released groups that cannot come again.
+
+        A marker is deleted ``group_deadline_s`` after all its experiences lie before the committed ``offset``: until
+        then a repeated rollout may bring copies of them.
+        """
+        markers, expiring = self._markers.get(partition, {}), self._expiring.get(partition, {})
+        for group_id in [group_id for group_id, end in markers.items() if end <= offset]:
+            del markers[group_id]
+            expiring[group_id] = now_ms + self._samples_ms
+        expired = []
+        for group_id, until in expiring.items():  # in the order of their times
+            if until > now_ms:
+                break
+            expired.append(group_id)
+        for group_id in expired:
+            del expiring[group_id]
+        return [SaveWaiting(partition, group_id, None) for group_id in expired]
+
+    def check(self, experience: Experience) -> None:
+        """Check that the experience is small enough to wait. Raises DecodeError."""
+        if experience.group_size > self._max_group_size:
+            raise DecodeError(
+                f"is {experience.group_size}; a group that waits for external rewards has at most "
+                f"{self._max_group_size} samples",
+                field="group_size",
+            )
+        if len(_suffix(experience.experience_id, experience.group_id)) > MAX_SUFFIX:
+            raise DecodeError(f"is more than {MAX_SUFFIX} longer than its group_id", field="experience_id")
+
+    def repetition(self, partition: int, experience: Experience) -> Literal["duplicate", "late"] | None:
+        """Return why the experience has nothing left to do; None when it is to be added."""
+        after_release = self._released.repetition(experience.group_id, experience.experience_id)
+        if after_release is not None:
+            return after_release
+        group = self._store(partition).get(experience.group_id.encode())
+        if group is None:
+            return None
+        arrived = [sample.suffix for sample in _arrived(group)]
+        if _suffix(experience.experience_id, experience.group_id) in arrived:
+            return "duplicate"
+        return "late" if arrived and len(arrived) >= group.group_size else None
+
+    def add(self, sample: PendingSample, published_ms: int, now_ms: int) -> list[Action]:
+        """Add a sample that is no repetition, together with the rewards that came before it."""
+        experience, store = sample.experience, self._store(sample.partition)
+        key = experience.group_id.encode()
+        group = store.get(key)
+        if group is None or not group.group_size:
+            early = group.members if group else ()
+            group = Waiting(experience.group_id, experience.group_size, published_ms, early)
+            store.reward_only.pop(key, None)
+            store.schedule(key, published_ms)
+        suffix = _suffix(experience.experience_id, experience.group_id)
+        rewarded = next((one for one in group.members if one.suffix == suffix), None)
+        others = tuple(one for one in group.members if one is not rewarded)
+        waiting = WaitingMember(
+            suffix,
+            sample.offset,
+            sample.size_bytes,
+            sample.cause,
+            experience.kind != "rollout",
+            sample.reward,
+            sample.rewards,
+            () if rewarded is None else rewarded.external,
+        )
+        group = replace(group, members=(*others, waiting))
+        store.put(key, group).experiences.append(sample.offset)
+        return self._release_if_done(sample.partition, store, group, now_ms)
+
+    def add_reward(self, event: Received, reward: Reward, published_ms: int, now_ms: int) -> list[Action]:
+        """Add a reward to its sample, or keep it until its experience comes."""
+        if reward.source not in self._sources:
+            return self._resolve(event, "unclaimed", "unknown_source")
+        if self._released.repetition(reward.group_id, reward.experience_id) is not None:
+            # The reward stays in `rewards`, for a replay with the latest revisions.
+            return self._resolve(event, "late", "after_release")
+        store, key = self._store(event.partition), reward.group_id.encode()
+        group = store.get(key)
+        suffix = _suffix(reward.experience_id, reward.group_id)
+        sample = next((one for one in group.members if one.suffix == suffix), None) if group else None
+        earlier = next((one for one in sample.external if one.source == reward.source), None) if sample else None
+        if earlier is not None and earlier.revision >= reward.revision:
+            return self._resolve(event, "duplicate", "duplicate")
+        if group is not None and sample is None and len(group.members) >= 2 * self._max_group_size:
+            return self._resolve(event, "unclaimed", "unclaimed")
+        self._counts[
+            "reward:" + ("revised" if earlier else "joined" if sample and sample.offset >= 0 else "early")
+        ] += 1
+        actions: list[Action] = []
+        if group is None:
+            group = Waiting(reward.group_id, 0, published_ms, ())
+            store.reward_only[key] = None
+            store.schedule(key, published_ms)
+        group = replace(group, members=_with_reward(group.members, sample, suffix, reward))
+        store.put(key, group).rewards.append(event.offset)
+        if len(store.reward_only) > self._config.max_early:
+            actions.append(self._drop_reward_only(event.partition, store, next(iter(store.reward_only))))
+        return actions + self._release_if_done(event.partition, store, group, now_ms)
+
+    def tick(self, now_ms: int) -> list[Action]:
+        """Release the groups whose deadline has passed, at most a few hundred at once."""
+        actions: list[Action] = []
+        for partition, store in self._stores.items():
+            for queue in () if store.deadlines_paused else store.deadlines:
+                while len(actions) < RELEASES_A_TICK and (key := queue.pop(now_ms)) is not None:
+                    actions += self._at_deadline(partition, store, key, now_ms)
+        return actions
+
+    def flush(self) -> list[SaveWaiting]:
+        """Return everything that the changelog does not contain yet."""
+        return [
+            SaveWaiting(partition, dirty.waiting.group_id, encoded, tuple(dirty.experiences), tuple(dirty.rewards))
+            for partition, store in self._stores.items()
+            for dirty, encoded in store.flush()
+        ]
+
+    def publish(self, release: Release, events: Mapping[int, Received], now_ms: int) -> Publish:
+        """Publish a group that waits no longer.
+
+        Args:
+            events: The events of its experiences by offset. A sample whose event is missing is left out.
+        """
+        group, samples = release.waiting, dict[str, PendingSample]()
+        for one in group.members:
+            if one.offset in events:
+                reward, rewards, cause = combine_rewards(one, self._config, bool(self._rules.config.rewards))
+                experience = self._rules.decode(events[one.offset], Experience)
+                samples[experience.experience_id] = PendingSample(
+                    experience, release.partition, one.offset, one.size_bytes, cause, reward, rewards
+                )
+        discard = self._config.on_missing == "discard" and any(one.cause == MISSING for one in samples.values())
+        cause = MISSING if discard else None
+        return self._publisher.publish(release.partition, group.group_id, samples.values(), now_ms, cause)
+
+    def withdraw(self, unpublished: Iterable[Release]) -> None:
+        """Forget releases that will not be published because their partitions were revoked."""
+        for release in unpublished:
+            self._released.discard(release.waiting.group_id)
+
+    def _at_deadline(self, partition: int, store: WaitingStore, key: bytes, now_ms: int) -> list[Action]:
+        group = store.get(key)
+        if group is None:
+            return []
+        if group.group_size:
+            return self._release_if_done(partition, store, group, now_ms)
+        return [self._drop_reward_only(partition, store, key)] if now_ms >= group.since + self._rewards_ms else []
+
+    def _release_if_done(self, partition: int, store: WaitingStore, group: Waiting, now_ms: int) -> list[Action]:
+        if not self._is_done(group, NEVER if store.deadlines_paused else now_ms):
+            return []
+        dirty = store.remove(group.group_id.encode())
+        arrived = _arrived(group)
+        complete = self._mark_released(group)
+        unrewarded = tuple(sample.offset for sample in arrived if missing_sources(sample, self._config))
+        self._counts["expired"] += bool(unrewarded) or not complete
+        self._counts["reward:unclaimed"] += len(group.members) - len(arrived)
+        letters = unrewarded if self._config.on_missing == "dead_letter" else ()
+        pointers = tuple(replace(sample, rewards={}, external=()) for sample in arrived)
+        marker = encode(replace(group, members=pointers, released=True))
+        return [Release(partition, group, marker, tuple(dirty.experiences), tuple(dirty.rewards), letters)]
+
+    def _mark_released(self, group: Waiting) -> bool:
+        """Recognize the group's events from now on. Return True if all its samples have come."""
+        arrived = [f"{group.group_id}/{sample.suffix}" for sample in _arrived(group)]
+        complete = len(arrived) >= group.group_size
+        self._released.add(group.group_id, arrived, whole=complete)
+        return complete
+
+    def _is_done(self, group: Waiting, now_ms: int) -> bool:
+        arrived = _arrived(group)
+        if not arrived:
+            return False
+        if len(arrived) < group.group_size and now_ms < group.since + self._samples_ms:
+            return False
+        return now_ms >= group.since + self._rewards_ms or not any(missing_sources(s, self._config) for s in arrived)
+
+    def _drop_reward_only(self, partition: int, store: WaitingStore, key: bytes) -> SaveWaiting:
+        """Forget a group of which only rewards have come."""
+        dirty = store.remove(key)
+        self._counts["reward:unclaimed"] += len(dirty.waiting.members)
+        return SaveWaiting(partition, dirty.waiting.group_id, None, (), tuple(dirty.rewards))
+
+    def _resolve(self, event: Received, cause: Literal["duplicate", "late", "unclaimed"], count: str) -> list[Action]:
+        self._counts[f"reward:{count}"] += 1
+        return [Resolve(event.partition, event.offset, cause, "rewards")]
+
+    def _store(self, partition: int) -> WaitingStore:
+        if partition not in self._stores:
+            self._stores[partition] = WaitingStore(self._samples_ms, self._rewards_ms)
+        return self._stores[partition]
+
+
+def _suffix(experience_id: str, group_id: str) -> str:
+    return experience_id[len(group_id) + 1 :]
+
+
+def _arrived(group: Waiting) -> list[WaitingMember]:
+    """Return the samples whose experience has come; of the others only rewards have."""
+    return [sample for sample in group.members if sample.offset >= 0]
+
+
+def _with_reward(
+    samples: tuple[WaitingMember, ...], sample: WaitingMember | None, suffix: str, reward: Reward
+) -> tuple[WaitingMember, ...]:
+    """Return the samples with the reward joined to ``sample``, or to a new one whose experience has not come yet."""
+    external = ExternalReward(reward.source, reward.value, reward.revision)
+    if sample is None:
+        return (*samples, WaitingMember(suffix, -1, 0, None, False, 0.0, {}, (external,)))
+    others = tuple(one for one in sample.external if one.source != reward.source)
+    joined = replace(sample, external=(*others, external))
+    return tuple(joined if one is sample else one for one in samples)

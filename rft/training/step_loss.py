@@ -1,0 +1,235 @@
+"""Computes the loss of one step, micro-batch by micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rft.algorithms.algorithm import Algorithm
+from rft.algorithms.inputs import TokenBatch, TokenLoss
+from rft.training.batch import MicroBatch, StepBatch
+from rft.training.metrics import TokenTotals
+from rft.training.plan import OptimizerUpdate, StepPlan, plan_step
+from rft.training.scores import Models, SamplingSettings, Scores, mismatched_batch
+from rft.training.token_logprobs import TokenLogprobs
+from rft.training.value_head import ValueHead, checksum, value_loss
+
+
+class StepLoss:
+    """The loss of one step. All ranks make the same one, and each computes its part of the micro-batches."""
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        number: int,
+        batch: StepBatch,
+        *,
+        epochs: int,
+        minibatches: int,
+        value_head: ValueHead | None,
+        version: int | None,
+        device: torch.device,
+    ) -> None:
+        """See :meth:`rft.training.objective.Objective.begin`."""
+        self._algorithm = algorithm
+        self._number = number
+        self._batch = batch
+        self._epochs = epochs
+        self._minibatches = minibatches
+        self._value_head = value_head
+        self._device = device
+        self._settings = SamplingSettings(batch, device)
+        self._own_scores = Scores(batch, _tables_needed(algorithm, several_updates=epochs * minibatches > 1), device)
+        self._baseline_scores = _baseline_scores(algorithm, batch, device)
+        all_scores = (self._own_scores, self._baseline_scores)
+        self.scores = [scores for scores in all_scores if scores is not None and scores.tables]
+        """What must be scored before :meth:`updates`; empty for most algorithms."""
+        self._plan: StepPlan | None = None
+        self._baseline = 0.0
+        self._totals = TokenTotals(version)
+        separate = algorithm.demonstration_loss is not None
+        imitated = np.array([separate and kind == "demonstration" for kind in batch.kinds])
+        self._imitated = torch.from_numpy(imitated).to(device) if imitated.any() else None
+        self._rewards = torch.from_numpy(batch.rewards).float().to(device)
+        self._groups = torch.from_numpy(batch.groups).to(device)
+
+    def updates(self) -> list[OptimizerUpdate]:
+        """Plan the step and return its optimizer updates, in order. Call it once, when ``scores`` are complete."""
+        if self._baseline_scores is not None:
+            tables = self._baseline_scores.tables
+            log_ratios = (tables["plain"] - tables["reference"]).double().sum() / len(self._batch)
+            self._baseline = max(float(log_ratios), 0.0)
+        self._plan = plan_step(
+            self._algorithm,
+            self._batch,
+            {name: table.double().cpu().numpy() for name, table in self._own_scores.tables.items()},
+            number=self._number,
+            epochs=self._epochs,
+            minibatches=self._minibatches,
+            device=self._device,
+        )
+        return self._plan.updates
+
+    def loss(self, update: OptimizerUpdate, micro_batch: MicroBatch, models: Models, *, counted: bool = True) -> Tensor:
+        """Compute the part of ``micro_batch`` in the loss of ``update``: a scalar. The parts sum to the loss.
+
+        Args:
+            counted: the micro-batch enters the step's metrics.
+        """
+        algorithm, plan = self._algorithm, self._planned()
+        found = self._settings.logprobs(models.policy(micro_batch), micro_batch)
+        now = found.plain if algorithm.needs.reference else found.nucleus
+        old = self._old(micro_batch, found)
+        token = self._token_loss(micro_batch, now, old, plan.advantages[micro_batch.token_indices], models)
+        loss, extra, estimates = token.loss, {}, None
+        if algorithm.correction is not None:
+            weights = self._correction_weights(algorithm.correction, micro_batch, old)
+            loss = loss * weights
+            extra["correction_mean"] = weights
+        if algorithm.kl is not None:
+            estimates = algorithm.kl(found.plain, self._reference(micro_batch, models))
+            if not algorithm.kl_in_reward:
+                loss = loss + algorithm.kl_coef * estimates
+        if algorithm.entropy_coef:
+            loss = loss + algorithm.entropy_coef * (found.distribution.exp() * found.distribution).sum(dim=-1)
+        if algorithm.value_head is not None:
+            value_losses = self._value_losses(micro_batch, algorithm.value_head.clip, plan)
+            loss = loss + algorithm.value_head.coef * value_losses
+            extra["value_loss"] = value_losses.detach()
+        if found.outside_nucleus is not None:
+            extra["outside_nucleus"] = found.outside_nucleus.float()
+        total = (loss * update.weights[micro_batch.token_indices]).sum()
+        if not counted:
+            return total
+        self._totals.add(
+            micro_batch,
+            token,
+            found.nucleus.detach(),
+            found.distribution.detach(),
+            float(total.detach()) / len(plan.updates),
+            estimates,
+            first=update.first,
+            extra=extra,
+        )
+        return total
+
+    @property
+    def totals(self) -> TokenTotals:
+        """Sums over the micro-batches so far. They must be summed over ranks before :meth:`metrics`."""
+        return self._totals
+
+    def metrics(self) -> dict[str, float]:
+        """Return this part of the step's metrics (:mod:`rft.training.metrics`). Call it after all losses."""
+        batch, plan = self._batch, self._planned()
+        metrics = self._totals.metrics() | {
+            "reward_mean": float(batch.rewards.mean()),
+            "reward_std": float(batch.rewards.std()),
+            "advantage_abs_mean": plan.advantage_abs_mean,
+            "tokens": float(sum(len(payload.tokens) for payload in batch.payloads)),
+            "groups": float(len(np.unique(batch.groups))),
+            "experiences": float(len(batch)),
+            "updates": float(len(plan.updates)),
+        }
+        if self._imitated is not None:
+            metrics["demonstration_share"] = plan.demonstration_share
+        if self._baseline_scores is not None:
+            metrics["kl_baseline"] = self._baseline
+        if self._value_head is not None:
+            metrics["value_crc32"] = float(checksum(self._value_head.parameters()))
+        return metrics
+
+    def _planned(self) -> StepPlan:
+        if self._plan is None:
+            raise RuntimeError("updates() must be called first")
+        return self._plan
+
+    def _old(self, micro_batch: MicroBatch, found: TokenLogprobs) -> Tensor:
+        """Return the log-probabilities [N] that ratios are taken against."""
+        if not self._algorithm.old_from_trainer:
+            return micro_batch.sampler_logprobs
+        table = self._own_scores.tables.get("policy")
+        return found.nucleus.detach() if table is None else table[micro_batch.token_indices]
+
+    def _reference(self, micro_batch: MicroBatch, models: Models) -> Tensor:
+        """Return the reference's log-probabilities [N], from its table or from the model."""
+        table = self._own_scores.tables.get("reference")
+        if table is not None:
+            return table[micro_batch.token_indices]
+        if models.reference is None:
+            raise RuntimeError("the objective needs a reference model")
+        with torch.no_grad():
+            return self._settings.logprobs(models.reference(micro_batch), micro_batch).plain
+
+    def _token_loss(
+        self, micro_batch: MicroBatch, now: Tensor, old: Tensor, advantages: Tensor, models: Models
+    ) -> TokenLoss:
+        algorithm = self._algorithm
+        tokens = TokenBatch(
+            logprobs=now,
+            old=old,
+            advantages=advantages,
+            sequences=micro_batch.sequences,
+            rewards=self._rewards[micro_batch.batch_indices],
+            groups=self._groups[micro_batch.batch_indices],
+            reference=self._reference(micro_batch, models) if algorithm.needs.reference else None,
+            baseline=self._baseline,
+        )
+        token = algorithm.loss(tokens)
+        if self._imitated is None or algorithm.demonstration_loss is None:
+            return token
+        imitated = self._imitated[micro_batch.batch_indices][micro_batch.sequences]
+        imitation = algorithm.demonstration_loss(tokens)
+        return TokenLoss(
+            torch.where(imitated, imitation.loss, token.loss),
+            torch.where(imitated, torch.ones_like(token.ratio), token.ratio),
+            torch.where(imitated, imitation.clipped, token.clipped),
+        )
+
+    def _correction_weights(
+        self, correction: Callable[[Tensor], Tensor], micro_batch: MicroBatch, old: Tensor
+    ) -> Tensor:
+        """Return the correction's weights [N]; 1 for demonstrations."""
+        log_ratios = (old - micro_batch.sampler_logprobs).detach()
+        if self._algorithm.correction_by_sequence:
+            sums = torch.zeros(len(micro_batch.batch_indices), dtype=log_ratios.dtype, device=log_ratios.device)
+            log_ratios = sums.index_add(0, micro_batch.sequences, log_ratios)[micro_batch.sequences]
+        weights = correction(log_ratios)
+        if self._imitated is not None:
+            imitated = self._imitated[micro_batch.batch_indices][micro_batch.sequences]
+            weights = torch.where(imitated, torch.ones_like(weights), weights)
+        return weights
+
+    def _value_losses(self, micro_batch: MicroBatch, clip: float, plan: StepPlan) -> Tensor:
+        if self._value_head is None or plan.returns is None:
+            raise RuntimeError("Objective.attach() must be called first")
+        old = self._own_scores.tables["values"][micro_batch.token_indices]
+        returns = plan.returns[micro_batch.token_indices]
+        return value_loss(self._value_head.values(micro_batch), old, returns, clip=clip)
+
+
+def _tables_needed(algorithm: Algorithm, *, several_updates: bool) -> frozenset[str]:
+    """Return the names of the tables of :class:`Scores` that the algorithm needs."""
+    names: set[str] = set()
+    if algorithm.kl is not None and algorithm.kl_in_reward:
+        names |= {"plain", "reference"}
+    if algorithm.needs_reference and several_updates:
+        names.add("reference")
+    # With one update, the policy as the step began is the policy in the loss, so no pass is needed for it.
+    if (algorithm.old_from_trainer and several_updates) or algorithm.needs.policy:
+        names.add("policy")
+    if algorithm.needs.values:
+        names.add("values")
+    if algorithm.needs.teacher:
+        names |= {"plain", "teacher"}
+    return frozenset(names)
+
+
+def _baseline_scores(algorithm: Algorithm, batch: StepBatch, device: torch.device) -> Scores | None:
+    """Return the scores that KTO's reference point is computed from; None without one."""
+    if not algorithm.needs.baseline:
+        return None
+    mismatched = mismatched_batch(batch)
+    return None if mismatched is None else Scores(mismatched, frozenset({"plain", "reference"}), device)

@@ -1,0 +1,65 @@
+"""An event loop ends with its coroutine, whatever other tasks and threads do."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from rft.event_loop import run_in_loop
+
+
+def test_the_result_or_the_error_of_the_coroutine_comes_back() -> None:
+    async def fails() -> None:
+        raise KeyError("x")
+
+    assert run_in_loop(asyncio.sleep(0, 7)) == 7
+    with pytest.raises(KeyError):
+        run_in_loop(fails())
+
+
+def test_other_tasks_are_cancelled_and_may_tidy_up() -> None:
+    tidied = []
+
+    async def other() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            tidied.append(True)
+
+    async def main() -> None:
+        tasks.append(asyncio.create_task(other()))
+        await asyncio.sleep(0)
+
+    tasks: list[asyncio.Task[None]] = []
+    run_in_loop(main())
+    assert tidied == [True]
+
+
+def test_neither_a_task_that_ignores_its_cancellation_nor_a_thread_keeps_the_loop_from_ending() -> None:
+    released = threading.Event()
+
+    async def stubborn() -> None:
+        while not released.is_set():
+            try:
+                await asyncio.sleep(0.05)
+            except asyncio.CancelledError:
+                continue
+
+    async def main() -> None:
+        tasks.append(asyncio.create_task(stubborn()))
+        tasks.append(asyncio.create_task(asyncio.to_thread(released.wait)))
+        await asyncio.sleep(0.1)
+        raise KeyError("the cause")
+
+    tasks: list[asyncio.Task[object]] = []
+    began = time.monotonic()
+    try:
+        with pytest.raises(KeyError, match="the cause"):
+            run_in_loop(main(), grace_s=0.2)
+        assert time.monotonic() - began < 10
+    finally:
+        released.set()
