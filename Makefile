@@ -10,6 +10,7 @@ PYTEST_ARGS ?= -q -n 3 --dist worksteal
 HEAVY := e2e or chaos or vllm or deepspeed
 # 28 faults are two of each kind. They take about eight minutes.
 N ?= 28
+NODES ?= 1
 SEED ?= 0
 CHAOS_ARGS ?=
 # Documents outside docs/, whose links are checked too.
@@ -48,9 +49,9 @@ test: $(STAMP) $(VLLM_STAMP)  ## Run all tests (KAFKA_HOME and REGISTRY_HOME add
 	@echo "==> Running the tests that need the whole machine"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) -n 0 -m "$(HEAVY)" || [ $$? -eq 5 ]
 
-chaos: $(STAMP)  ## Inject N=28 faults (SEED=0) into pipelines on Apache Kafka and audit their logs; needs KAFKA_HOME
+chaos: $(STAMP)  ## Inject N=28 faults (SEED=0) into pipelines on NODES=1 or 3 Apache Kafka nodes and audit their logs; needs KAFKA_HOME
 	@echo "==> Injecting $(N) faults drawn from seed $(SEED); CHAOS_ARGS=--help lists further options"
-	@PYTHONPATH=tests $(BIN)/python -m chaos --faults $(N) --seed $(SEED) $(CHAOS_ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m chaos --faults $(N) --nodes $(NODES) --seed $(SEED) $(CHAOS_ARGS)
 
 lint: $(STAMP) docs  ## Check style, types, files and the links of the documentation
 	@echo "==> ruff check, ruff format --check, mypy, tools/check_files.py"

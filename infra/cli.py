@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,9 +19,6 @@ from infra.commands.lineage import lineage
 from infra.commands.replay import replay
 from infra.commands.schemas import schemas
 from infra.commands.track import track, tracker
-
-if TYPE_CHECKING:
-    from rft.config import Config
 
 _ANY_SETTING = {"allow_extra_args": True, "ignore_unknown_options": True}
 _OVERRIDES = "Override any setting with [bold]--section.field value[/bold] after CONFIG."
@@ -175,26 +172,30 @@ def doctor(context: typer.Context, config: ConfigPath) -> None:
 
     Example: rft doctor run.toml --broker.bootstrap_servers kafka:9092
     """
-    loaded = _load_running(config, context)
+    loaded = load(config, context)
     from infra.console import show_findings
     from infra.doctor.diagnose import diagnose
+    from infra.launcher.folder import with_running_broker
 
-    raise typer.Exit(show_findings(diagnose(loaded)))
+    raise typer.Exit(show_findings(diagnose(with_running_broker(loaded))))
 
 
 @app.command(context_settings=_ANY_SETTING)
 def topics(context: typer.Context, config: ConfigPath) -> None:
     """List the topics with their sizes and the lag of their readers.
 
-    The broker that a run in progress has started is found by itself.
+    The broker that a run in progress has started is found by itself. After a run with a local Kafka node, the node is
+    started meanwhile.
 
     Example: rft topics examples/quickstart/quickstart.toml
     """
-    loaded = _load_running(config, context)
+    loaded = load(config, context)
     from infra.console import show_topics
+    from infra.launcher.log_access import reachable_log
     from rft.log.topic_table import topic_table
 
-    show_topics(topic_table(loaded))
+    with reachable_log(loaded, "rft topics") as loaded:
+        show_topics(topic_table(loaded))
 
 
 @app.command(context_settings=_ANY_SETTING)
@@ -203,17 +204,13 @@ def report(context: typer.Context, config: ConfigPath) -> None:
 
     Example: rft report examples/quickstart/quickstart.toml
     """
-    loaded = _load_running(config, context)
+    loaded = load(config, context)
     from consumers.report.build import build_report
+    from infra.launcher.log_access import reachable_log
 
-    build_report(loaded)
+    with reachable_log(loaded, "rft report") as loaded:
+        build_report(loaded)
     print(f"report: {loaded.run.path / 'report.html'}")
-
-
-def _load_running(path: Path, context: typer.Context) -> Config:
-    from infra.launcher.folder import with_running_broker
-
-    return with_running_broker(load(path, context))
 
 
 def _role(name: str, path: Path, context: typer.Context, identity: str | None = None) -> None:

@@ -25,9 +25,18 @@ class KafkaNode:
     name = "Apache Kafka"
 
     def __init__(
-        self, config: Config, data: Path, settings: Mapping[str, str] | None = None, format_args: Sequence[str] = ()
+        self,
+        config: Config,
+        data: Path,
+        settings: Mapping[str, str] | None = None,
+        format_args: Sequence[str] = (),
+        classpath: Sequence[Path] = (),
     ) -> None:
-        """``settings`` override ours in server.properties; ``format_args`` are passed to StorageTool (SCRAM users)."""
+        """``settings`` override ours in server.properties; ``format_args`` are passed to StorageTool (SCRAM users).
+
+        ``classpath`` are folders with further classes, such as a policy that ``settings`` name.
+        """
+        self._classpath = [str(folder) for folder in classpath]
         self._extra = dict(settings or {})
         self._format_args = list(format_args)
         self._home = kafka_home(config.broker)
@@ -58,7 +67,7 @@ class KafkaNode:
 
     def _command(self, *options: str) -> list[str]:
         assert self._java is not None
-        return [self._java, *options, "-cp", f"{self._home}/libs/*"]
+        return [self._java, *options, "-cp", ":".join([f"{self._home}/libs/*", *self._classpath])]
 
     def _settings(self, port: int) -> dict[str, str]:
         controller = free_port()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -18,10 +19,11 @@ from types import FrameType
 from infra.exit_report import EXIT_FILE_VARIABLE, ExitReport, write_exit_report
 from infra.log_rate_limit import RateLimitFilter
 from infra.process_end import END_S, end_within
+from infra.topic_watch import TopicWatch
 from rft.config import Config
-from rft.errors import RftError
-from rft.log.clients import bootstrap_servers
-from rft.log.probe import probe
+from rft.errors import OutageError, RftError, TopicChangedError
+from rft.log.clients import reach_broker
+from rft.log.outages import wait_for_broker
 
 RunFunction = Callable[[Config, threading.Event], None]
 
@@ -89,6 +91,11 @@ def _run(role: str, config: Config, run: RunFunction | None) -> int:
         if number == signal.SIGINT and asked_by.count(signal.SIGINT) > 1:
             raise KeyboardInterrupt
 
+    def end_at_once(error: TopicChangedError) -> None:
+        log.error("%s: %s (the role did not stop in time)", type(error).__name__, error)
+        _report_exit(exit_file, error, error.exit_code)
+        end_within(0, error.exit_code)
+
     threading.Thread(target=set_stop, name="stop", daemon=True).start()
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, ask_to_stop)
@@ -96,10 +103,15 @@ def _run(role: str, config: Config, run: RunFunction | None) -> int:
         log.info("starts as process %d", os.getpid())
         if run is None:
             # Before the imports, which take longer than finding out that there is no broker.
-            probe(config.broker, bootstrap_servers(config))
+            reach_broker(config)
+        wait_for_broker(config.broker.outage_s, stop)
         function = run or importlib.import_module(ROLES[role].module).run
-        function(config, stop)
+        with TopicWatch(config, stop, end_at_once) if run is None else contextlib.nullcontext():
+            function(config, stop)
     except RftError as error:
+        if asked_by and isinstance(error, OutageError):
+            log.warning("stopped while the broker was away: %s", " ".join(str(error).split()))
+            return 130 if signal.SIGINT in asked_by else 0
         log.error("%s: %s", type(error).__name__, " ".join(str(error).split()))
         _report_exit(exit_file, error, error.exit_code)
         return error.exit_code

@@ -6,6 +6,7 @@ RftError                 exit code 1; 3 means that a restart cannot help
 │   ├── OutageError      the broker does not answer now; it may later
 │   ├── OutageLimitError exit code 3: a role has waited for the broker for broker.outage_s
 │   └── TopicError       a topic is missing or contradicts the design
+│       └── TopicChangedError   exit code 3, and no restart: it is not the topic that a run began with
 ├── DecodeError          an event is malformed (goes to the dead letter queue)
 ├── EncodeError          a record cannot be written as an event
 ├── RegistryError        the schema registry refuses a request
@@ -20,6 +21,7 @@ RftError                 exit code 1; 3 means that a restart cannot help
 │   └── EngineDiedError  the engine of a policy has ended; its explorer must be restarted
 ├── WeightsError         a weight version cannot be published or fetched
 ├── CheckpointError      a checkpoint cannot be written or read
+│   └── OtherLogError    exit code 3, and no restart: it was made with another log
 ├── EngineError          a trainer's engine cannot be started, or one of its ranks has died
 ├── FencedError          exit code 3: another trainer with this identity has taken over
 ├── ArchiveError         an archive cannot be written or read
@@ -54,6 +56,7 @@ __all__ = [
     "FencedError",
     "IncompatibleSchemaError",
     "MissingRangeError",
+    "OtherLogError",
     "OutageError",
     "OutageLimitError",
     "PolicyError",
@@ -65,6 +68,7 @@ __all__ = [
     "RowError",
     "SamplerGapError",
     "StarvationError",
+    "TopicChangedError",
     "TopicError",
     "WeightsError",
 ]
@@ -97,6 +101,12 @@ class TopicError(BrokerError):
     """A topic is missing or was created with settings that contradict the design."""
 
     transient = False
+
+
+class TopicChangedError(TopicError):
+    """A topic was deleted and created again, or got more partitions. No restart helps: offsets or keys mean others."""
+
+    exit_code = 3
 
 
 class RolloutError(RftError):
@@ -139,6 +149,13 @@ class WeightsError(RftError):
 
 class CheckpointError(RftError):
     """A checkpoint cannot be written or read."""
+
+
+class OtherLogError(CheckpointError):
+    """A checkpoint was made with another log. No restart helps."""
+
+    exit_code = 3
+    transient = False
 
 
 class EngineError(RftError):

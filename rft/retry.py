@@ -1,4 +1,4 @@
-"""Retries calls that may succeed later: pauses between tries, time limits, and tolerance of outages.
+"""Retries calls that may succeed later: pauses between tries, and time limits.
 
 Which errors are worth another try is the caller's to say, so nothing here knows of Kafka or HTTP.
 """
@@ -12,17 +12,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from rft.errors import BrokerError
-
 T = TypeVar("T")
 Retryable = Callable[[Exception], bool]
 """Returns whether another try may help after an error."""
 OnFailure = Callable[[Exception, int], None]
 """Called with the error and the number of failed tries so far, before each pause."""
-
-OUTAGE_LIMIT_S = 60.0
-"""Longer than a broker takes to restart. A role that ends instead costs more: its own start, and a model's loading."""
-OUTAGE_PAUSE_S = 0.2
 
 
 class Deadline:
@@ -117,35 +111,3 @@ def _next_pause(
         return None
     pause_s = backoff.pause_s(failures)
     return None if deadline is not None and deadline.remaining() < pause_s else pause_s
-
-
-class OutageTolerance:
-    """Tolerates failures of a long-lived client for a while, counted from the first failure since it last worked.
-
-    For clients that reconnect by themselves, but whose calls raise meanwhile.
-    """
-
-    def __init__(self, failure: str, retryable: Retryable, limit_s: float = OUTAGE_LIMIT_S) -> None:
-        """``failure`` begins the error's message, such as ``cannot read rft.tasks.v1``."""
-        self._failure = failure
-        self._retryable = retryable
-        self._limit_s = limit_s
-        self._failing_since: float | None = None
-
-    def failed(self, error: Exception) -> None:
-        """Pause, then return so that the caller tries again.
-
-        Raises BrokerError if ``error`` is not retryable, or if every try has failed for ``limit_s``.
-        """
-        if not self._retryable(error):
-            raise BrokerError(f"{self._failure}: {error}") from error
-        now = time.monotonic()
-        if self._failing_since is None:
-            self._failing_since = now
-        if now - self._failing_since > self._limit_s:
-            raise BrokerError(f"{self._failure} for {self._limit_s:g} s: {error}") from error
-        time.sleep(OUTAGE_PAUSE_S)
-
-    def succeeded(self) -> None:
-        """Note that the client works: the next failure is a first one."""
-        self._failing_since = None

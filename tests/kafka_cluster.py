@@ -327,7 +327,8 @@ class KafkaCluster:
 
     def _running(self, number: int) -> subprocess.Popen[bytes]:
         process = self._nodes[number].process
-        assert process is not None and process.poll() is None, f"node {number} does not run"
+        assert process is not None
+        assert process.poll() is None, f"node {number} does not run"
         return process
 
     def _spawn(self, node: _Node) -> None:

@@ -20,7 +20,7 @@ BELOW: dict[str, set[str]] = {
 }
 RFT_FLOORS = (
     {"errors"},
-    {"model_files", "plugins", "retry"},
+    {"event_loop", "model_files", "plugins", "retry"},
     {"config"},
     {"algorithms", "config_sources", "config_toml", "evaluation", "log", "lora", "rewards"},
     {"stream", "telemetry", "weights"},

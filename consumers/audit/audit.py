@@ -27,7 +27,7 @@ def audit(config: Config, view: LogView, committed: Offsets | None = None) -> Au
     Raises:
         MissingRangeError, ArchiveError, BrokerError: The log cannot be read whole.
     """
-    collector = Collector(topic_name(config, "experiences"))
+    collector = Collector(topic_name(config, "experiences"), topic_name(config, "steps"))
     order: tuple[str, ...] = _ORDER
     if config.processor.external.required and WAITING in view.entities():
         # Before the topics that its groups are released to: each experience is found here, there, or in both.
@@ -45,10 +45,18 @@ def audit(config: Config, view: LogView, committed: Offsets | None = None) -> Au
 def account(facts: Facts, model: str, source: str) -> AuditReport:
     """Return the outcome (pure). ``model`` names the trainer if no step is recorded."""
     published, problems = account_published(facts)
-    report = AuditReport(source, published, [], problems, unreadable_ready=facts.unreadable_ready)
+    tampered = [position for position in facts.unreadable_steps if position not in facts.dead_lettered_steps]
+    report = AuditReport(
+        source,
+        published,
+        [],
+        problems,
+        unreadable_ready=facts.unreadable_ready,
+        set_aside_steps=len(facts.unreadable_steps) - len(tampered),
+    )
     report.problems += [
         Problem("unreadable", None, f"offset {offset} of steps cannot be decoded", "steps", partition, offset)
-        for partition, offset in facts.unreadable_steps
+        for partition, offset in tampered
     ]
     for name in models(facts, model):
         balance, problems, unchecked = account_trained(facts, name)

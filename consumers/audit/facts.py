@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 
-from rft.errors import DecodeError
 from rft.log.coordinates import LogPosition, Offsets
 from rft.log.dead_letter_index import read_dead_letter, resolution
 from rft.log.events import Event
+from rft.log.records import CountedRejects, read_record
 from rft.stream.fence import Fence
-from schemas.events import EventRef, Experience, ScoredExperience, TrainingStep, Waiting
+from rft.stream.waiting_changelog import WaitingChangelog
+from schemas.events import EventRef, Experience, ScoredExperience, TrainingStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ class Facts:
     """By the position in ``experiences`` that they came from."""
     steps: dict[LogPosition, Step] = field(default_factory=dict)
     unreadable_steps: list[LogPosition] = field(default_factory=list)
+    dead_lettered_steps: set[LogPosition] = field(default_factory=set)
+    """Events of ``steps`` that became dead letters: what a stranger writes there."""
     unreadable_ready: int = 0
     """Events of ``ready`` that cannot be decoded: the trainer publishes them as dead letters."""
     waiting: dict[tuple[int, bytes | None], frozenset[LogPosition]] = field(default_factory=dict)
@@ -89,11 +92,14 @@ class Facts:
 class Collector:
     """Fills :class:`Facts` from events of ``experiences``, ``ready``, ``dlq``, ``steps`` and ``waiting``."""
 
-    def __init__(self, experiences_topic: str) -> None:
-        """``experiences_topic`` is its full name, as dead letters give it."""
+    def __init__(self, experiences_topic: str, steps_topic: str = "") -> None:
+        """``experiences_topic`` and ``steps_topic`` are full names, as dead letters give them."""
         self.facts = Facts()
         self._experiences_topic = experiences_topic
+        self._steps_topic = steps_topic
         self._fence = Fence()
+        self._rejects = CountedRejects()
+        self._changelog = WaitingChangelog(self._rejects.reject)
         self._collect = {
             "experiences": self._experience,
             "ready": self._ready,
@@ -107,18 +113,15 @@ class Collector:
         self._collect[event.entity](event)
 
     def _experience(self, event: Event) -> None:
-        try:
-            record = event.record(Experience)
-        except DecodeError:
-            found = Published(None, None)
-        else:
+        record = read_record(event, Experience, self._rejects.reject, keyed=False)
+        found = Published(None, None)
+        if record is not None:
             found = Published(sys.intern(record.experience_id), sys.intern(record.group_id))
         self.facts.published[event.position] = found
 
     def _ready(self, event: Event) -> None:
-        try:
-            record = event.record(ScoredExperience)
-        except DecodeError:
+        record = read_record(event, ScoredExperience, self._rejects.reject, keyed=False)
+        if record is None:
             self.facts.unreadable_ready += 1
             return
         experience = record.experience
@@ -136,6 +139,8 @@ class Collector:
         if resolution(event.headers) is not None:
             return
         letter = read_dead_letter(event)
+        if self._steps_topic and letter.topic == self._steps_topic:
+            self.facts.dead_lettered_steps.add(LogPosition(letter.partition, letter.offset))
         if letter.topic != self._experiences_topic or letter.partition < 0 or letter.offset < 0:
             return
         claimed_id = next((value for name, value in reversed(event.headers) if name == "ce_id"), None)
@@ -144,16 +149,18 @@ class Collector:
         )
 
     def _waiting(self, event: Event) -> None:
-        self.facts.waiting.pop((event.partition, event.key), None)
-        if event.value is not None:
-            samples = event.record(Waiting).members
-            positions = frozenset(LogPosition(event.partition, s.offset) for s in samples if s.offset >= 0)
-            self.facts.waiting[event.partition, event.key] = positions
+        key = event.partition, event.key
+        self._changelog.feed(event)
+        group = self._changelog.get(key)
+        if group is None:
+            self.facts.waiting.pop(key, None)
+        else:
+            positions = (LogPosition(event.partition, sample.offset) for sample in group.members if sample.offset >= 0)
+            self.facts.waiting[key] = frozenset(positions)
 
     def _step(self, event: Event) -> None:
-        try:
-            record = event.record(TrainingStep)
-        except DecodeError:
+        record = read_record(event, TrainingStep, self._rejects.reject, keyed=False)
+        if record is None:
             self.facts.unreadable_steps.append(event.position)
             return
         if self._fence.counts(record):

@@ -117,6 +117,8 @@ class AuditReport:
     """References by steps to events that retention has deleted: they could not be checked."""
     unreadable_ready: int = 0
     """Events of ``ready`` that cannot be decoded: trainers publish them as dead letters."""
+    set_aside_steps: int = 0
+    """Events of ``steps`` that cannot be decoded and are dead letters: no trainer wrote them."""
 
     @property
     def ok(self) -> bool:
@@ -158,4 +160,5 @@ class AuditReport:
             "waiting": [asdict(named) for named in published.waiting],
             "unchecked": self.unchecked,
             "unreadable_ready": self.unreadable_ready,
+            "set_aside_steps": self.set_aside_steps,
         }

@@ -24,6 +24,8 @@ def show(report: AuditReport, console: Console) -> None:
         _line(console, f"{report.unchecked} references are older than the log and could not be checked", "yellow")
     if report.unreadable_ready:
         _line(console, f"{report.unreadable_ready} events of ready cannot be decoded", "yellow")
+    if report.set_aside_steps:
+        _line(console, f"{report.set_aside_steps} events of steps are no records, but dead letters", "yellow")
     _names(console, report)
     _problems(console, report)
     _line(console, *(("the log balances", "bold green") if report.ok else ("the log does not balance", "bold red")))

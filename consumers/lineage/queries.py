@@ -15,10 +15,11 @@ from consumers.lineage.facts import (
     surviving,
 )
 from rft.config import Config
-from rft.errors import DecodeError, RftError
+from rft.errors import RftError
 from rft.log.coordinates import LogPosition
 from rft.log.dead_letter_index import read_dead_letter
 from rft.log.events import Event
+from rft.log.records import CountedRejects, R, read_record, read_records
 from rft.log.topics import topic_name
 from rft.log.views import LogView
 from rft.stream.fence import unfenced_entries
@@ -67,9 +68,7 @@ def trace_experience(config: Config, view: LogView, experience_id: str) -> Exper
 
 def trace_task(config: Config, view: LogView, group_id: str) -> TaskLineage:
     """Trace a task and all experiences of its group. Raises UnknownError if it is not on the log."""
-    task = next(
-        (event.record(Task) for event in view.read("tasks") if event.key == group_id.encode() and _decodes(event)), None
-    )
+    task = next((task for _, task in _keyed(view, "tasks", group_id, Task)), None)
     experiences = _group(config, view, group_id)
     if task is None and not experiences:
         raise UnknownError(f"{view.name} holds no task {group_id}")
@@ -94,13 +93,11 @@ def _group(config: Config, view: LogView, group_id: str) -> list[ExperienceLinea
         name = experience.experience_id
         return found.setdefault(name, ExperienceLineage(name, experience.group_id, experience.split))
 
-    for event in _keyed(view, "experiences", group_id):
-        experience = event.record(Experience)
+    for event, experience in _keyed(view, "experiences", group_id, Experience):
         names[event.position] = experience.experience_id
         lineage(experience).describe(experience)
         lineage(experience).published.append(_copy(event))
-    for event in _keyed(view, "ready", group_id):
-        scored = event.record(ScoredExperience)
+    for event, scored in _keyed(view, "ready", group_id, ScoredExperience):
         lineage(scored.experience).describe(scored.experience)
         lineage(scored.experience).add_verdict(scored)
         lineage(scored.experience).ready.append(_copy(event))
@@ -140,8 +137,8 @@ def _with_experiences(view: LogView, steps: list[TrainingStep]) -> list[StepLine
 
 def _trained(name: str, use: Use, event: Event | None) -> ExperienceLineage:
     experience = ExperienceLineage(name, name.split("/", 1)[0], "train", uses=[use])
-    if event is not None:
-        scored = event.record(ScoredExperience)
+    scored = None if event is None else read_record(event, ScoredExperience, CountedRejects().reject)
+    if event is not None and scored is not None:
         experience.describe(scored.experience)
         experience.add_verdict(scored)
         experience.ready.append(_copy(event))
@@ -188,9 +185,12 @@ def _dead_letters(config: Config, view: LogView, names: Mapping[LogPosition, str
             yield name, f"{letter.error}: {letter.message}"
 
 
-def _keyed(view: LogView, entity: str, group_id: str) -> Iterable[Event]:
-    key = group_id.encode()
-    return (event for event in view.read(entity) if event.key == key and _decodes(event))
+def _keyed(view: LogView, entity: str, group_id: str, kind: type[R]) -> Iterable[tuple[Event, R]]:
+    """Yield the group's events with their records, without those that are no records of the topic."""
+    key, rejects = group_id.encode(), CountedRejects()
+    for event in view.read(entity):
+        if event.key == key and (record := read_record(event, kind, rejects.reject)) is not None:
+            yield event, record
 
 
 def _entries(view: LogView) -> list[TrainingStep]:
@@ -204,23 +204,15 @@ def _entries(view: LogView) -> list[TrainingStep]:
 
 
 def _steps(view: LogView) -> Iterable[TrainingStep]:
-    return unfenced_entries(event.record(TrainingStep) for event in view.read("steps") if _decodes(event))
+    return unfenced_entries(read_records(view.read("steps"), TrainingStep, CountedRejects().reject))
 
 
 def _weights(view: LogView) -> Iterable[WeightVersion]:
-    return (event.record(WeightVersion) for event in view.read("weights") if _decodes(event))
+    return read_records(view.read("weights"), WeightVersion, CountedRejects().reject)
 
 
 def _copy(event: Event) -> Copy:
     return Copy(event.partition, event.offset, event.timestamp_ms)
-
-
-def _decodes(event: Event) -> bool:
-    try:
-        event.record()
-    except DecodeError:
-        return False
-    return True
 
 
 def _range(kind: str, numbers: Collection[int]) -> str:

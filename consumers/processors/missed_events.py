@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any
 
 from consumers.processors.offset_queries import RETRY_S, OffsetQueries
 from rft.config import Config
 from rft.errors import BrokerError, MissingRangeError
 from rft.log.coordinates import EntityPartition
+from rft.log.open_transactions import HeldBackPartitions, held_back
 from rft.log.retention import SKIP, retention_error, skip_or_raise
 
 STALL_S = 30.0
@@ -22,6 +24,9 @@ STALL_S = 30.0
 
 NOTHING = -1
 """Limit for a partition of which nothing may be committed."""
+HELD_BACK_EVERY_S = 30.0
+"""Between two questions whether a transaction is open."""
+
 ADVICE = "Nothing after it was committed, so a restarted processor reads it"
 
 
@@ -51,6 +56,8 @@ class MissedEventDetector:
         """Since when (monotonic seconds) the event at or after an offset has been known to be on the log."""
         self._empty_up_to: dict[EntityPartition, int] = {}
         """There is no event from the next offset up to here: transaction markers have offsets too."""
+        self._held_back = HeldBackPartitions()
+        self._ask_held_back_at = 0.0
         self._comparisons: set[asyncio.Task[None]] = set()
         self._held: dict[EntityPartition, list[int]] = {}
         """Offsets after which an event may be missing, while comparisons find that out."""
@@ -98,6 +105,9 @@ class MissedEventDetector:
             self._start(self._find_overdue(silent))
         else:
             self._overdue_since.clear()
+        if silent and time.monotonic() >= self._ask_held_back_at:
+            self._ask_held_back_at = time.monotonic() + HELD_BACK_EVERY_S
+            self._start(self._name_held_back(list(silent)))
 
     async def close(self) -> None:
         """Stop comparing and disconnect."""
@@ -172,6 +182,14 @@ class MissedEventDetector:
                     problem = f"{_name(at)}: offset {found} has been on the log for {waited:.0f} s and does not come"
                     await self._end_with(BrokerError(f"{problem}. {ADVICE}"))
         self._overdue_since = overdue_since
+
+    async def _name_held_back(self, partitions: list[EntityPartition]) -> None:
+        """Name the silent partitions in which an open transaction holds back what was written."""
+        with suppress(BrokerError):
+            found = await asyncio.to_thread(held_back, self._config, "processor-held-back", partitions)
+            for partition, (offset, end) in found.items():
+                if self._held_back.note(partition, offset, end):
+                    self._held_back.name(partition, end)
 
     async def _end_with(self, error: Exception) -> None:
         self._fail(error)

@@ -18,6 +18,7 @@ from consumers.processors.shell import Shell
 from rft.config import Config
 from rft.errors import BrokerError
 from rft.event_loop import run_in_loop
+from rft.log.clients import reach_broker
 from rft.log.registry import open_registry
 from rft.log.topics import ensure_topics
 from rft.rewards import make_scorer
@@ -53,6 +54,8 @@ def run(config: Config, stop: threading.Event) -> None:
         make_prioritizer(config.processor.priority),
         config.log.max_message_bytes - min(VERDICT_BYTES, config.log.max_message_bytes // 4),
         None if registry is None else registry.known,
+        partitions=config.log.partitions,
+        max_age_ms=int(config.log.experience_retention_hours * 3_600_000),
     )
     for line in ensure_topics(config):
         logger.info(line)
@@ -67,13 +70,15 @@ async def _serve(config: Config, pipeline: Pipeline, stop: threading.Event, scra
     await source.start(shell)
     began = time.monotonic()
     try:
-        await _keep_time(source, pipeline, shell, stop)
+        await _keep_time(config, source, pipeline, shell, stop)
     finally:
         await shell.close()
         logger.info("in all: %s", _summary(pipeline, shell, Counter(), time.monotonic() - began))
 
 
-async def _keep_time(source: EventSource, pipeline: Pipeline, shell: Shell, stop: threading.Event) -> None:
+async def _keep_time(
+    config: Config, source: EventSource, pipeline: Pipeline, shell: Shell, stop: threading.Event
+) -> None:
     """Release at deadlines, commit and log, until ``stop`` is set or something fails."""
     committed = reported = time.monotonic()
     before: Counter[str] = Counter()
@@ -81,6 +86,7 @@ async def _keep_time(source: EventSource, pipeline: Pipeline, shell: Shell, stop
         await asyncio.sleep(TICK_S)
         shell.raise_failure()
         if source.failure is not None:
+            await asyncio.to_thread(reach_broker, config)  # if it is away, that is the cause
             raise BrokerError(source.failure)
         shell.tick()
         now = time.monotonic()
@@ -105,6 +111,12 @@ def _summary(pipeline: Pipeline, shell: Shell, before: Counter[str], seconds: fl
     parts.append(f"groups {counts['groups']} ({counts['expired']} at deadline, {counts['early']} early)")
     if any(key.startswith("reward:") for key in counts):
         parts.append(f"external rewards {counts['reward:in']} ({_by_cause('reward', counts, without='in')})")
+    if any(key.startswith("clock:") for key in counts):
+        clocks = pipeline.clocks
+        parts.append(
+            f"wrong clocks: {counts['clock:ahead']} events up to {clocks.ahead_ms / 1000:.0f} s ahead, "
+            f"{counts['clock:behind']} up to {clocks.behind_ms / 1000:.0f} s behind"
+        )
     parts.append(f"open groups {pipeline.open_groups}")
     parts.append(f"unresolved events {shell.unresolved}")
     return ", ".join(parts)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from consumers.processors.changelog_writer import ChangelogWriter
@@ -14,19 +14,21 @@ from consumers.processors.offset_tracker import OffsetTracker
 from consumers.processors.output import Output
 from consumers.processors.recent_events import RecentEvents
 from rft.config import Config
-from rft.errors import RewardError
-from rft.log.changelog import read_changelog
+from rft.errors import DecodeError, RewardError
+from rft.log.changelog import read_changelog_events
 from rft.log.coordinates import EntityPartition, LogPosition
+from rft.log.dead_letters import Stage
+from rft.log.events import Event
 from rft.log.exact_reader import ExactReader
 from rft.log.offset_queries import committed_offsets, end_offsets
-from rft.log.registry import schema_lookup
+from rft.log.records import publish_rejects
 from rft.log.retention import retention_error
 from rft.log.topics import consumer_group
 from rft.log.watermark import OffsetWatermark
 from rft.stream.actions import DeadLetter, Received, Release, SaveWaiting, Source
 from rft.stream.pipeline import Pipeline
-from schemas.codec import decode
-from schemas.events import Waiting
+from rft.stream.waiting_changelog import WaitingChangelog
+from schemas.codec import encode
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +36,11 @@ MAX_BACKLOG = 512
 """Releases that are not published yet; while there are more, nothing further is read or released."""
 BATCH = 64
 """Releases whose experiences are fetched together."""
+SOURCES: tuple[Source, ...] = ("experiences", "rewards")
 IDLE_S = 10.0
 """A restored partition that is silent for so long counts as read to its end, even if its end offset is higher."""
 StartWrite = Callable[[Coroutine[Any, Any, None], int], asyncio.Task[None]]
+Rejected = tuple[Event, Stage, DecodeError]
 TakeDeadLetters = Callable[[int, Iterable[int]], list[asyncio.Task[None]]]
 
 
@@ -75,6 +79,7 @@ class WaitingShell:
         self._config = config
         self._counts = pipeline.counts
         self._room = pipeline.room
+        self._clocks = pipeline.clocks
         self._output = output
         self._trackers = trackers
         self._start_write = start_write
@@ -105,26 +110,47 @@ class WaitingShell:
     async def restore(self, partitions: Iterable[int]) -> None:
         """Read the waiting groups of these partitions.
 
-        Raises BrokerError, or DecodeError if the changelog is not ours.
+        Events of the changelog that no processor writes become dead letters. Raises BrokerError.
         """
         numbers, began = sorted(partitions), time.monotonic()
         self._restored.clear()
-        group = consumer_group(self._config, "processors")
-        read = [EntityPartition(entity, number) for entity in ("experiences", "rewards") for number in numbers]
-        committed = await asyncio.to_thread(committed_offsets, self._config, "processor-restore", group, read)
+        consumers = consumer_group(self._config, "processors")
+        read = [EntityPartition(source, number) for source in SOURCES for number in numbers]
+        committed = await asyncio.to_thread(committed_offsets, self._config, "processor-restore", consumers, read)
         ends = await asyncio.to_thread(end_offsets, self._config, "processor-restore", read)
         self._unread_ends = {at: end for at, end in ends.items() if committed.get(at, 0) < end}
-        state = await asyncio.to_thread(read_changelog, self._config, "processor-restore", "waiting", numbers)
-        find = schema_lookup(self._config)
-        for number, values in state.items():
-            groups = (decode(value, Waiting, max_bytes=2**30, writer_schemas=find) for value in values.values())
-            self._room.restore(number, groups)
+        for number in numbers:
+            for source in SOURCES:
+                self._clocks.assigned(source, number, ends[EntityPartition(source, number)])
+        changelog, rejected = await asyncio.to_thread(self._read_changelog, numbers)
+        if rejected:
+            publish = asyncio.to_thread(publish_rejects, self._config, "processor-restore", rejected)
+            self._start_write(publish, 0)
+        for number in numbers:
+            self._room.restore(number, changelog.groups(number))
             self._last_event_s[number] = time.monotonic()
             self._committed[number] = committed.get(EntityPartition("experiences", number), 0)
+        for number, group in changelog.overwritten():
+            # Otherwise compaction would leave a stranger's event as the group's newest state.
+            saved = self._changelog.write(number, group.group_id, encode(group))
+            self._start_write(asyncio.wait_for(saved, None), 0)
         self._resume_deadlines()
         self._restored.set()
         self._last_tick_s = time.monotonic()
         logger.info("%d groups wait for rewards, restored in %.1f s", len(self._room), time.monotonic() - began)
+
+    def _read_changelog(self, partitions: Collection[int]) -> tuple[WaitingChangelog, list[Rejected]]:
+        """Return the groups in the changelog, and its events that no processor writes. Raises BrokerError."""
+        rejected: list[Rejected] = []
+        changelog = WaitingChangelog(lambda *rejection: rejected.append(rejection))
+
+        def begin() -> Callable[[Event], None]:
+            rejected.clear()
+            changelog.clear()
+            return changelog.feed
+
+        read_changelog_events(self._config, "processor-restore", "waiting", partitions, begin)
+        return changelog, rejected
 
     async def wait_until_restored(self) -> bool:
         """Wait while the changelog is read: new events may come before the groups that they belong to are restored.

@@ -28,6 +28,8 @@ from schemas.events import Experience, Member, ScoredExperience, TrainingStep, W
 READ_ORDER = ("dlq", "weights", "steps", "members", "tasks", "experiences", "ready")
 """Entities that the report reads, in the order in which they must be added."""
 
+CLOCK_TOLERANCE_MS = 3_600_000
+"""Experiences may be published before the run and after it, but times further outside are those of wrong clocks."""
 TRANSFER_PREFIX = "weights_"
 """Prefix of the names of a step's metrics of weight transfers."""
 
@@ -97,7 +99,14 @@ class RunSummary:
     unreadable: Counter[str] = field(default_factory=Counter)
     """Events that are no records of their topics, by entity."""
     first_ms: int | None = None
+    """When the first event was written that a role of ours wrote."""
     last_ms: int | None = None
+
+    @property
+    def possible_times(self) -> list[int]:
+        """Those of ``published_at`` that are not far outside of the run: producers' clocks may be wrong."""
+        first, last = (self.first_ms or 0) - CLOCK_TOLERANCE_MS, (self.last_ms or 0) + CLOCK_TOLERANCE_MS
+        return [at for at in self.published_at if first <= at <= last]
 
 
 class RunReducer:
@@ -135,8 +144,11 @@ class RunReducer:
     def add(self, event: Event) -> None:
         """Add one event. An event that is no record of its topic is counted as such, and only its time counts."""
         summary = self.summary
-        summary.first_ms = event.timestamp_ms if summary.first_ms is None else min(summary.first_ms, event.timestamp_ms)
-        summary.last_ms = event.timestamp_ms if summary.last_ms is None else max(summary.last_ms, event.timestamp_ms)
+        if summary.first_ms is None or summary.last_ms is None:
+            summary.first_ms = summary.last_ms = event.timestamp_ms
+        elif event.entity != "experiences":  # anyone publishes those, with any clock
+            summary.first_ms = min(summary.first_ms, event.timestamp_ms)
+            summary.last_ms = max(summary.last_ms, event.timestamp_ms)
         handler = self._handlers.get(event.entity)
         if handler is not None:
             handler(event)

@@ -154,9 +154,10 @@ def samples(summary: RunSummary, count: int = SAMPLES) -> list[tuple[Rollout, Ro
 
 def throughput(summary: RunSummary) -> Series:
     """Return (seconds since the first, distinct experiences a second) in equal intervals."""
-    if len(summary.published_at) < 2:
+    published_at = summary.possible_times
+    if len(published_at) < 2:
         return []
-    times = np.array(summary.published_at, dtype=np.float64) / 1000
+    times = np.array(published_at, dtype=np.float64) / 1000
     seconds = times - times.min()
     buckets = min(MAX_BUCKETS, max(1, int(seconds.max())))
     counts, edges = np.histogram(seconds, bins=buckets)
@@ -225,7 +226,8 @@ def _dropped(summary: RunSummary, trained: set[str]) -> Counter[str]:
 
 
 def _rate(summary: RunSummary) -> float:
-    if len(summary.published_at) < 2:
+    published_at = summary.possible_times
+    if len(published_at) < 2:
         return 0.0
-    seconds = (max(summary.published_at) - min(summary.published_at)) / 1000
-    return len(summary.published_at) / seconds if seconds else 0.0
+    seconds = (max(published_at) - min(published_at)) / 1000
+    return len(published_at) / seconds if seconds else 0.0

@@ -9,9 +9,12 @@ import time
 
 from consumers.trainer.ready_reader import client_id
 from rft.config import Config
-from rft.errors import FencedError
+from rft.errors import DecodeError, FencedError
 from rft.log.coordinates import EntityPartition, LogPosition
+from rft.log.dead_letters import Stage
+from rft.log.events import Event
 from rft.log.reader import EventReader
+from rft.log.records import CountedRejects, DeadLetterRejects, read_record
 from rft.log.writer import EventWriter
 from rft.stream.fence import CLAIM
 from schemas.events import TrainingStep
@@ -34,6 +37,8 @@ class Claim:
         self._checked_to = LogPosition(0, -1)
         """Up to here no other process has claimed."""
         self._checked_at = 0.0
+        self._dead_letters = DeadLetterRejects(config, client_id(config), writer)
+        self._counted = CountedRejects()
 
     def take(self) -> None:
         """Claim the redo log: what other incarnations write from now on does not count. Raises BrokerError."""
@@ -59,6 +64,16 @@ class Claim:
         self._writer.flush()
         written = future.get(timeout=0)
         return LogPosition(written.partition, written.offset)
+
+    def reject(self, event: Event, stage: Stage, error: DecodeError) -> None:
+        """Set an event of ``steps`` aside that is no record. Raises BrokerError.
+
+        Of the trainers on one log, one publishes it as a dead letter: the one whose key it has, otherwise the main one.
+        """
+        follows = self._config.trainer.follows is not None
+        others = {key.encode() for key in self._config.trainers}
+        ours = event.key == self._model.encode() if follows else event.key not in others
+        (self._dead_letters if ours else self._counted).reject(event, stage, error)
 
     def check_entry(self, position: LogPosition) -> None:
         """Raise FencedError if another process had claimed before this one's entry at ``position`` was written."""
@@ -87,7 +102,9 @@ class Claim:
             while not reader.caught_up(ends):
                 for event in reader.poll(1.0):
                     if end is None or event.offset < end:
-                        self._raise_if_claimed(event.record(TrainingStep))
+                        entry = read_record(event, TrainingStep, self.reject)
+                        if entry is not None:
+                            self._raise_if_claimed(entry)
             self._checked_to = LogPosition(partition, ends[at] - 1)
 
     def _raise_if_claimed(self, entry: TrainingStep) -> None:

@@ -17,6 +17,7 @@ from consumers.trainer.sample_source import SampleSource, group_priority
 from consumers.trainer.step_record import staleness_metrics, training_step
 from rft.config import Config
 from rft.errors import CheckpointError
+from rft.log.topic_identity import check_same_log, read_topic_ids
 from rft.log.writer import EventWriter
 from rft.model_files.atomic_folder import remove_leftovers
 from rft.training.buffer import Drop
@@ -43,6 +44,7 @@ def run(config: Config, stop: StopEvent) -> None:
         BrokerError, PolicyError, WeightsError, CheckpointError, EngineError, SamplerGapError: See their docstrings.
         MissingRangeError: The log no longer holds what is to be read or redone.
         FencedError: A later start of the same trainer has taken over.
+        OtherLogError: The topics are not those that the checkpoint was made with.
     """
     key = config.trainer.model_key
     for folder in (checkpoints_root(config.run.path, key), versions_root(config.run.path, key)):
@@ -50,9 +52,12 @@ def run(config: Config, stop: StopEvent) -> None:
     with ExitStack() as stack:
         writer = stack.enter_context(closing(EventWriter(config, client_id(config), linger_ms=0)))
         checkpoint = newest_checkpoint(config.run.path, key)
+        topic_ids = read_topic_ids(config)
+        if checkpoint:
+            check_same_log(config, checkpoint.state.topic_ids, topic_ids, checkpoint.folder)
         progress = checkpoint.log_progress() if checkpoint else None
         reader = stack.enter_context(closing(ReadyReader(config, progress)))
-        learner = stack.enter_context(closing(Learner(config, checkpoint, reader.progress)))
+        learner = stack.enter_context(closing(Learner(config, checkpoint, reader.progress, topic_ids=topic_ids)))
         fetcher = stack.enter_context(closing(SampleFetcher(config, learner.sample_filter)))
         pool = ReusePool(config.buffer, group_priority(config.buffer), config.run.seed)
         claim = Claim(config, writer)

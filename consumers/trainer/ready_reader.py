@@ -38,6 +38,10 @@ class ReadyReader:
         self._unread_ends = {at: end for at, end in self._unread_ends.items() if self._reader.reached(*at) < end}
         return not self._unread_ends
 
+    def at_end(self) -> bool:
+        """Return whether everything that is on the log now has been read. Raises BrokerError."""
+        return all(self._reader.reached(*at) >= end for at, end in self._reader.end_offsets().items())
+
     def poll(self, timeout_s: float) -> list[Event]:
         """Return new events, of any kind. Raises BrokerError.
 

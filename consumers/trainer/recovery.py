@@ -14,9 +14,10 @@ from consumers.trainer.claim import Claim
 from consumers.trainer.ready_reader import client_id
 from consumers.trainer.sample_fetcher import SampleFetcher
 from rft.config import Config
-from rft.errors import CheckpointError, WeightsError
+from rft.errors import CheckpointError, OtherLogError, WeightsError
 from rft.log.coordinates import EntityPartition, LogPosition, ReusePosition
 from rft.log.reader import EventReader
+from rft.log.records import CountedRejects, Reject, read_record
 from rft.log.retention import retention_error
 from rft.model_files.model_folder import weights_path
 from rft.model_files.weights_file import WeightsFile
@@ -63,14 +64,17 @@ def claim_accepted_log(config: Config, learner: Learner, claim: Claim, wire_dtyp
     Raises CheckpointError when the log is another run's, MissingRangeError when the part that is needed was deleted,
     BrokerError.
     """
-    read_own_log(config, learner, wire_dtype)
+    read_own_log(config, learner, wire_dtype, CountedRejects().reject)
     claim.take()
-    return read_own_log(config, learner, wire_dtype)
+    return read_own_log(config, learner, wire_dtype, claim.reject)
 
 
-def read_own_log(config: Config, learner: Learner, wire_dtype: WireDtype) -> OwnLog:
-    """Return what this trainer has left on the log. Raises as :func:`claim_accepted_log` does."""
-    entries, newest = read_entries(config, learner), newest_announced(config)
+def read_own_log(config: Config, learner: Learner, wire_dtype: WireDtype, reject: Reject) -> OwnLog:
+    """Return what this trainer has left on the log. Raises as :func:`claim_accepted_log` does.
+
+    ``reject`` takes the events of ``steps`` that are no records.
+    """
+    entries, newest = read_entries(config, learner, reject), newest_announced(config)
     begun = learner.step > 0 or learner.version > 0
     if begun or newest is None or (newest.version == 0 and newest.sha256 == _published_digest(learner, wire_dtype)):
         return OwnLog(entries, newest)
@@ -83,8 +87,10 @@ def read_own_log(config: Config, learner: Learner, wire_dtype: WireDtype) -> Own
     return OwnLog(entries, newest)
 
 
-def read_entries(config: Config, learner: Learner) -> list[Entry]:
+def read_entries(config: Config, learner: Learner, reject: Reject) -> list[Entry]:
     """Return this trainer's redo log after what ``learner`` already holds, in order.
+
+    ``reject`` takes the events that are no records.
 
     Raises CheckpointError when it does not continue the learner's state, so that it is another run's log;
     MissingRangeError when its beginning is needed and was deleted.
@@ -94,12 +100,12 @@ def read_entries(config: Config, learner: Learner) -> list[Entry]:
     start = {EntityPartition("steps", last.partition): last.offset} if last else {}
     entries = [
         Entry(position, record)
-        for position, record in _own_records(config, "steps", TrainingStep, start)
+        for position, record in _own_records(config, "steps", TrainingStep, start, reject)
         if fence.counts(record)
     ]
     if last is not None:
         if not entries or not _is_state_of(learner, entries[0], last):
-            raise CheckpointError(
+            raise OtherLogError(
                 f"the checkpoint of step {learner.step} was made with another log than namespace "
                 f"'{config.log.namespace}' now holds (its last entry in steps is not at {last.partition}:"
                 f"{last.offset}). Give the new run another run.name, or delete {config.run.path} to start over"
@@ -113,7 +119,8 @@ def read_entries(config: Config, learner: Learner) -> list[Entry]:
 
 def newest_announced(config: Config) -> WeightVersion | None:
     """Return this trainer's newest weight version on the log; None if there is none. Raises BrokerError."""
-    versions = [record for _, record in _own_records(config, "weights", WeightVersion, {})]
+    reject = CountedRejects().reject  # the conductor publishes the dead letters of this topic
+    versions = [record for _, record in _own_records(config, "weights", WeightVersion, {}, reject)]
     return max(versions, key=lambda record: record.version, default=None)
 
 
@@ -257,7 +264,7 @@ def _check_order(config: Config, entries: list[Entry], step: int) -> None:
 
 
 def _own_records(
-    config: Config, entity: str, kind: type[R], positions: dict[EntityPartition, int]
+    config: Config, entity: str, kind: type[R], positions: dict[EntityPartition, int], reject: Reject
 ) -> Iterator[tuple[LogPosition, R]]:
     """Yield this trainer's records of a topic from ``positions`` (else the beginning) to its present end."""
     key, client = config.trainer.model_key.encode(), f"{client_id(config)}-{entity}"
@@ -265,5 +272,6 @@ def _own_records(
         ends = reader.end_offsets()
         while not reader.caught_up(ends):
             for event in reader.poll(1.0):
-                if event.key == key and event.value is not None:
-                    yield LogPosition(event.partition, event.offset), event.record(kind)
+                record = read_record(event, kind, reject)
+                if record is not None and event.key == key:
+                    yield event.position, record

@@ -11,9 +11,9 @@ from consumers.trainer.ready_reader import ReadyReader
 from consumers.trainer.sample_fetcher import SampleFetcher
 from consumers.trainer.upstream import UpstreamTrainer
 from rft.config import BufferConfig, Config
-from rft.errors import DecodeError
 from rft.log.coordinates import ReusePosition
 from rft.log.events import Event
+from rft.log.records import read_record
 from rft.log.writer import EventWriter
 from rft.training.buffer import Drop, GroupBuffer
 from rft.training.learner import Learner
@@ -93,7 +93,13 @@ class SampleSource:
     @property
     def exhausted(self) -> bool:
         """True if no more events will come. Raises BrokerError."""
-        return self._upstream.exhausted
+        if not self._upstream.exhausted:
+            return False
+        # Nothing comes while the broker is away, either. The question waits for it.
+        if self._reader.at_end():
+            return True
+        self._upstream.note_progress()
+        return False
 
     def take(self) -> list[Sample]:
         """Return the samples of a step that is possible, with their arrays. Raises MissingRangeError, BrokerError."""
@@ -140,13 +146,8 @@ class SampleSource:
     def _add(self, event: Event) -> None:
         if not self._progress.note_read(event.partition, event.offset):
             return
-        try:
-            scored = event.record(ScoredExperience)
-        except DecodeError as error:
-            self._writer.publish_dead_letter(event, "decode", error)
-            self._progress.finish(event.partition, event.offset)
-            return
-        if scored.experience.split == "train":
+        scored = read_record(event, ScoredExperience, self._writer.publish_dead_letter)
+        if scored is not None and scored.experience.split == "train":
             self._buffer.add(read_sample(event.partition, event.offset, scored, self._filter))
         else:
             self._progress.finish(event.partition, event.offset)

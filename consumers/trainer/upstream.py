@@ -12,6 +12,7 @@ import time
 from consumers.trainer.ready_reader import client_id
 from rft.config import Config
 from rft.log.reader import EventReader
+from rft.log.records import CountedRejects, read_records
 from schemas.events import WeightVersion
 
 QUIET_S = 5.0
@@ -31,6 +32,7 @@ class UpstreamTrainer:
         self._offline_limit_s = config.trainer.patience_s if offline else 0.0
         self._begun = False
         self._reader = EventReader(config, f"{client_id(config)}-source", ["weights"]) if self._follows else None
+        self._rejects = CountedRejects()
         self._ended = False
         self._progress_at = self._polled_at = time.monotonic()
 
@@ -57,10 +59,7 @@ class UpstreamTrainer:
 
     def _read_versions(self, reader: EventReader) -> None:
         while events := reader.poll(0.0):
-            for event in events:
-                if event.value is None:
-                    continue
-                version = event.record(WeightVersion)
+            for version in read_records(events, WeightVersion, self._rejects.reject):
                 if version.model == self._follows and version.final:
                     self._ended = True
                     self._progress_at = time.monotonic()

@@ -26,6 +26,7 @@ def archiver(
     Example: rft archiver run.toml --broker.bootstrap_servers kafka:9092 --archive.url s3://bucket/run-7
     """
     loaded = load(config, context)
+    from infra.launcher.log_access import reachable_log
     from infra.roles import RunFunction, run_role
 
     def copy_once(config: Config, stop: threading.Event) -> None:
@@ -33,5 +34,9 @@ def archiver(
 
         run(config, stop, once=True)
 
-    function: RunFunction | None = copy_once if once else None
-    raise typer.Exit(run_role("archiver", loaded, function))
+    if not once:
+        raise typer.Exit(run_role("archiver", loaded))
+    function: RunFunction = copy_once
+    with reachable_log(loaded, "rft archiver") as loaded:
+        code = run_role("archiver", loaded, function)
+    raise typer.Exit(code)

@@ -56,10 +56,11 @@ def list_letters(
     loaded, positions = _load(context, config)
     selection = _selection(loaded, positions, stage, error, topic, since, until)
     from infra.commands import dlq_format
+    from infra.launcher.log_access import reachable_log
     from rft.log.dead_letter_actions import read_dead_letters
     from rft.log.opening import open_log
 
-    with open_log(loaded, archive) as view:
+    with reachable_log(loaded, "rft dlq list", archive=archive) as loaded, open_log(loaded, archive) as view:
         index = read_dead_letters(view, selection)
     letters = index.all() if resolved else index.open()
     if as_json:
@@ -87,10 +88,11 @@ def show(
     loaded, positions = _load(context, config)
     selection = _selection(loaded, positions, stage, error, topic, since, until)
     from infra.commands import dlq_format
+    from infra.launcher.log_access import reachable_log
     from rft.log.dead_letter_actions import read_dead_letters
     from rft.log.opening import open_log
 
-    with open_log(loaded, archive) as view:
+    with reachable_log(loaded, "rft dlq show", archive=archive) as loaded, open_log(loaded, archive) as view:
         index = read_dead_letters(view)  # all of them: earlier failures may lie outside the selection
         letters = [letter for letter in index.all() if selection.selects(letter)]
         _refuse_unknown(positions, letters)
@@ -126,10 +128,11 @@ def retry(
     selection = _selection(loaded, positions, stage, error, topic, since, until)
     _refuse_everything(selection, everything)
     from infra.commands.dlq_format import progress_bar
+    from infra.launcher.log_access import reachable_log
     from rft.log import dead_letter_actions
     from rft.log.opening import open_log
 
-    with open_log(loaded) as view:
+    with reachable_log(loaded, "rft dlq retry") as loaded, open_log(loaded) as view:
         letters = _open_ones(dead_letter_actions.read_dead_letters(view, selection), positions)
         with progress_bar("sending again") as progress:
             result = dead_letter_actions.retry(loaded, view, letters, max_attempts, progress)
@@ -157,10 +160,11 @@ def discard(
     selection = _selection(loaded, positions, stage, error, topic, since, until)
     _refuse_everything(selection, everything)
     from infra.commands.dlq_format import progress_bar
+    from infra.launcher.log_access import reachable_log
     from rft.log import dead_letter_actions
     from rft.log.opening import open_log
 
-    with open_log(loaded) as view:
+    with reachable_log(loaded, "rft dlq discard") as loaded, open_log(loaded) as view:
         letters = _open_ones(dead_letter_actions.read_dead_letters(view, selection), positions)
     with progress_bar("closing") as progress:
         result = dead_letter_actions.discard(loaded, letters, progress)
@@ -169,7 +173,6 @@ def discard(
 
 def _load(context: typer.Context, config: Path) -> tuple[Config, list[LogPosition]]:
     """Return the configuration, and the dead letters that the arguments after it name."""
-    from infra.launcher.folder import with_running_broker
     from rft.log.dead_letter_index import parse_position
 
     positions: list[LogPosition] = []
@@ -184,7 +187,7 @@ def _load(context: typer.Context, config: Path) -> tuple[Config, list[LogPositio
         if argument.startswith("--") and "=" not in argument:
             settings += [value for value in (next(arguments, None),) if value is not None]
     context.args[:] = settings
-    return with_running_broker(load(config, context)), positions
+    return load(config, context), positions
 
 
 def _selection(

@@ -34,7 +34,8 @@ def import_files(
     """Publish files of tasks, demonstrations or preferences ([[imports]]) to the log, each row once.
 
     When started again, even after a kill, it publishes what is missing and nothing twice. Rows that cannot be used go
-    to <file>.rejected.jsonl with their cause. If a run is in progress, its broker is used.
+    to <file>.rejected.jsonl with their cause. If a run is in progress, its broker is used; otherwise a local Kafka node
+    is started meanwhile.
 
     Example: rft import run.toml --broker.kind external --broker.bootstrap_servers kafka:9092
     """
@@ -43,6 +44,7 @@ def import_files(
 
     from infra.commands.stages import Stages
     from infra.launcher.folder import with_running_broker
+    from infra.launcher.log_access import reachable_log
     from rft.errors import BrokerError, ConfigError
 
     known = [source.name for source in loaded.imports]
@@ -51,18 +53,17 @@ def import_files(
         names = ", ".join(known) or "none"
         problem = f"has no import {unknown[0]!r}" if unknown else "names nothing to import"
         raise ConfigError(f"{config} {problem}; its [[imports]] are: {names}")
-    loaded = with_running_broker(loaded)
-    if loaded.broker.bootstrap_servers is None:
+    if loaded.broker.kind == "embedded" and with_running_broker(loaded).broker.bootstrap_servers is None:
         raise BrokerError(
-            f"no run of {config} is in progress, and its broker ({loaded.broker.kind}) ends with its run. Start "
-            "`rft run`, which imports by itself, or name a cluster (broker.kind = 'external', broker.bootstrap_servers)"
+            f"no run of {config} is in progress, and its embedded broker ends with its run. Start `rft run`, which "
+            "imports by itself, or name a cluster (broker.kind = 'external', broker.bootstrap_servers)"
         )
     from producers.importer.shell import Import
     from rft.log.topics import ensure_topics
 
-    ensure_topics(loaded)
     results = {}
-    with Stages(Console(stderr=True)) as stages:
+    with reachable_log(loaded, "rft import", create=True) as loaded, Stages(Console(stderr=True)) as stages:
+        ensure_topics(loaded)
         for source in loaded.imports:
             if only is None or source.name in only:
                 results[source.name] = Import(loaded, source).run(threading.Event(), stages(f"import {source.name}"))

@@ -37,7 +37,7 @@ def lineage(
     from rich.console import Console
 
     from consumers.lineage import table, trace_experience, trace_step, trace_task, trace_weights
-    from infra.launcher.folder import with_running_broker
+    from infra.launcher.log_access import reachable_log
     from rft.log.opening import open_log
 
     queries: dict[str, tuple[Any, Any]] = {
@@ -48,8 +48,7 @@ def lineage(
     }
     [(name, value)] = given
     trace, show = queries[name]
-    loaded = with_running_broker(loaded)
-    with open_log(loaded, archive) as view:
+    with reachable_log(loaded, "rft lineage", archive=archive) as loaded, open_log(loaded, archive) as view:
         answer = trace(loaded, view, value)
     if as_json:
         print(json.dumps(answer.to_json(), indent=1))

@@ -68,15 +68,18 @@ def replay(
     from consumers.replay import files
     from consumers.replay.reader import ReplayReader
     from infra.commands.stages import Stages
-    from infra.launcher.folder import with_running_broker
+    from infra.launcher.log_access import reachable_log
     from rft.log.opening import open_log
 
     selection = _selection(steps, versions, since, until, offsets, where)
     if to != TRAIN:
         _check_only_for_training(epochs=epochs != 1, weights=weights is not None, name=name is not None)
         files.writer_for(Path(to))
-    loaded = with_running_broker(loaded)
-    with open_log(loaded, archive) as view, Stages(Console(stderr=True)) as stages:
+    with (
+        reachable_log(loaded, "rft replay", archive=archive) as loaded,
+        open_log(loaded, archive) as view,
+        Stages(Console(stderr=True)) as stages,
+    ):
         rescorers, rewards = _rescorers(loaded, view, rescore, latest_rewards)
         reader = ReplayReader(loaded, view, selection, rescorers)
         if to == TRAIN:

@@ -23,7 +23,7 @@ def track(context: typer.Context, config: ConfigPath, archive: ArchivePath = Non
 
     from consumers.tracker import track as send
     from infra.commands.stages import Stages
-    from infra.launcher.folder import with_running_broker
+    from infra.launcher.log_access import reachable_log
     from infra.roles import configure_logging
     from rft.errors import ConfigError
     from rft.log.opening import open_log
@@ -32,8 +32,11 @@ def track(context: typer.Context, config: ConfigPath, archive: ArchivePath = Non
     if not loaded.trackers.use:
         raise ConfigError("trackers.use is empty. Name tensorboard, wandb, mlflow or jsonl")
     configure_logging("track")
-    loaded = with_running_broker(loaded)
-    with open_log(loaded, archive) as view, Stages(Console(stderr=True)) as stages:
+    with (
+        reachable_log(loaded, "rft track", archive=archive) as loaded,
+        open_log(loaded, archive) as view,
+        Stages(Console(stderr=True)) as stages,
+    ):
         sent = send(loaded, view, WAIT_S, stages("reading"))
     names, folder = ", ".join(loaded.trackers.use), run_info(loaded).folder
     print(f"{sent.points:,} points of {view.name} to {names}; what they keep here is in {folder}")

@@ -14,14 +14,17 @@ import psutil
 from kafka.errors import KafkaError
 
 from infra.broker import open_broker
+from infra.doctor.codecs import CODECS, missing_packages
 from infra.launcher.preflight import check_algorithm
 from infra.processes import is_free
 from rft.config import Config
 from rft.errors import BrokerError, ConfigError, RegistryError, RftError
 from rft.log.clients import bootstrap_servers, make_admin
+from rft.log.coordinates import EntityPartition
+from rft.log.open_transactions import ADVICE, held_back
 from rft.log.probe import probe
 from rft.log.registry import open_registry
-from rft.log.topics import contradictions, topic_name
+from rft.log.topics import ENTITIES, contradictions, topic_name
 
 GIB = 1024**3
 Level = Literal["ok", "warn", "fail"]
@@ -44,6 +47,7 @@ class Finding:
 def diagnose(config: Config) -> Iterator[Finding]:
     """Check everything and yield each finding as it is found. Starts nothing and changes nothing."""
     yield from _broker(config)
+    yield from _codecs()
     yield from _registry(config)
     yield _disk(config)
     yield _memory(config)
@@ -68,6 +72,18 @@ def _broker(config: Config) -> Iterator[Finding]:
         yield from _cluster(config)
     except (BrokerError, KafkaError) as error:
         yield Finding("fail", "topics cannot be read", str(error))
+
+
+def _codecs() -> Iterator[Finding]:
+    missing = missing_packages()
+    for codec, packages in missing.items():
+        yield Finding(
+            "fail",
+            f"batches of codec {codec} cannot be read",
+            f"pip install {' '.join(packages)}: anyone may write such a batch, and none after it would be read",
+        )
+    if not missing:
+        yield Finding("ok", f"codecs {', '.join(CODECS[:-1])} and {CODECS[-1]} can be read")
 
 
 def _registry(config: Config) -> Iterator[Finding]:
@@ -109,6 +125,18 @@ def _cluster(config: Config) -> Iterator[Finding]:
             yield Finding("fail", what, advice)
     else:
         yield Finding("ok", f"topics {config.log.namespace}.* are as expected")
+        yield from _open_transactions(config)
+
+
+def _open_transactions(config: Config) -> Iterator[Finding]:
+    partitions = [
+        EntityPartition(entity, number)
+        for entity, spec in ENTITIES.items()
+        for number in range(spec.partitions(config.log))
+    ]
+    for at, (offset, end) in held_back(config, "doctor", partitions).items():
+        what = f"topic {at.topic}, partition {at.partition} can be read to offset {offset}, but is written to {end}"
+        yield Finding("warn", what, f"{ADVICE}. If it is a short one, look again")
 
 
 def _disk(config: Config) -> Finding:

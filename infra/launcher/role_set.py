@@ -81,5 +81,5 @@ def limits(config: Config) -> Limits:
         launcher.restart_window_s,
         launcher.backoff_s,
         launcher.stop_timeout_s,
-        # TODO broker.outage_s
+        config.broker.outage_s,
     )

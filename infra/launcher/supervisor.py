@@ -144,7 +144,7 @@ class Supervisor:
             role.state = "done"
             return self._stop_all(End(DONE, "done"), now) if self._all_done() else []
         role.state = "ended"
-        if outage:
+        if outage and code != STAYS_DOWN:
             return self._wait_for_broker(role, now)
         role.outage_since = None
         again = (

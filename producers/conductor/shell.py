@@ -26,6 +26,7 @@ from rft.log.topics import ENTITIES
 from rft.log.writer import EventWriter
 from rft.lora.adapter import Adapter, base_model_folder
 from rft.model_files.model_folder import companion_files
+from rft.stream.deleted_samples import DELETED
 from rft.tasks import TaskSplits, open_sources
 from rft.tasks.curriculum import Curriculum
 from rft.tasks.finite import FiniteTasks
@@ -35,8 +36,6 @@ from schemas.events import ScoredExperience, Task, WeightVersion
 
 CLIENT_ID = "conductor"
 POLL_S = 0.5
-FLUSH_TIMEOUT_S = 60.0
-"""Longer than a broker takes to restart."""
 PROGRESS_S = 10.0
 
 log = logging.getLogger("rft")
@@ -89,7 +88,7 @@ class _Shell:
         if self._fixed and self._core.lacks_weights:
             event = _publish_fixed_weights(self._config)
             self._writer.send("weights", event)
-            self._writer.flush(FLUSH_TIMEOUT_S)
+            self._writer.flush()
             self._core.step(event)
         requests = self._core.caught_up()
         self._retention.check(self._core.evaluator.pending)
@@ -144,7 +143,7 @@ class _Shell:
             self._writer.send("tasks", make_task(request, item, self._config, now_ms))
             issued += 1
         if issued:
-            self._writer.flush(FLUSH_TIMEOUT_S)
+            self._writer.flush()
 
     def _update_curriculum(self, record: ConductorInput) -> None:
         """Take in what a curriculum by results learns from."""
@@ -153,7 +152,8 @@ class _Shell:
             case Task(split="train") if self._curriculum.learns and record.number >= 0:
                 history.saw_task(record.number, record.prompt)
             case ScoredExperience(experience=experience) if self._curriculum.learns and experience.number >= 0:
-                if experience.split == "train":
+                # What the log deleted was never scored.
+                if experience.split == "train" and record.cause != DELETED:
                     # Uniform groups are filtered, yet they say most about how hard a task is.
                     failed = experience.finish_reason == "error"
                     history.saw_reward(experience.number, experience.sample, 0.0 if failed else record.reward)

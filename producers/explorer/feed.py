@@ -20,16 +20,16 @@ from producers.explorer.backlog import Delivery
 from producers.explorer.ledger import TaskLedger
 from producers.explorer.task_check import check_size, check_task
 from rft.config import Config
-from rft.log.clients import is_retriable, make_consumer
+from rft.log.clients import make_consumer
 from rft.log.coordinates import EntityPartition, LogPosition
 from rft.log.events import Event
 from rft.log.offset_queries import ask_offsets
+from rft.log.outages import Outage, wait_out
 from rft.log.reader import to_event
 from rft.log.records import Reject, read_record
 from rft.log.registry import schema_lookup
 from rft.log.retention import SKIP, retention_error, skip_or_raise
 from rft.log.topics import consumer_group, topic_name
-from rft.retry import OutageTolerance
 from schemas.events import Task
 
 POLL_MS = 100
@@ -72,7 +72,8 @@ class TaskFeed(AsyncConsumerRebalanceListener):
         self._taking = threading.Event()
         self._open = threading.Event()
         self._commit_at = 0.0
-        self._outage = OutageTolerance(f"cannot take tasks from {self._topic}", is_retriable)
+        self._failure = f"cannot take tasks from {self._topic}"
+        self._outage = Outage(self._failure)
         self.error: Exception | None = None
         """What ended the thread, if it was not :meth:`close`."""
         group = consumer_group(config, "explorers")
@@ -155,7 +156,8 @@ class TaskFeed(AsyncConsumerRebalanceListener):
 
     def _skip_deleted(self, partition: TopicPartition, offset: int) -> None:
         """Go on where the log begins. Raises MissingRangeError when tasks were deleted, unless ``log.skip_deleted``."""
-        begin = ask_offsets(self._consumer.beginning_offsets, [partition])[partition]
+        ask = self._consumer.beginning_offsets
+        begin = wait_out(self._failure, lambda: ask_offsets(ask, [partition]))[partition]
         if offset < begin:
             number = partition.partition
             missing = retention_error(
@@ -214,4 +216,4 @@ class TaskFeed(AsyncConsumerRebalanceListener):
             check_size(event, self._config)
             check_task(task)
 
-        return read_record(event, Task, self._reject, check=check, partitions=self._config.log.partitions)
+        return read_record(event, Task, self._reject, check=check)

@@ -20,6 +20,7 @@ from producers.explorer.follower import WeightsFollower
 from producers.explorer.pool import RolloutPool
 from rft.config import Config
 from rft.errors import BrokerError, DecodeError, EncodeError, RolloutError
+from rft.event_loop import run_in_loop
 from rft.log.dead_letters import Stage
 from rft.log.events import Event
 from rft.log.writer import EventWriter
@@ -48,9 +49,10 @@ def run(config: Config, stop: threading.Event) -> None:
     find_workflow(config.rollout.workflow)  # an unknown workflow is reported before the model is loaded
     writer = EventWriter(config, member_id)
     try:
+        writer.prepare("experiences", "members", "dlq")
         policy = open_policy(config)
         try:
-            asyncio.run(explore(config, member_id, policy, writer, stop))
+            run_in_loop(explore(config, member_id, policy, writer, stop))
         finally:
             policy.close()
     finally:
@@ -91,7 +93,7 @@ class Explorer:
             config,
             member_id,
             deliver=self._deliver,
-            saturated=lambda: self._pool.saturated,
+            saturated=lambda: self._pool.saturated or writer.full,
             reject=self._publish_dead_letter,
         )
         self._follower = WeightsFollower(config, member_id, policy, changed=self._changed)
@@ -141,10 +143,10 @@ class Explorer:
 
     def _publish(self, delivery: Delivery, experience: Experience) -> None:
         try:
-            future = self._writer.send("experiences", experience)
+            future = self._writer.send("experiences", experience, wait=False)
         except (EncodeError, BrokerError) as error:
             # A trajectory that cannot be encoded fails its rollout. If the cause is the broker, this raises again.
-            future = self._writer.send("experiences", self._failed_experience(delivery, experience, error))
+            future = self._writer.send("experiences", self._failed_experience(delivery, experience, error), wait=False)
         future.add_callback(lambda _: self._feed.published(delivery.partition, delivery.offset))
         future.add_errback(self._not_published)
 
@@ -165,10 +167,12 @@ class Explorer:
 
     def _publish_dead_letter(self, event: Event, stage: Stage, error: DecodeError) -> None:
         """Publish an event of ``tasks`` that is not a task as a dead letter, and return when it is acknowledged."""
-        self._writer.publish_dead_letter(event, stage, error).get(FLUSH_TIMEOUT_S)
+        self._writer.wait_for(self._writer.publish_dead_letter(event, stage, error))
 
     def _announce(self, state: str) -> None:
         follower = self._follower
+        if self._writer.full and state == "here":
+            return  # the broker is away, and this would be out of date when it is back
         self._writer.send(
             "members",
             Member(
@@ -187,4 +191,5 @@ class Explorer:
                 epoch=follower.epoch,
                 host=platform.node(),
             ),
+            wait=False,
         )

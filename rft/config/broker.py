@@ -37,7 +37,11 @@ class BrokerConfig(Section):
     ssl_check_hostname: bool = True
     """Whether the broker's certificate must name the host that clients connect to."""
     connect_timeout_s: float = Field(default=4.0, gt=0, le=120)
-    """How long a role waits for the broker at its start before it gives up with the cause."""
+    """How long a role that starts, or a command, waits for the broker before it gives up with the cause."""
+    outage_s: float = Field(default=0.0, ge=0)
+    """How long a role that works waits for a broker that went away before it ends the run; 0 waits for as long as the
+    run lasts. A role says once a minute that it waits. `rft run` starts roles that found no broker again, and does not
+    count that as a restart."""
 
     @model_validator(mode="after")
     def _complete(self) -> BrokerConfig:

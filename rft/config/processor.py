@@ -31,7 +31,8 @@ class ExternalRewardsConfig(Section):
     weights: dict[str, float] = {}
     """Weight of a source in the weighted sum, by default 1; ``functions`` is the weight of the functions' sum."""
     deadline_s: float = Field(default=7 * 24 * 3600, gt=0)
-    """How long a group waits for its rewards after its first experience, measured by the events' own timestamps."""
+    """How long a group waits for its rewards after its first experience. Of experiences that waited on the log, the
+    timestamps count, as far as they are possible: a producer's clock may be wrong."""
     on_missing: Literal["default", "without", "discard", "dead_letter"] = "without"
     """What happens to an experience that lacks a required reward at the deadline. ``default``: missing rewards become
     ``default_value``. ``without``: it is filtered and its group continues without it. ``discard``: its whole group is

@@ -10,13 +10,18 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from rft.config import Config, LogConfig
-from rft.errors import BrokerError
+from rft.errors import BrokerError, OutageError
+from rft.log.null_values import NullValueSerializer
+from rft.log.outages import is_outage, wait_out, waits_for_broker
 from rft.log.probe import probe
 from rft.log.security import security_options
 
 Client = TypeVar("Client")
 
-_MIB = 1024 * 1024
+ISOLATION_LEVEL = "read_committed"
+"""Of every consumer, those of Faust included: what a foreign producer has not committed does not count. The end of a
+partition is then its last stable offset. The embedded broker returns aborted events all the same."""
+
 _OVERHEAD_BYTES = 64 * 1024
 """Room for a record's key and headers (a dead letter's among them) and for batch framing."""
 _RECONNECT_MS = 1000
@@ -27,18 +32,30 @@ _METADATA_MAX_AGE_MS = 5_000
 it comes while an answer about other topics is on its way. With its 5 minutes, a consumer would then wait that long."""
 
 
+_FOR_EVER_MS = 2**31 - 1
+_reached: set[tuple[str, ...]] = set()
+"""Servers that have let this process in: the configuration is right for them."""
+
+
 def message_limit(log: LogConfig) -> int:
-    """Return the bytes that a topic takes in one message.
+    """Return the bytes that a topic that we create takes in one message.
 
     The limit is above ``max_message_bytes``, so that an event too large for us is still received, named and kept as a
-    dead letter. Its producer, in whatever language, would otherwise get only a refusal that it may overlook.
+    dead letter. Its producer, in whatever language, would otherwise get only a refusal that it may overlook. It is no
+    more than twice as much, because clusters have limits of their own: 8 MiB, the usual one, is just enough for the
+    default.
     """
-    return max(4 * log.max_message_bytes, 16 * _MIB) + _OVERHEAD_BYTES
+    return max(2 * log.max_message_bytes, least_message_limit(log))
 
 
-def is_retriable(error: Exception) -> bool:
-    """Return whether Kafka calls an error temporary."""
-    return isinstance(error, KafkaError) and bool(error.retriable)
+def least_message_limit(log: LogConfig) -> int:
+    """Return the bytes that a topic must take in one message, so that our largest events fit."""
+    return log.max_message_bytes + _OVERHEAD_BYTES
+
+
+def largest_event(limit: int) -> int:
+    """Return the ``max_message_bytes`` that fits a topic that takes ``limit`` bytes; negative if none does."""
+    return limit - _OVERHEAD_BYTES
 
 
 def make_producer(config: Config, client_id: str, **overrides: Any) -> KafkaProducer:
@@ -53,7 +70,10 @@ def make_producer(config: Config, client_id: str, **overrides: Any) -> KafkaProd
         "batch_size": 256 * 1024,
         "max_request_size": message_limit(config.log),
         "max_block_ms": 30_000,
+        # A role keeps its events until the broker takes them. With kafka-python's 120 s they would be lost before that.
+        "delivery_timeout_ms": _FOR_EVER_MS if waits_for_broker() else 120_000,
         "allow_auto_create_topics": False,
+        "value_serializer": NullValueSerializer(),
     }
     return _connect(KafkaProducer, config, client_id, options | overrides)
 
@@ -67,6 +87,7 @@ def make_consumer(config: Config, client_id: str, group: str | None = None, **ov
     options = {
         "group_id": group,
         "enable_auto_commit": False,
+        "isolation_level": ISOLATION_LEVEL,
         "auto_offset_reset": "earliest",
         # Higher ones never end on the embedded broker, whose joins take half of it.
         "session_timeout_ms": config.log.session_timeout_ms,
@@ -105,7 +126,6 @@ def bootstrap_servers(config: Config) -> list[str]:
 
 def _connect(make: Callable[..., Client], config: Config, client_id: str, options: dict[str, Any]) -> Client:
     servers = bootstrap_servers(config)
-    probe(config.broker, servers)
     common = {
         "bootstrap_servers": servers,
         "client_id": client_id,
@@ -117,7 +137,31 @@ def _connect(make: Callable[..., Client], config: Config, client_id: str, option
     }
     if make is KafkaAdminClient:
         common.pop("metrics_enabled")
+
+    def connect() -> Client:
+        reach_broker(config)
+        try:
+            return make(**common, **options)
+        except KafkaError as error:
+            kind = OutageError if is_outage(error) else BrokerError
+            raise kind(f"broker {','.join(servers)} answers, but no {make.__name__} could start: {error}") from error
+
+    return wait_out("cannot connect", connect)
+
+
+def reach_broker(config: Config) -> None:
+    """Return if the broker lets us in. Does not wait longer than ``broker.connect_timeout_s``.
+
+    Raises OutageError if it does not answer, BrokerError with the cause if it refuses us.
+    """
+    servers = bootstrap_servers(config)
     try:
-        return make(**common, **options)
-    except KafkaError as error:
-        raise BrokerError(f"broker {','.join(servers)} answers, but no {make.__name__} could start: {error}") from error
+        probe(config.broker, servers)
+    except OutageError:
+        raise
+    except BrokerError as error:
+        # A broker that starts or stops may hang up in the middle of a login. It refuses us by an answer.
+        if tuple(servers) in _reached and error.__cause__ is not None:
+            raise OutageError(str(error)) from error
+        raise
+    _reached.add(tuple(servers))

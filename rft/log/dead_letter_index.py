@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rft.log.coordinates import LogPosition
-from rft.log.dead_letters import EARLIER_STAGES, PREFIX, VALUE_OMITTED
+from rft.log.dead_letters import EARLIER_STAGES, PREFIX, VALUE_OMITTED, parse_number
 from rft.log.events import Event
 from schemas.framing import Headers
 
@@ -128,8 +128,8 @@ def read_dead_letter(event: Event) -> DeadLetterRecord:
     found = {name: (value or b"").decode("utf-8", "replace") for name, value in event.headers}
 
     def number(name: str, default: int) -> int:
-        text = found.get(PREFIX + name, "")
-        return int(text) if text.isascii() and text.isdigit() else default
+        parsed = parse_number(found.get(PREFIX + name, ""))
+        return default if parsed is None else parsed
 
     return DeadLetterRecord(
         position=event.position,
@@ -185,6 +185,5 @@ def retry_headers(event: Event) -> list[tuple[str, bytes | None]]:
 def parse_position(text: str) -> LogPosition | None:
     """Parse ``partition:offset``; return None for anything else."""
     partition, _, offset = text.partition(":")
-    if not all(part.isascii() and part.isdigit() for part in (partition, offset)):
-        return None
-    return LogPosition(int(partition), int(offset))
+    numbers = parse_number(partition), parse_number(offset)
+    return None if numbers[0] is None or numbers[1] is None else LogPosition(numbers[0], numbers[1])

@@ -57,6 +57,12 @@ def earlier_failure(headers: Sequence[tuple[str, bytes | None]] | None) -> tuple
     """Return ``(attempt, first_failure_ms)`` of an event that was a dead letter before; None for any other event."""
     found = {key: value for key, value in headers or () if key.startswith(PREFIX) and value is not None}
     attempt, first = found.get(PREFIX + "attempt"), found.get(PREFIX + "first-failure")
-    if attempt is None or first is None or not (attempt.isdigit() and first.isdigit()):
+    if attempt is None or first is None:
         return None
-    return int(attempt), int(first)
+    counts = parse_number(attempt.decode("ascii", "replace")), parse_number(first.decode("ascii", "replace"))
+    return None if counts[0] is None or counts[1] is None else (counts[0], counts[1])
+
+
+def parse_number(text: str) -> int | None:
+    """Parse a number of a header, which anyone may have written; None if it is none of at most 18 digits."""
+    return int(text) if len(text) <= 18 and text.isascii() and text.isdigit() else None

@@ -11,15 +11,15 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from rft.config import Config
-from rft.errors import BrokerError
-from rft.log.clients import is_retriable, make_consumer
+from rft.errors import OutageError
+from rft.log.clients import make_consumer
 from rft.log.coordinates import EntityPartition, LogPosition
 from rft.log.events import Event
 from rft.log.offset_queries import OffsetReader, ask_offsets
+from rft.log.outages import Outage, ProgressWatch, is_outage, wait_out
 from rft.log.reader import to_event
 from rft.log.registry import schema_lookup
 from rft.log.topics import topic_name
-from rft.retry import Deadline, OutageTolerance
 
 NEAR = 500
 """Offsets that are read over rather than jumped over: a jump throws away what was fetched ahead."""
@@ -52,11 +52,11 @@ class ExactReader:
         """
         todo = self._group(positions)
         found: dict[LogPosition, Event] = {}
-        outage = OutageTolerance(f"cannot fetch events of {self._topic}", _may_pass, stall_s)
+        outage = Outage(f"cannot fetch events of {self._topic}", _may_pass, stall_s)
         while todo:
             try:
                 self._read(todo, found, outage, stall_s)
-            except KafkaError as error:
+            except (KafkaError, OutageError) as error:
                 self._ends.clear()
                 outage.failed(error)
         return found
@@ -64,7 +64,14 @@ class ExactReader:
     def begin_offset(self, partition: int) -> int:
         """Return the first offset that the log still holds. Raises BrokerError."""
         at = TopicPartition(self._topic, partition)
-        return ask_offsets(self._connect().beginning_offsets, [at])[at]
+
+        def ask() -> int:
+            consumer = self._connect()
+            # kafka-python learns where the leaders of assigned partitions are, and of no others.
+            consumer.assign([at])
+            return ask_offsets(consumer.beginning_offsets, [at])[at]
+
+        return wait_out(f"cannot read where {self._topic} begins", ask)
 
     def end_offset(self, partition: int) -> int:
         """Return the offset after the last event. Raises BrokerError."""
@@ -94,17 +101,23 @@ class ExactReader:
         self,
         todo: dict[TopicPartition, _Part],
         found: dict[LogPosition, Event],
-        outage: OutageTolerance,
+        outage: Outage,
         stall_s: float,
     ) -> None:
         """Move what ``todo`` names to ``found``, as far as the log holds it. Raises KafkaError, BrokerError."""
         consumer = self._connect()
         self._aim(consumer, todo)
-        deadline = Deadline(stall_s)
+
+        def begin_again() -> None:
+            self._aim(consumer, todo)
+
+        def fault() -> str:
+            at, part = min(todo.items())
+            return f"{at.topic} {at.partition}:{part.wanted[0]} could not be fetched in time"
+
+        watch = ProgressWatch(stall_s, begin_again, fault)
         while todo:
-            if deadline.passed:
-                at, part = min(todo.items())
-                raise BrokerError(f"{at.topic} {at.partition}:{part.wanted[0]} could not be fetched in time")
+            watch.check()
             batches = consumer.poll(timeout_ms=200, max_records=NEAR)
             finished = False
             for at, part in list(todo.items()):
@@ -116,7 +129,7 @@ class ExactReader:
                 # The position lies after what is never returned: transaction markers and compacted events.
                 if part.read_to(messages[-1].offset + 1 if messages else int(consumer.position(at) or 0)):
                     outage.succeeded()
-                    deadline = Deadline(stall_s)
+                    watch.moved()
                 if not part.wanted:
                     del todo[at]
                     finished = True
@@ -186,4 +199,4 @@ class _Part:
 
 def _may_pass(error: Exception) -> bool:
     # Retention may overtake the reader; the next try asks again where the log begins.
-    return is_retriable(error) or isinstance(error, OffsetOutOfRangeError)
+    return is_outage(error) or isinstance(error, OffsetOutOfRangeError)

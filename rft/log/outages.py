@@ -6,20 +6,23 @@ waits soon after it is asked to stop. A command does not wait: its operator sees
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from kafka.errors import KafkaError
 
 from rft.errors import BrokerError, OutageError, OutageLimitError
-from rft.retry import OUTAGE_LIMIT_S, OUTAGE_PAUSE_S
 
 T = TypeVar("T")
 
+OUTAGE_LIMIT_S = 60.0
+"""How long a process that is not a role tolerates failures of a client that worked: longer than a broker's restart."""
+OUTAGE_PAUSE_S = 0.2
 STOP_GRACE_S = 5.0
 """How long a role that is asked to stop goes on waiting: what it finishes then is not done again by the next start."""
 LOG_AFTER_S = 2.0
@@ -50,6 +53,8 @@ class _Policy:
 
 
 _policy = _Policy()
+_here = threading.local()
+"""Of each thread: ``asks_once`` is set within :func:`asking_once`."""
 
 
 def wait_for_broker(limit_s: float, stop: threading.Event) -> None:
@@ -69,6 +74,20 @@ def describe_wait() -> str | None:
             return None
         failure, since = min(_policy.active.values(), key=lambda one: one[1])
     return f"waits for the broker since {time.monotonic() - since:.0f} s: {failure}"
+
+
+@contextlib.contextmanager
+def asking_once() -> Iterator[None]:
+    """Within this block, let questions of this thread fail at once if the broker is away, also in a role.
+
+    For questions that need no answer, asked by a thread that has other work.
+    """
+    before = getattr(_here, "asks_once", False)
+    _here.asks_once = True
+    try:
+        yield
+    finally:
+        _here.asks_once = before
 
 
 class Outage:
@@ -99,7 +118,7 @@ class Outage:
         OutageError when it was asked to stop, or when another process has tried for ``limit_s``.
         """
         if not self._may_pass(error):
-            self._end()
+            self.end()
             raise BrokerError(f"{self._failure}: {error}") from error
         now = time.monotonic()
         if self._since is None:
@@ -118,17 +137,17 @@ class Outage:
         waited = time.monotonic() - self._since
         if waited >= LOG_AFTER_S:
             logger.info("the broker answers again after %.0f s", waited)
-        self._end()
+        self.end()
 
     def _wait_as_role(self, error: Exception, now: float, waited: float) -> None:
         if _policy.stop is not None and _policy.stop.is_set():
             if _policy.stop_seen_at is None:
                 _policy.stop_seen_at = now
             if now - _policy.stop_seen_at >= STOP_GRACE_S:
-                self._end()
+                self.end()
                 raise OutageError(f"{self._failure}: the broker is away ({error})") from error
         if _policy.limit_s and waited >= _policy.limit_s:
-            self._end()
+            self.end()
             raise OutageLimitError(
                 f"{self._failure} for {_policy.limit_s:g} s: {error}. Bring the broker back and start the run again, "
                 "or raise broker.outage_s (0: wait for as long as the run lasts)"
@@ -142,7 +161,8 @@ class Outage:
         if due:
             logger.warning("waits for the broker since %.0f s: %s: %s", waited, self._failure, error)
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Forget the outage: the client works again, or is not used any more."""
         self._since = None
         with _policy.lock:
             _policy.active.pop(id(self), None)
@@ -156,16 +176,19 @@ def wait_out(failure: str, call: Callable[[], T], may_pass: Callable[[Exception]
     ``failure`` begins the message of an error. Raises as :meth:`Outage.failed` does, and what ``call`` raises.
     """
     outage = Outage(failure, may_pass)
-    while True:
-        try:
-            result = call()
-        except (KafkaError, OutageError) as error:
-            if not (_policy.waits and may_pass(error)):
-                raise
-            outage.failed(error)
-        else:
-            outage.succeeded()
-            return result
+    try:
+        while True:
+            try:
+                result = call()
+            except (KafkaError, OutageError) as error:
+                if not (_policy.waits and may_pass(error)) or getattr(_here, "asks_once", False):
+                    raise
+                outage.failed(error)
+            else:
+                outage.succeeded()
+                return result
+    finally:
+        outage.end()
 
 
 class ProgressWatch:

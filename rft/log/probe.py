@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from kafka.net.sasl import get_sasl_mechanism
 
 from rft.config import BrokerConfig
-from rft.errors import BrokerError
+from rft.errors import BrokerError, OutageError
 from rft.log import wire
 from rft.log.security import sasl_options, ssl_context
 from rft.log.wire import NotKafkaError
@@ -35,7 +35,8 @@ def probe(broker: BrokerConfig, servers: Sequence[str]) -> None:
     """Return as soon as one of ``servers`` (``host:port``) lets us in.
 
     A fault that may pass (refused, unknown host, no answer) is retried until ``connect_timeout_s``; one that cannot
-    (password, certificate, protocol) fails at once. Raises BrokerError with the cause and what to do.
+    (password, certificate, protocol) fails at once. Raises BrokerError with the cause and what to do, an OutageError if
+    the fault may pass.
     """
     context = ssl_context(broker)
     deadline = Deadline(broker.connect_timeout_s)
@@ -47,7 +48,7 @@ def probe(broker: BrokerConfig, servers: Sequence[str]) -> None:
             deadline=deadline,
         )
     except _NotYetError as error:
-        raise BrokerError(f"{error} (tried for {broker.connect_timeout_s:g} s)") from error
+        raise OutageError(f"{error} (tried for {broker.connect_timeout_s:g} s)") from error
 
 
 def _log_in_to_any(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -13,16 +14,20 @@ from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from rft.config import Config
 from rft.errors import BrokerError, TopicError
-from rft.log.clients import is_retriable, make_consumer
+from rft.log.clients import make_consumer, reach_broker
 from rft.log.coordinates import EntityPartition
 from rft.log.events import Event
 from rft.log.offset_queries import OffsetReader, ask_offsets
+from rft.log.open_transactions import OpenTransactionMonitor
+from rft.log.outages import Outage, wait_out
 from rft.log.registry import schema_lookup
 from rft.log.retention import retention_error
 from rft.log.topics import topic_name
-from rft.retry import Deadline, OutageTolerance
+from rft.retry import Deadline
 from schemas.framing import SchemaLookup
 
+_POSITION_MS = 500
+"""After a leader has moved, kafka-python asks the new one whether it still holds the position."""
 _TOPIC_KNOWN_S = 3.0
 """How long a topic that was just created may take to be known."""
 
@@ -60,7 +65,9 @@ class EventReader:
         self._needed, self._choices = needed, tuple(choices)
         self._entities = {topic_name(config, entity): entity for entity in entities}
         self._ends = OffsetReader(config, client_id)
-        self._outage = OutageTolerance(f"cannot read {', '.join(self._entities)}", is_retriable)
+        self._open_transactions = OpenTransactionMonitor(self._ends)
+        self._failure = f"cannot read {', '.join(self._entities)}"
+        self._outage = Outage(self._failure)
         self._max_bytes = config.log.max_message_bytes
         self._writer_schemas = schema_lookup(config)
         self._paused: dict[EntityPartition, int] = {}
@@ -84,7 +91,7 @@ class EventReader:
         """Return events, in order within each partition; none if none came within ``timeout_s``.
 
         Raises:
-            BrokerError: The broker has been away for a minute, or trying again cannot help.
+            BrokerError: The broker has been away for too long (:mod:`rft.log.outages`), or trying again cannot help.
             MissingRangeError: Retention deleted events before they were read; :meth:`seek` behind them to go on.
         """
         if len(self._paused) == len(self._partitions):
@@ -104,6 +111,8 @@ class EventReader:
             partition = EntityPartition(self._entities[topic_partition.topic], topic_partition.partition)
             events += [to_event(partition, message, self._max_bytes, self._writer_schemas) for message in messages]
             self._positions[partition] = messages[-1].offset + 1
+        if not events:
+            self._name_open_transactions()
         return events
 
     def seek(self, entity: str, partition: int, offset: int) -> None:
@@ -130,27 +139,40 @@ class EventReader:
     def reached(self, entity: str, partition: int) -> int:
         """Return the offset that ``poll`` continues from.
 
-        It lies after what ``poll`` never returns: transaction markers and compacted events.
+        It lies after what ``poll`` never returns: transaction markers, aborted events and compacted ones. Raises
+        BrokerError as ``poll`` does.
         """
         at = EntityPartition(entity, partition)
         if at in self._paused:
             return self._paused[at]
-        return max(self._positions[at], int(self._consumer.position(self._partitions[at]) or 0))
+        try:
+            return max(
+                self._positions[at], int(self._consumer.position(self._partitions[at], timeout_ms=_POSITION_MS) or 0)
+            )
+        except KafkaError as error:
+            self._outage.failed(error)
+            return self._positions[at]
 
     def end_offsets(self) -> dict[EntityPartition, int]:
-        """Return the offset after the last event of each partition."""
+        """Return the offset after the last event of each partition that is not held back by an open transaction."""
         return self._by_entity(self._ends.ask(self._partitions.values()))
 
     def begin_offsets(self) -> dict[EntityPartition, int]:
         """Return the first offset that the log still holds of each partition."""
-        return self._by_entity(ask_offsets(self._consumer.beginning_offsets, self._partitions.values()))
+        partitions = self._partitions.values()
+        ask = self._consumer.beginning_offsets
+        return self._by_entity(wait_out(self._failure, lambda: ask_offsets(ask, partitions)))
 
     def caught_up(self, ends: Mapping[EntityPartition, int]) -> bool:
         """Return whether ``poll`` has returned everything before ``ends``."""
-        return all(self._positions.get(partition, 0) >= end for partition, end in ends.items())
+        return all(
+            self._positions.get(at, 0) >= end or (at in self._partitions and self.reached(*at) >= end)
+            for at, end in ends.items()
+        )
 
     def close(self) -> None:
         """Disconnect."""
+        self._outage.end()
         self._consumer.close()
         self._ends.close()
 
@@ -159,6 +181,10 @@ class EventReader:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+    def _name_open_transactions(self) -> None:
+        reading = {partition: at for at, partition in self._partitions.items() if at not in self._paused}
+        self._open_transactions.check(self._consumer, reading, lambda partition: self.reached(*reading[partition]))
 
     def _matching(self, entity: str, number: int | None) -> list[EntityPartition]:
         return [at for at in self._partitions if at.entity == entity and number in (None, at.partition)]
@@ -174,7 +200,7 @@ class EventReader:
     def _find_partitions(self) -> dict[EntityPartition, TopicPartition]:
         found: dict[EntityPartition, TopicPartition] = {}
         for topic, entity in self._entities.items():
-            for number in sorted(self._numbers(topic)):
+            for number in sorted(wait_out(self._failure, partial(self._numbers, topic))):
                 found[EntityPartition(entity, number)] = TopicPartition(topic, number)
         return found
 
@@ -185,6 +211,7 @@ class EventReader:
             if numbers:
                 return set(numbers)
             if deadline.passed:
+                reach_broker(self._config)  # one that is away knows no topics either
                 raise TopicError(f"topic {topic} does not exist. `rft run` creates the topics")
             time.sleep(0.1)
 

@@ -1,7 +1,7 @@
 """Reads events as the records of their topics, and sets aside those that are none.
 
-Anyone who may write to a topic can put anything there: other bytes, another topic's record, a tombstone, an event under
-another key or in another partition. No role may end because of that, and no event may vanish silently. So each role
+Anyone who may write to a topic can put anything there: other bytes, another topic's record, a tombstone, or an event
+under another key. No role may end because of that, and no event may vanish silently. So each role
 reads by :func:`read_record` and hands what is no record to one of these:
 
 - :class:`DeadLetterRejects` publishes it as a dead letter. For each topic one role does: the processors for
@@ -27,7 +27,7 @@ from rft.log.dead_letter_index import read_dead_letter, resolution
 from rft.log.dead_letters import Stage
 from rft.log.events import Event
 from rft.log.reader import EventReader
-from rft.log.record_checks import check_key, check_partition
+from rft.log.record_checks import check_key
 from rft.log.topics import ENTITIES, topic_name
 from rft.log.writer import EventWriter
 from schemas.events import Record
@@ -42,7 +42,7 @@ LOOK_S = 10.0
 logger = logging.getLogger(__name__)
 
 
-Reject = Callable[[Event, Stage, DecodeError], None]
+Reject = Callable[[Event, Stage, DecodeError], object]
 """Takes an event that is no record of its topic; the stage and the error say why."""
 
 
@@ -53,7 +53,6 @@ def read_record(
     *,
     check: Callable[[R], None] | None = None,
     keyed: bool = True,
-    partitions: int | None = None,
 ) -> R | None:
     """Return the event's record. Return None if it is none, after handing the event to ``reject``.
 
@@ -62,7 +61,6 @@ def read_record(
     Args:
         check: Checks what the schema cannot express. Raises DecodeError.
         keyed: Whether to check that the event's key is its record's.
-        partitions: Number of partitions of the event's topic, to check that the event is in its key's.
     """
     spec = ENTITIES[event.entity]
     if event.value is None and spec.cleanup.startswith("compact"):
@@ -75,8 +73,6 @@ def read_record(
     try:
         if keyed and spec.key is not None:
             check_key(event.key, spec.key(record))
-        if partitions is not None:
-            check_partition(event.key, event.partition, partitions)
         if check is not None:
             check(record)
     except DecodeError as error:
@@ -145,6 +141,14 @@ class DeadLetterRejects:
         except (BrokerError, MissingRangeError, KafkaError) as error:
             logger.warning("earlier dead letters cannot be read, so some may be published twice: %s", error)
         return found
+
+
+def publish_rejects(config: Config, client_id: str, rejected: Iterable[tuple[Event, Stage, DecodeError]]) -> None:
+    """Publish rejected events as dead letters over a connection of its own, each once. Raises BrokerError."""
+    with EventWriter(config, client_id) as writer:
+        rejects = DeadLetterRejects(config, client_id, writer)
+        for event, stage, error in rejected:
+            rejects.reject(event, stage, error)
 
 
 def _letters(events: Iterable[Event]) -> Iterator[Event]:

@@ -11,6 +11,7 @@ from kafka.errors import KafkaError
 from rft.config import Config
 from rft.errors import BrokerError, MissingRangeError
 from rft.log.clients import make_consumer
+from rft.log.outages import asking_once
 from rft.log.topics import topic_name
 from rft.retry import Deadline
 
@@ -51,7 +52,8 @@ def skip_or_raise(config: Config, error: MissingRangeError) -> None:
 def first_timestamp_ms(config: Config, entity: str, partition: int, offset: int) -> int | None:
     """Return the timestamp of the first event from ``offset`` on; None if there is none or the broker does not say."""
     try:
-        found = first_event(config, entity, partition, offset)
+        with asking_once():
+            found = first_event(config, entity, partition, offset)
     except (BrokerError, KafkaError):
         return None
     return None if found is None else int(found.timestamp)

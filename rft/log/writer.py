@@ -6,20 +6,24 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any
 
-from kafka.errors import KafkaError, MessageSizeTooLargeError
+from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 from kafka.producer.future import FutureRecordMetadata
 
 from rft.config import Config
-from rft.errors import BrokerError
-from rft.log.clients import make_producer
+from rft.errors import BrokerError, OutageError
+from rft.log.clients import least_message_limit, make_producer
 from rft.log.cloud_events import cloud_event_headers
 from rft.log.dead_letters import VALUE_OMITTED, Stage, dead_letter_headers
 from rft.log.events import Event
+from rft.log.null_values import NULL, mark_nulls
+from rft.log.outages import Outage, is_outage, wait_out, waits_for_broker
 from rft.log.registry import writer_ids
-from rft.log.topics import ENTITIES, topic_name
+from rft.log.topics import ENTITIES, topic_limit, topic_name
 from schemas.codec import encode
 from schemas.events import Record
 from schemas.framing import Headers
@@ -27,6 +31,12 @@ from schemas.framing import Headers
 _MAX_IN_FLIGHT_BYTES = 64 * 1024 * 1024
 """kafka-python has no bound of its own: a writer faster than its broker would fill the memory."""
 _ROOM_TIMEOUT_S = 120.0
+_FLUSH_TIMEOUT_S = 60.0
+_SLICE_S = 3.0
+"""A broker that acknowledges nothing for so long is away."""
+
+_BATCH_BYTES = 1024
+"""More than Kafka adds to one event: lengths of its parts, and the frame of its batch."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +57,32 @@ class EventWriter:
         self._room = threading.Condition()
         self._in_flight_bytes = 0
         self._failure: BaseException | None = None
+        self._dead_letter_limit: int | None = None
+        """Bytes that ``dlq`` takes in one message; None until an event may be too large."""
+
+    @property
+    def full(self) -> bool:
+        """True while so much waits to be acknowledged that ``send`` would wait. Thread-safe."""
+        return self._in_flight_bytes > _MAX_IN_FLIGHT_BYTES
+
+    def prepare(self, *entities: str) -> None:
+        """Find out where these topics are, so that no later ``send`` has to wait for that. Raises BrokerError."""
+        for entity in entities:
+            topic = topic_name(self._config, entity)
+            try:
+                wait_out(f"cannot publish to {topic}", partial(self._producer.partitions_for, topic))
+            except KafkaError as error:
+                raise BrokerError(f"cannot publish to {topic}: {error}") from error
 
     def send(
-        self, entity: str, record: Record, *, key: str | None = None, headers: Headers = ()
+        self, entity: str, record: Record, *, key: str | None = None, headers: Headers = (), wait: bool = True
     ) -> FutureRecordMetadata:
         """Publish ``record`` on ``entity``'s topic, and return a future of its position (``.get(timeout)``).
 
-        ``key`` is the design's unless given; ``headers`` come after the CloudEvents ones. Raises EncodeError for a
-        record that is not valid, BrokerError for one larger than ``log.max_message_bytes``.
+        ``key`` is the design's unless given; ``headers`` come after the CloudEvents ones. Waits for room while too much
+        is not acknowledged, unless ``wait`` is False: an event loop must not wait here. It looks at ``full`` before it
+        makes more events. Raises EncodeError for a record that is not valid, BrokerError for one larger than
+        ``log.max_message_bytes``.
         """
         spec = ENTITIES[entity]
         if spec.record is None or not isinstance(record, spec.record):
@@ -67,7 +95,9 @@ class EventWriter:
                 f"({self._config.log.max_message_bytes})"
             )
         own = cloud_event_headers(record, self._source, int(time.time() * 1000))
-        return self.send_bytes(entity, value, key=(key or spec.key(record)).encode(), headers=[*own, *headers])
+        return self.send_bytes(
+            entity, value, key=(key or spec.key(record)).encode(), headers=[*own, *headers], wait=wait
+        )
 
     def send_bytes(
         self,
@@ -77,26 +107,34 @@ class EventWriter:
         key: bytes | None,
         headers: Headers = (),
         partition: int | None = None,
+        wait: bool = True,
     ) -> FutureRecordMetadata:
         """Publish bytes as they are: dead letters, or events that were encoded elsewhere.
 
-        The key decides the partition unless one is given. What kafka-python cannot write becomes empty: a header
-        without a value, and the value of an event that has neither key nor value.
+        The key decides the partition unless one is given. A null stays a null, in headers too.
         """
-        if value is None and key is None:
-            value = b""
-        headers = [(name, b"" if header is None else header) for name, header in headers]
         size = len(value or b"") + len(key or b"")
-        self._wait_for_room(size)
+        self._take_room(size, wait=wait)
+        topic = topic_name(self._config, entity)
         try:
             # The producer itself checks the size and refuses. If the broker refused an event as too large, that would
             # end the producer: an idempotent one allows no gap in its sequence.
-            future = self._producer.send(
-                topic_name(self._config, entity), value=value, key=key, headers=headers, partition=partition
+            future = wait_out(
+                f"cannot publish to {topic}",
+                lambda: self._producer.send(
+                    topic,
+                    value=NULL if value is None else value,
+                    key=key,
+                    headers=mark_nulls(headers),
+                    partition=partition,
+                ),
             )
+        except BrokerError:
+            self._settle(size)
+            raise
         except KafkaError as error:
             self._settle(size)
-            raise BrokerError(f"cannot publish to {topic_name(self._config, entity)}: {error}") from error
+            raise (OutageError if is_outage(error) else BrokerError)(f"cannot publish to {topic}: {error}") from error
         future.add_callback(lambda _: self._settle(size))
         future.add_errback(lambda error: self._settle(size, error))
         return future
@@ -117,21 +155,50 @@ class EventWriter:
             offset=event.offset,
             now_ms=int(time.time() * 1000),
         )
-        try:
-            return self.send_bytes("dlq", event.value, key=event.key, headers=headers)
-        except BrokerError as refusal:
-            if not isinstance(refusal.__cause__, MessageSizeTooLargeError):
-                raise
+        if self._fits_as_dead_letter(event.key, event.value, headers):
+            try:
+                return self.send_bytes("dlq", event.value, key=event.key, headers=headers)
+            except BrokerError as refusal:
+                if not isinstance(refusal.__cause__, MessageSizeTooLargeError):
+                    raise
         headers.append((VALUE_OMITTED, str(len(event.value or b"")).encode()))
         return self.send_bytes("dlq", None, key=event.key, headers=headers)
 
-    def flush(self, timeout_s: float = 60.0) -> None:
-        """Return when everything sent is acknowledged. Raises BrokerError if anything was not, or not in time."""
-        try:
-            self._producer.flush(timeout_s)
-        except KafkaError as error:
-            raise BrokerError(f"events were not acknowledged within {timeout_s:g} s: {error}") from error
+    def _fits_as_dead_letter(self, key: bytes | None, value: bytes | None, headers: Headers) -> bool:
+        """Return whether ``dlq`` takes an event of this size. Its topic may be smaller than those that we create."""
+        least = least_message_limit(self._config.log)
+        size = len(value or b"") + len(key or b"") + sum(len(name) + len(text or b"") for name, text in headers)
+        size += _BATCH_BYTES
+        if size <= least:
+            return True
+        if self._dead_letter_limit is None:
+            self._dead_letter_limit = topic_limit(self._config, "dlq") or least
+        return size <= self._dead_letter_limit
+
+    def flush(self, timeout_s: float | None = None) -> None:
+        """Return when everything sent is acknowledged. Raises BrokerError if anything was not, or not in time.
+
+        Without ``timeout_s``, a role waits for a broker that is away; another process waits for a minute.
+        """
+        if timeout_s is None and waits_for_broker():
+            self._wait_in_slices("events are not acknowledged", self._producer.flush)
+        else:
+            limit_s = _FLUSH_TIMEOUT_S if timeout_s is None else timeout_s
+            try:
+                self._producer.flush(limit_s)
+            except KafkaError as error:
+                raise OutageError(f"events were not acknowledged within {limit_s:g} s: {error}") from error
         self._raise_failure()
+
+    def wait_for(self, future: FutureRecordMetadata) -> None:
+        """Return when an event is acknowledged. Raises BrokerError if it is not, as ``flush`` does."""
+        if waits_for_broker():
+            self._wait_in_slices("an event is not acknowledged", future.get)
+            return
+        try:
+            future.get(_FLUSH_TIMEOUT_S)
+        except KafkaError as error:
+            raise BrokerError(f"an event was not acknowledged within {_FLUSH_TIMEOUT_S:g} s: {error}") from error
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Send what is buffered, for at most ``timeout_s``, and disconnect. Only ``flush`` raises for lost events."""
@@ -151,11 +218,27 @@ class EventWriter:
         else:
             self.close(timeout_s=1.0)
 
-    def _wait_for_room(self, size: int) -> None:
-        with self._room:
-            if not self._room.wait_for(lambda: self._fits(size), _ROOM_TIMEOUT_S):
-                raise BrokerError(f"the broker has acknowledged nothing for {_ROOM_TIMEOUT_S:g} s")
-            self._in_flight_bytes += size
+    @staticmethod
+    def _wait_in_slices(failure: str, wait: Callable[[float], object]) -> None:
+        outage = Outage(failure)
+        while True:
+            try:
+                wait(_SLICE_S)
+            except KafkaError as error:
+                outage.failed(error)
+            else:
+                outage.succeeded()
+                return
+
+    def _take_room(self, size: int, *, wait: bool) -> None:
+        outage = Outage("the broker acknowledges nothing", limit_s=_ROOM_TIMEOUT_S)
+        while True:
+            with self._room:
+                if not wait or self._room.wait_for(lambda: self._fits(size), _SLICE_S):
+                    self._in_flight_bytes += size
+                    outage.succeeded()
+                    return
+            outage.failed(KafkaTimeoutError(f"{self._in_flight_bytes} bytes wait to be acknowledged"))
 
     def _fits(self, size: int) -> bool:
         return self._in_flight_bytes == 0 or self._in_flight_bytes + size <= _MAX_IN_FLIGHT_BYTES

@@ -12,6 +12,7 @@ from rft.stream.actions import Action, Publish
 from rft.stream.dedupe import ReleasedGroups
 from rft.stream.pending_sample import PendingSample
 from rft.stream.release import GroupPublisher
+from rft.stream.validate import check_group_size
 from schemas.events import Experience
 
 
@@ -61,8 +62,11 @@ class OpenGroups:
     def __iter__(self) -> Iterator[OpenGroup]:
         return iter(self._groups.values())
 
-    def check(self, experience: Experience) -> None:
-        """Accept every valid experience."""
+    def check(self, partition: int, experience: Experience) -> None:
+        """Check that the experience agrees with its group. Raises DecodeError."""
+        group = self._groups.get((partition, experience.group_id))
+        if group is not None:
+            check_group_size(experience, group.size)
 
     def repetition(self, partition: int, experience: Experience) -> Literal["duplicate", "late"] | None:
         """Return why the experience has nothing left to do; None when it is to be added."""

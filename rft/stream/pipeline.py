@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 from rft.errors import DecodeError
 from rft.log.dead_letters import Stage
 from rft.stream.actions import Action, DeadLetter, Received, Resolve, Source
+from rft.stream.clock_skew import ClockSkew
 from rft.stream.dedupe import ReleasedGroups
 from rft.stream.open_groups import OpenGroups
 from rft.stream.pending_sample import PendingSample, make_pending_sample
@@ -31,7 +32,7 @@ class GroupKeeper(Protocol):
     def __len__(self) -> int:
         """Return the number of groups that are not released yet."""
 
-    def check(self, experience: Experience) -> None:
+    def check(self, partition: int, experience: Experience) -> None:
         """Check what this keeper demands of a valid experience. Raises DecodeError."""
 
     def repetition(self, partition: int, experience: Experience) -> Literal["duplicate", "late"] | None:
@@ -55,7 +56,9 @@ class Pipeline:
         self.counts: Counter[str] = Counter()
         """Since start: ``in``, ``ready``, ``filtered:<cause>``, ``duplicate``, ``late``, ``dead:<stage>``,
         ``groups``, ``expired`` (groups released at their deadline), ``early`` (groups released to free memory),
-        ``forgotten``; ``reward:<what>`` for external rewards."""
+        ``forgotten``; ``reward:<what>`` for external rewards; ``clock:<what>`` for timestamps of wrong clocks."""
+        self.clocks = ClockSkew(self.counts, rules.max_age_ms)
+        """Says when events were published."""
         released, publisher = ReleasedGroups(), GroupPublisher(rules, self.counts)
         self.groups = OpenGroups(rules.config, released, publisher, self.counts)
         self.room: WaitingRoom | None = None
@@ -76,6 +79,7 @@ class Pipeline:
             now_ms: The time, in ms.
         """
         self.counts["in"] += 1
+        published_ms = self.clocks.published_ms("experiences", event, now_ms)
         try:
             experience = self._rules.decode(event, Experience)
         except Exception as error:  # whatever bytes do to a decoder, the event is at fault
@@ -84,7 +88,8 @@ class Pipeline:
         keeper = self._keeper(experience)
         try:
             validate(experience, event.key)
-            keeper.check(experience)
+            self._rules.check_partition(event)
+            keeper.check(event.partition, experience)
         except DecodeError as error:
             return [self._dead_letter(event, "validate", error)]
 
@@ -95,21 +100,23 @@ class Pipeline:
 
         sample, failure = make_pending_sample(experience, event, self._rules)
         letters: list[Action] = [] if failure is None else [self._dead_letter(event, "score", failure)]
-        return letters + keeper.add(sample, _published_ms(event, now_ms), now_ms)
+        return letters + keeper.add(sample, published_ms, now_ms)
 
     def receive_reward(self, event: Received, now_ms: int) -> list[Action]:
         """Decide about one event of ``rewards``. Call this only when external rewards are required."""
         assert self.room is not None
         self.counts["reward:in"] += 1
+        published_ms = self.clocks.published_ms("rewards", event, now_ms)
         try:
             reward = self._rules.decode(event, Reward)
         except Exception as error:  # as in ``receive``
             return [self._dead_letter(event, "decode", error, "rewards")]
         try:
             validate_reward(reward, event.key)
+            self._rules.check_partition(event)
         except DecodeError as error:
             return [self._dead_letter(event, "validate", error, "rewards")]
-        return self.room.add_reward(event, reward, _published_ms(event, now_ms), now_ms)
+        return self.room.add_reward(event, reward, published_ms, now_ms)
 
     def tick(self, now_ms: int) -> list[Action]:
         """Release the groups whose deadline has passed."""
@@ -123,6 +130,7 @@ class Pipeline:
         revoked = list(partitions)
         for keeper in self._keepers:
             keeper.forget(revoked)
+        self.clocks.forget(revoked)
 
     def _keeper(self, experience: Experience) -> GroupKeeper:
         """Choose what collects the experience's group: only training groups wait for external rewards."""
@@ -133,8 +141,3 @@ class Pipeline:
     ) -> DeadLetter:
         self.counts[f"dead:{stage}"] += 1
         return DeadLetter(event.partition, event.offset, stage, error, final=stage != "score", source=source)
-
-
-def _published_ms(event: Received, now_ms: int) -> int:
-    """Return when the event was published, but never a time after ``now_ms``: a producer's clock may be wrong."""
-    return min(event.timestamp_ms, now_ms) if event.timestamp_ms > 0 else now_ms

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from rft.config import ProcessorConfig
+from rft.log.record_checks import check_partition
 from rft.rewards.scorer import Scorer
 from rft.stream.actions import Received
 from rft.stream.prioritize import Prioritizer
@@ -27,6 +28,15 @@ class Rules:
     """Larger events are malformed."""
     writer_schemas: SchemaLookup | None = None
     """Finds schemas that events name by a registry's id, among those fetched already: the pipeline does no I/O."""
+    partitions: int | None = None
+    """Partitions of each topic that is read, to check that an event is in its key's; None: they are not checked."""
+    max_age_ms: int | None = None
+    """The log keeps no events that are older. A timestamp beyond is a wrong clock's; None: none is."""
+
+    def check_partition(self, event: Received) -> None:
+        """Check that an event is in the partition of its key. Raises DecodeError."""
+        if self.partitions is not None:
+            check_partition(event.key, event.partition, self.partitions)
 
     def decode(self, event: Received, kind: type[R]) -> R:
         """Decode an event. Raises DecodeError if it is malformed."""

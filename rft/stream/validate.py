@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from rft.errors import DecodeError
+from rft.log.record_checks import check_group_id, check_printable, printable
 from schemas.events import NOT_WRITTEN, Experience, Reward
 
 KINDS = ("rollout", "demonstration", "preference")
@@ -30,10 +31,9 @@ def validate(experience: Experience, key: bytes | None) -> None:
     Raises:
         DecodeError: Names the invalid field.
     """
-    if not experience.group_id:
-        raise DecodeError("is empty", field="group_id")
+    check_group_id(experience.group_id)
     if key != experience.group_id.encode():
-        raise DecodeError(f"{_printable(key)} is not the group_id, {experience.group_id!r}", field="key")
+        raise DecodeError(f"{printable(key)} is not the group_id, {experience.group_id!r}", field="key")
     if not experience.experience_id.startswith(f"{experience.group_id}/"):
         raise DecodeError(
             f"{experience.experience_id!r} does not begin with {experience.group_id + '/'!r}",
@@ -41,6 +41,11 @@ def validate(experience: Experience, key: bytes | None) -> None:
         )
     if not 1 <= experience.group_size <= MAX_GROUP_SIZE:
         raise DecodeError(f"is {experience.group_size}, allowed: 1 to {MAX_GROUP_SIZE}", field="group_size")
+    if not 0 <= experience.sample < experience.group_size:
+        raise DecodeError(
+            f"is {experience.sample}, allowed: 0 to {experience.group_size - 1}, below group_size", field="sample"
+        )
+    check_printable("experience_id", experience.experience_id)
     _check_choice("kind", experience.kind, KINDS)
     _check_choice("split", experience.split, SPLITS)
     _check_choice("finish_reason", experience.finish_reason, FINISH_REASONS)
@@ -50,20 +55,23 @@ def validate(experience: Experience, key: bytes | None) -> None:
 
 def validate_reward(reward: Reward, key: bytes | None) -> None:
     """Check what the schema cannot express. Raises DecodeError that names the invalid field."""
-    if not reward.group_id:
-        raise DecodeError("is empty", field="group_id")
+    check_group_id(reward.group_id)
     if key != reward.group_id.encode():
         raise DecodeError(f"is not the group_id, {reward.group_id[:80]!r}", field="key")
     if not reward.experience_id.startswith(f"{reward.group_id}/"):
         raise DecodeError(f"does not begin with {reward.group_id[:80] + '/'!r}", field="experience_id")
     if len(reward.experience_id) - len(reward.group_id) - 1 > MAX_SUFFIX:
         raise DecodeError(f"is more than {MAX_SUFFIX} longer than its group_id", field="experience_id")
+    check_printable("experience_id", reward.experience_id)
 
 
-def _printable(key: bytes | None) -> str:
-    if key is None:
-        return "(none)"
-    return repr(key[:80].decode("utf-8", "backslashreplace"))
+def check_group_size(experience: Experience, size: int) -> None:
+    """Check that an experience names the size that its group's first one named. Raises DecodeError."""
+    if experience.group_size != size:
+        raise DecodeError(
+            f"is {experience.group_size}, but the first experience of group {experience.group_id!r} says {size}",
+            field="group_size",
+        )
 
 
 def _check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:

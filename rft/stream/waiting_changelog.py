@@ -7,9 +7,13 @@ when no experience of it has come.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rft.errors import DecodeError
+from rft.log.changelog import MAX_BYTES
 from rft.log.events import Event
 from rft.log.records import Reject, read_record
+from schemas.codec import decode, encode
 from schemas.events import Waiting
 
 Key = tuple[int, bytes | None]
@@ -17,31 +21,57 @@ Key = tuple[int, bytes | None]
 
 
 class WaitingChangelog:
-    """Holds the newest state of each group. Feed it ``waiting``, each partition in order."""
+    """Holds the newest state of each group, encoded to save memory. Feed it ``waiting``, each partition in order."""
 
     def __init__(self, reject: Reject) -> None:
         """``reject`` takes the events that change nothing."""
         self._reject = reject
-        self.groups: dict[Key, Waiting] = {}
-        self.overwritten: set[Key] = set()
-        """Groups whose newest event on the log is not their state, which compaction may therefore delete."""
+        self._encoded: dict[Key, bytes] = {}
+        self._waits: set[Key] = set()
+        """Groups that are not released and of which an experience has come."""
+        self._overwritten: set[Key] = set()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._encoded.clear()
+        self._waits.clear()
+        self._overwritten.clear()
 
     def feed(self, event: Event) -> None:
         """Take in one event."""
         key = event.partition, event.key
-        group = self.groups.get(key)
-        if event.value is None:
-            if group is not None and group.group_size and not group.released:
-                error = DecodeError("is a tombstone of a group that still waits; processors write none", field="value")
-                self._reject(event, "validate", error)
-                self.overwritten.add(key)
-            else:
-                self.groups.pop(key, None)
-                self.overwritten.discard(key)
+        if event.value is None and key not in self._waits:
+            self._encoded.pop(key, None)
             return
-        found = read_record(event, Waiting, self._reject)
-        if found is not None:
-            self.groups[key] = found
-            self.overwritten.discard(key)
-        elif group is not None:
-            self.overwritten.add(key)
+        group: Waiting | None = None
+        if event.value is None:
+            error = DecodeError("is none, but the group still waits: no processor writes this tombstone", field="value")
+            self._reject(event, "validate", error)
+        else:
+            group = read_record(event, Waiting, self._reject)
+        if group is None:
+            self._overwritten.add(key)
+            return
+        self._overwritten.discard(key)
+        self._encoded[key] = encode(group)
+        if group.group_size and not group.released:
+            self._waits.add(key)
+        else:
+            self._waits.discard(key)
+
+    def get(self, key: Key) -> Waiting | None:
+        """Return the state of a group; None if it has none."""
+        encoded = self._encoded.get(key)
+        return None if encoded is None else decode(encoded, Waiting, max_bytes=MAX_BYTES)
+
+    def groups(self, partition: int) -> Iterator[Waiting]:
+        """Yield the groups of one partition."""
+        for key in self._encoded:
+            if key[0] == partition and (group := self.get(key)) is not None:
+                yield group
+
+    def overwritten(self) -> Iterator[tuple[int, Waiting]]:
+        """Yield the groups whose newest event on the log is not their state, each with its partition."""
+        for key in self._overwritten:
+            if (group := self.get(key)) is not None:
+                yield key[0], group

@@ -17,10 +17,11 @@ from rft.errors import DecodeError
 from rft.stream.actions import Action, Publish, Received, Release, Resolve, SaveWaiting
 from rft.stream.combine import MISSING, combine_rewards, missing_sources
 from rft.stream.dedupe import ReleasedGroups
+from rft.stream.deleted_samples import deleted_samples
 from rft.stream.pending_sample import PendingSample
 from rft.stream.release import GroupPublisher
 from rft.stream.rules import Rules
-from rft.stream.validate import MAX_SUFFIX
+from rft.stream.validate import MAX_SUFFIX, check_group_size
 from rft.stream.waiting_store import WaitingStore
 from schemas.codec import encode
 from schemas.events import Experience, ExternalReward, Reward, Waiting, WaitingMember
@@ -107,8 +108,8 @@ class WaitingRoom:
             del expiring[group_id]
         return [SaveWaiting(partition, group_id, None) for group_id in expired]
 
-    def check(self, experience: Experience) -> None:
-        """Check that the experience is small enough to wait. Raises DecodeError."""
+    def check(self, partition: int, experience: Experience) -> None:
+        """Check that the experience is small enough to wait and agrees with its group. Raises DecodeError."""
         if experience.group_size > self._max_group_size:
             raise DecodeError(
                 f"is {experience.group_size}; a group that waits for external rewards has at most "
@@ -117,6 +118,9 @@ class WaitingRoom:
             )
         if len(_suffix(experience.experience_id, experience.group_id)) > MAX_SUFFIX:
             raise DecodeError(f"is more than {MAX_SUFFIX} longer than its group_id", field="experience_id")
+        group = self._store(partition).get(experience.group_id.encode())
+        if group is not None and group.group_size:
+            check_group_size(experience, group.group_size)
 
     def repetition(self, partition: int, experience: Experience) -> Literal["duplicate", "late"] | None:
         """Return why the experience has nothing left to do; None when it is to be added."""
@@ -219,6 +223,9 @@ class WaitingRoom:
                 samples[experience.experience_id] = PendingSample(
                     experience, release.partition, one.offset, one.size_bytes, cause, reward, rewards
                 )
+        if not samples:
+            # The task must retire all the same: without an event of its number, the conductor would wait for it.
+            samples = {one.experience.experience_id: one for one in deleted_samples(group, release.partition)}
         discard = self._config.on_missing == "discard" and any(one.cause == MISSING for one in samples.values())
         cause = MISSING if discard else None
         return self._publisher.publish(release.partition, group.group_id, samples.values(), now_ms, cause)

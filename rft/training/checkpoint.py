@@ -57,6 +57,8 @@ class CheckpointState:
     """sha256 that the redo log holds for this step, if it differs from ``digest``: see ``trainer.redo_tolerance``."""
     environment: Mapping[str, Any] = field(default_factory=dict)
     """What bit-for-bit repetition depends on: versions, threads, machine, hyperparameters."""
+    topic_ids: Mapping[str, str] = field(default_factory=dict)
+    """Kafka's ids of the topics that the positions are of, by entity; empty from brokers and releases without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         described.setdefault("environment", described.get("made_with", {}))
         if described["last_record"] is not None:
             described["last_record"] = LogPosition(*described["last_record"])
-        known = [f.name for f in fields(CheckpointState) if f.name in described or f.default is MISSING]
+        known = [
+            f.name for f in fields(CheckpointState) if f.name in described or f.default is f.default_factory is MISSING
+        ]
         state = CheckpointState(**{name: described[name] for name in known})
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder} is damaged: {type(error).__name__}: {error}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rft.algorithms.presets import find_preset
@@ -25,7 +25,13 @@ class Learner:
     """Holds the weights in training and all that identifies them. Knows the log only as offsets."""
 
     def __init__(
-        self, config: Config, checkpoint: Checkpoint | None, progress: LogProgress, *, publishes_versions: bool = True
+        self,
+        config: Config,
+        checkpoint: Checkpoint | None,
+        progress: LogProgress,
+        *,
+        publishes_versions: bool = True,
+        topic_ids: Mapping[str, str] | None = None,
     ) -> None:
         """Start from ``checkpoint``, or from the model that the configuration names.
 
@@ -33,6 +39,7 @@ class Learner:
             checkpoint: this trainer's newest; None for a new run.
             progress: how far that state is in the log. The learner moves it on with each record that it applies.
             publishes_versions: False if the weights never become weight versions, as in an offline run.
+            topic_ids: ids of the topics that the offsets are of, for checkpoints.
 
         Raises:
             PolicyError, WeightsError: The model cannot be read.
@@ -62,6 +69,7 @@ class Learner:
         """sha256 that the redo log holds for the newest step; see ``trainer.redo_tolerance``."""
         self.last_record: LogPosition | None = None
         self.checkpointed_step = -1
+        self._topic_ids = dict(topic_ids or {})
         try:
             if checkpoint:
                 self._restore(checkpoint)
@@ -114,6 +122,7 @@ class Learner:
             last_record=self.last_record,
             progress=self.progress.to_json() | {"pool": list(reuse_positions)},
             environment=training_environment(self.config),
+            topic_ids=self._topic_ids,
         )
         weights = self.engine.checkpoint_files()
         folder = write_checkpoint(

@@ -1,8 +1,8 @@
 """Brings each version to the explorers by collectives while the trainer goes on.
 
-The trainer's thread offers versions. A thread of the distributor reads members' announcements and writes folders for
-members that are behind. Each transfer has a thread of its own, which may get stuck. Their events pass one after the
-other through :mod:`rft.weights.membership`, which decides.
+The trainer's thread offers versions. A thread of the distributor reads members' announcements. Each transfer, and the
+write of a folder for members that are behind, has a thread of its own, which may get stuck. Their events pass one after
+the other through :mod:`rft.weights.membership`, which decides.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from rft.config import Config
-from rft.errors import BrokerError, DecodeError, WeightsError
+from rft.errors import BrokerError, WeightsError
 from rft.log.events import Event
 from rft.log.reader import EventReader
+from rft.log.records import read_record
 from rft.log.writer import EventWriter
 from rft.weights.manifest import Manifest, pack_checksums, pack_layout
+from rft.weights.member_check import check_member
 from rft.weights.membership import MembershipRules, MembershipState, advance
 from rft.weights.membership_types import (
     AbortTransfer,
@@ -95,6 +97,8 @@ class Distributor:
         self._changed = threading.Condition(threading.RLock())
         """Guards everything below and the state; notified when actions have been taken."""
         self._store_requested = False
+        self._storing = False
+        self._store_thread: threading.Thread | None = None
         self._closing = False
         self._metrics: dict[str, float] = {}
         self._error: Exception | None = None
@@ -141,12 +145,14 @@ class Distributor:
         """
         with self._changed:
             self._changed.wait_for(
-                lambda: (self._state.update is None and not self._store_requested) or self._error,
+                lambda: (self._state.update is None and not self._store_requested and not self._storing) or self._error,
                 self._config.deadline_s + SLACK_S if drain else TICK_S,
             )
             self._closing = True
         self._sender.abort()
         self._thread.join(SLACK_S)
+        if self._store_thread is not None:
+            self._store_thread.join(SLACK_S)
         self._reader.close()
 
     def _run(self) -> None:
@@ -157,20 +163,29 @@ class Distributor:
                     for event in events:
                         self._apply_member(event)
                     self._apply(Tick())
-                if self._store_requested:
-                    self._store()
+                self._start_store()
         # The trainer's thread raises it: without members' announcements no version would reach a new member.
         except Exception as error:
-            with self._changed:
-                self._error = error
-                self._changed.notify_all()
-            logger.error("weights are no longer distributed: %s", error)
+            self._end_with(error)
+
+    def _end_with(self, error: Exception) -> None:
+        with self._changed:
+            self._error = error
+            self._changed.notify_all()
+        logger.error("weights are no longer distributed: %s", error)
+
+    def _start_store(self) -> None:
+        """Write the requested folder on a thread of its own: a large one takes longer than a member may be silent."""
+        with self._changed:
+            if not self._store_requested or self._storing:
+                return
+            self._store_requested, self._storing = False, True
+        self._store_thread = threading.Thread(target=self._store, name="store-version", daemon=True)
+        self._store_thread.start()
 
     def _apply_member(self, event: Event) -> None:
-        try:
-            member = event.record(Member)
-        except DecodeError as error:
-            logger.warning("members, offset %d: %s", event.offset, error)
+        member = read_record(event, Member, self._writer.publish_dead_letter, check=check_member)
+        if member is None:
             return
         takes_part = member.transport == COLLECTIVE and member.backend == self._config.backend
         ranks = range(member.receivers) if takes_part else ()
@@ -298,9 +313,18 @@ class Distributor:
             )
 
     def _store(self) -> None:
+        try:
+            self._write_folder()
+        except Exception as error:
+            self._end_with(error)
+        finally:
+            with self._changed:
+                self._storing = False
+                self._changed.notify_all()
+
+    def _write_folder(self) -> None:
         """Write the current version's folder, for members that are behind, and announce it."""
         with self._changed:
-            self._store_requested = False
             version = self._version
         assert version is not None
         try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,20 @@ from kafka import KafkaProducer
 from pipeline import RFT, Pipeline, settings
 
 from chaos.disk import SmallDisk
-from chaos.node import ProxiedNode
-from chaos.plan import SESSION_S, Scenario
-from chaos.watch import Watch
+from chaos.node import ProxiedCluster
+from chaos.plan import OUTAGES_S, SESSION_S, Scenario
+from chaos.progress import Progress
+from chaos.watch import COMMITTED, Origin, Watch
 from rft.config import Config
-from rft.log.coordinates import LogPosition
+from rft.errors import DecodeError
 from rft.log.reader import EventReader
 from rft.log.topics import topic_name
 from schemas.events import TrainingStep
 
+Message = tuple[bytes, bytes | None]
+"""Key and value of an event."""
+NO_LETTER = ("dlq", "members", "rewards", "waiting")
+"""Topics on which junk may, but need not become a dead letter: no role of these deployments reads them all the time."""
 LAST_STEPS = 3
 """Steps that a pipeline still takes after the last fault, to end regularly."""
 ENDLESS = 1_000_000
@@ -31,7 +37,7 @@ ENDLESS = 1_000_000
 class Deployment:
     """A conductor, explorers, processors and a trainer on a proxied broker, their folder on a small disk."""
 
-    def __init__(self, folder: Path, model: Path, node: ProxiedNode, scenario: Scenario) -> None:
+    def __init__(self, folder: Path, model: Path, node: ProxiedCluster, scenario: Scenario) -> None:
         folder.mkdir(parents=True)
         self.node = node
         self.folder = folder
@@ -40,7 +46,11 @@ class Deployment:
             folder,
             model,
             node.servers,
-            log={"session_timeout_ms": int(SESSION_S * 1000), "namespace": f"chaos-{os.getpid()}-{scenario.number}"},
+            log={
+                "session_timeout_ms": int(SESSION_S * 1000),
+                "namespace": f"chaos-{os.getpid()}-{scenario.number}",
+                "replication_factor": node.copies,
+            },
             trainer={
                 "steps": ENDLESS,
                 "groups_per_step": 4,
@@ -52,7 +62,7 @@ class Deployment:
             },
             eval={"tasks": 10},
             # Longer than any recovery: a group released without its late experiences would look like a loss.
-            processor={"group_deadline_s": 300},
+            processor={"group_deadline_s": 300 + max(OUTAGES_S.values())},
             launcher={
                 "explorers": scenario.explorers,
                 "processors": scenario.processors,
@@ -65,8 +75,9 @@ class Deployment:
         direct = self.config.broker.model_copy(update={"bootstrap_servers": node.direct_servers})
         self.direct_config: Config = self.config.model_copy(update={"broker": direct})
         self.watch = Watch(self.direct_config)
-        self.poison: dict[LogPosition, tuple[bytes, bytes]] = {}
-        """Malformed events (key, value) that were sent to ``experiences``, by position."""
+        self.progress = Progress(self.direct_config)
+        self.junk: dict[Origin, Message] = {}
+        """Malformed events that were sent."""
 
     @property
     def config(self) -> Config:
@@ -78,6 +89,7 @@ class Deployment:
         deadline = time.monotonic() + timeout_s
         self.run.wait_until(lambda: bool(self.run.role("trainer")), timeout_s, "trainer")
         self.watch.start()
+        self.progress.start()
         self.run.wait_until(lambda: self.watch.step > 0, max(1, deadline - time.monotonic()), "first step")
 
     def processes(self, role: str) -> Iterator[tuple[str, psutil.Process]]:
@@ -92,22 +104,33 @@ class Deployment:
         """Return the live process of that name."""
         return next((process for other, process in self.processes(name.partition("-")[0]) if other == name), None)
 
-    def send_poison(self, events: list[tuple[bytes, bytes]]) -> None:
-        """Publish malformed events to ``experiences``, and note their positions."""
-        topic = topic_name(self.config, "experiences")
-        producer = KafkaProducer(bootstrap_servers=self.node.direct_servers)
+    def pids(self) -> dict[str, int]:
+        """Return the process of each role by its name."""
+        roles = ("conductor", "explorer", "processor", "trainer")
+        return {name: process.pid for role in roles for name, process in self.processes(role)}
+
+    def send_junk(self, entity: str, events: Sequence[Message], producer: KafkaProducer | None = None) -> set[Origin]:
+        """Publish malformed events, note them, and return those that must become dead letters."""
+        topic = topic_name(self.config, entity)
+        own = producer or KafkaProducer(bootstrap_servers=self.node.direct_servers.split(","))
+        noted: dict[Origin, Message] = {}
         try:
-            sent = [(pair, producer.send(topic, key=pair[0], value=pair[1])) for pair in events]
-            for pair, future in sent:
-                sent_to = future.get(60)
-                self.poison[LogPosition(sent_to.partition, sent_to.offset)] = pair
+            sent = [(event, own.send(topic, key=event[0], value=event[1])) for event in events]
+            own.flush(60)
+            for event, future in sent:
+                at = future.get(60)
+                noted[Origin(entity, at.partition, at.offset)] = event
         finally:
-            producer.close()
+            if producer is None:
+                own.close()
+        self.junk |= noted
+        return set() if entity in NO_LETTER else set(noted)
 
     def finish(self, timeout_s: float) -> int:
         """Stop the run, resume it for its last steps to a regular end, and return the number of all steps."""
         self.run.stop()
         self.watch.stop()
+        self.progress.stop()
         steps = self._steps_taken() + LAST_STEPS
         again = self.folder / "finish"
         again.mkdir()
@@ -125,12 +148,15 @@ class Deployment:
         """End everything that still runs."""
         self.run.stop()
         self.watch.stop()
+        self.progress.stop()
         self.disk.close()
 
     def _steps_taken(self) -> int:
         newest = 0
-        with EventReader(self.direct_config, "chaos-steps", ["steps"]) as reader:
+        with EventReader(self.direct_config, "chaos-steps", ["steps"], **COMMITTED) as reader:
             ends = reader.end_offsets()
-            while not reader.caught_up(ends):
-                newest = max([newest, *(event.record(TrainingStep).step for event in reader.poll(0.5))])
+            while any(reader.positions[partition] < offset for partition, offset in ends.items()):
+                for event in reader.poll(0.5):
+                    with contextlib.suppress(DecodeError):  # junk
+                        newest = max(newest, event.record(TrainingStep).step)
         return newest

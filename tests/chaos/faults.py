@@ -9,8 +9,10 @@ from collections.abc import Callable
 import psutil
 from poison import garbage
 
+from chaos import cluster_faults, neighbors
 from chaos.deployment import Deployment
-from chaos.plan import Fault
+from chaos.plan import CLUSTER, NEIGHBORS, Fault, NoEffectError
+from rft.log.topics import topic_name
 
 Recovered = Callable[[], bool]
 LEAST_POISON, MOST_POISON = 5, 200
@@ -19,12 +21,15 @@ DISK_STALLED_S = 4.0
 DISK_FULL_S = 40.0
 
 
-class NoEffectError(AssertionError):
-    """A fault was injected, but had no effect."""
-
-
 def inject(fault: Fault, here: Deployment) -> Recovered:
     """Inject the fault and wait for its end. Return a function that says whether the pipeline has recovered."""
+    if fault.kind in CLUSTER:
+        cluster_faults.inject(fault, here)
+        return _all_topics_move(here)
+    if fault.kind in NEIGHBORS:
+        since = _now_ms()
+        sent = neighbors.inject(fault, here)
+        return lambda: sent <= here.watch.dead_letters() and here.watch.wrote("steps", since)
     match fault.kind.split():
         case ["kill", "-9", "broker"]:
             return _kill_broker(fault, here)
@@ -39,6 +44,16 @@ def inject(fault: Fault, here: Deployment) -> Recovered:
         case ["network", mode]:
             return _network(fault, here, mode)
     raise ValueError(fault.kind)
+
+
+def change_topic(fault: Fault, here: Deployment) -> str:
+    """Do what ends a run (:data:`chaos.plan.ENDINGS`), and return the topic's name."""
+    topic = topic_name(here.config, random.Random(fault.seed).choice(("tasks", "experiences", "ready")))
+    if fault.kind == "partitions added":
+        here.node.cluster.add_partitions(topic, 2 * here.config.log.partitions)
+    else:
+        here.node.cluster.recreate_topic(topic)
+    return topic
 
 
 def _kill(fault: Fault, here: Deployment, role: str) -> Recovered:
@@ -67,25 +82,30 @@ def _stop(fault: Fault, here: Deployment, role: str) -> Recovered:
 
 
 def _kill_broker(fault: Fault, here: Deployment) -> Recovered:
-    here.node.kill()
+    cluster = here.node.cluster
+    number = cluster.numbers[fault.index % len(cluster.numbers)]
+    cluster.kill(number)
     time.sleep(fault.lasts_s)
     here.node.start()
     return _all_topics_move(here)
 
 
 def _network(fault: Fault, here: Deployment, mode: str) -> Recovered:
+    """Hurt the connections of the clients to all nodes."""
     chance = random.Random(fault.seed)
-    proxy = here.node.proxy
-    match mode:
-        case "cut":
-            hit = proxy.cut()
-        case "delay":
-            hit = proxy.connections
-            proxy.delay(chance.uniform(0.1, 0.6), fault.seed)
-        case _:
-            hit = proxy.drop(chance.uniform(0.3, 1.0), fault.seed)
+    delay_s, share = chance.uniform(0.1, 0.6), chance.uniform(0.3, 1.0)
+    hit = 0
+    for proxy in here.node.proxies:
+        match mode:
+            case "cut":
+                hit += proxy.cut()
+            case "delay":
+                hit += proxy.connections
+                proxy.delay(delay_s, fault.seed)
+            case _:
+                hit += proxy.drop(share, fault.seed)
     time.sleep(fault.lasts_s)
-    proxy.restore()
+    here.node.restore()
     if not hit:
         raise NoEffectError("there was no connection to hit")
     return _all_topics_move(here)
@@ -93,11 +113,9 @@ def _network(fault: Fault, here: Deployment, mode: str) -> Recovered:
 
 def _poison(fault: Fault, here: Deployment) -> Recovered:
     since = _now_ms()
-    due = here.watch.count("experiences") // 100 - len(here.poison)
+    due = here.watch.count("experiences") // 100 - len(here.junk)
     events = garbage(random.Random(fault.seed), min(max(due, LEAST_POISON), MOST_POISON))
-    before = set(here.poison)
-    here.send_poison(events)
-    sent = set(here.poison) - before
+    sent = here.send_junk("experiences", events)
     return lambda: sent <= here.watch.dead_letters() and here.watch.wrote("steps", since)
 
 

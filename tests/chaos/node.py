@@ -1,69 +1,71 @@
-"""An Apache Kafka node whose clients connect through a proxy; observers connect directly."""
+"""An Apache Kafka cluster of one node or several, whose clients connect through proxies; observers connect directly."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import time
 from pathlib import Path
 
+from kafka_cluster import KafkaCluster
+
 from chaos.proxy import Proxy
-from infra.broker import BrokerProcess
-from infra.kafka_node import KafkaNode
-from infra.processes import HOST, free_port
-from rft.config import Config
+from infra.kafka_node import kafka_home
+from rft.config import BrokerConfig
 from rft.errors import BrokerError
 
 TRIES = 3
 
 
-class ProxiedNode:
-    """The node advertises the proxy's address to clients, so all their traffic passes through the proxy.
+class ProxiedCluster:
+    """Each node makes a proxy's address known to clients, and another one's to the other nodes.
 
-    Raises BrokerError if there is no KAFKA_HOME or no Java.
+    So all traffic passes through proxies. Raises BrokerError if there is no KAFKA_HOME or no Java.
     """
 
-    def __init__(self, folder: Path) -> None:
-        inner, self._direct, controller = free_port(), free_port(), free_port()
-        self.proxy = Proxy(inner)
-        outer = self.proxy.start()
-        settings = {
-            "controller.quorum.voters": f"1@{HOST}:{controller}",
-            "listeners": f"PLAINTEXT://{HOST}:{inner},DIRECT://{HOST}:{self._direct},CONTROLLER://{HOST}:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{outer},DIRECT://{HOST}:{self._direct}",
-            "inter.broker.listener.name": "DIRECT",
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,DIRECT:PLAINTEXT",
-        }
-        config = Config.model_validate({"broker": {"kind": "kafka"}})
-        self._process = BrokerProcess(KafkaNode(config, folder / "kafka", settings), inner, folder / "broker.log")
-        self.servers = f"{HOST}:{outer}"
+    def __init__(self, folder: Path, nodes: int = 1) -> None:
+        self.proxies: list[Proxy] = []
+        """Between the clients and each node."""
+        self._replication: dict[int, Proxy] = {}
+        home = kafka_home(BrokerConfig(kind="kafka"))
+        self.cluster = KafkaCluster(home, folder / "kafka", nodes, advertise=self._advertise)
+        self.servers = self.cluster.bootstrap_servers
         """Bootstrap servers for the pipeline."""
-        self.direct_servers = f"{HOST}:{self._direct}"
+        self.direct_servers = self.cluster.direct_servers
         """Bootstrap servers for observers."""
+        self.copies = nodes
+        """Replicas of each partition."""
 
     def start(self) -> None:
-        """Start it, also after a kill. A busy machine may need more than one try. Raises the last try's BrokerError."""
+        """Start all nodes, also after a kill. A busy machine may need more than one try."""
         for _ in range(TRIES - 1):
             with contextlib.suppress(BrokerError):
-                self._process.start()
+                self.cluster.start()
                 return
-        self._process.start()
+        self.cluster.start()
 
-    def ensure_started(self) -> None:
-        """Start it if it does not run."""
-        if not self._process.alive():
-            self.start()
+    def ensure_whole(self) -> None:
+        """Start nodes that do not run, restore all connections, and wait until each partition has all its replicas."""
+        self.restore()
+        self.start()
+        self.cluster.wait_until_whole()
+
+    def restore(self) -> None:
+        """End what the proxies do."""
+        for proxy in (*self.proxies, *self._replication.values()):
+            proxy.restore()
+
+    def stop_replication(self, leader: int) -> None:
+        """Let no other node replicate from ``leader`` until :meth:`restore`; clients and controllers reach it."""
+        self._replication[leader].cut()
 
     def stop(self) -> None:
-        self._process.stop()
-        self.proxy.stop()
+        self.cluster.stop()
+        for proxy in (*self.proxies, *self._replication.values()):
+            proxy.stop()
 
-    def kill(self) -> None:
-        """Kill it with SIGKILL, and return when it is dead."""
-        os.kill(self._process.pid, signal.SIGKILL)
-        while self._process.alive():
-            time.sleep(0.01)
-
-    def last_lines(self) -> str:
-        return "\n".join(self._process.last_lines(15))
+    def _advertise(self, node: int, use: str, port: int) -> int:
+        proxy = Proxy(port)
+        if use == "clients":
+            self.proxies.append(proxy)
+        else:
+            self._replication[node] = proxy
+        return proxy.start()

@@ -15,9 +15,43 @@ KINDS = (
     "full disk",
     *(f"network {mode}" for mode in NETWORK),
 )
+"""Injected on any cluster."""
+NEIGHBORS = ("aborted transactions", "foreign codecs", "junk on every topic")
+"""What other users of the cluster do."""
+OUTAGES_S = {f"two nodes down {seconds} s": float(seconds) for seconds in (5, 30, 150, 600)}
+"""How long two of three nodes are down: without a majority, the cluster accepts no write."""
+LONG_OUTAGES = ("two nodes down 150 s", "two nodes down 600 s")
+"""Injected only if asked for: they take minutes."""
+CLUSTER = (
+    "kill -9 leader",
+    "kill -9 controller",
+    "preferred election",
+    "unclean election",
+    "rolling restart",
+    "lagging follower",
+    *OUTAGES_S,
+)
+"""Injected on a cluster of three nodes."""
+ENDINGS = ("partitions added", "topic recreated")
+"""After these a run cannot go on: it must end soon, with an error that names the topic. Each has a
+deployment of its own."""
+ALL_KINDS = (*KINDS, *CLUSTER, *NEIGHBORS, *ENDINGS)
 SESSION_S = 6.0
 """The consumer groups' session timeout: a member that is silent for longer loses its partitions."""
 PER_SCENARIO = 25
+BROKER_SESSION_S = 4.0
+"""A node that is silent for longer is fenced, and its leaderships move."""
+
+
+def default_kinds(nodes: int) -> tuple[str, ...]:
+    """Return what is injected into a cluster of so many nodes unless kinds are named."""
+    if nodes < 3:
+        return KINDS
+    return tuple(kind for kind in ALL_KINDS if kind not in LONG_OUTAGES)
+
+
+class NoEffectError(AssertionError):
+    """A fault was injected, but had no effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +101,29 @@ def make_plan(
             processors=chance.randint(1, 2),
             max_staleness=chance.choice((0, 1, 1, 3)),
             sync_interval=chance.choice((1, 1, 2)),
-            faults=tuple(made[start : start + per_scenario]),
+            faults=tuple(faults_of_one),
         )
-        for number, start in enumerate(range(0, faults, per_scenario))
+        for number, faults_of_one in enumerate(_split(made, per_scenario))
     ]
 
 
+def _split(faults: list[Fault], most: int) -> list[list[Fault]]:
+    """Split the faults into scenarios of at most ``most``. A fault that ends its run has its own: no log is judged."""
+    survived = [fault for fault in faults if fault.kind not in ENDINGS]
+    chunks = [survived[start : start + most] for start in range(0, len(survived), most)]
+    return chunks + [[fault] for fault in faults if fault.kind in ENDINGS]
+
+
 def _duration(kind: str, chance: random.Random) -> float:
-    """Draw the seconds until the fault ends: until SIGCONT, the restart, or the restored network."""
+    """Draw the seconds until the fault ends: until SIGCONT, the restart, the restored network, or the abort."""
     if kind.startswith("SIGSTOP") or kind == "network drop":
         return SESSION_S + chance.uniform(1, 3)
     if kind == "network delay":
         return chance.uniform(4, 8)
     if kind in ("network cut", "kill -9 broker"):
         return chance.uniform(0, 3)
-    return 0.0
+    if kind in ("kill -9 leader", "kill -9 controller"):
+        return chance.uniform(0, 2 * BROKER_SESSION_S)
+    if kind == "aborted transactions":
+        return chance.uniform(2, 8)
+    return OUTAGES_S.get(kind, 0.0)

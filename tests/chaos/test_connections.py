@@ -7,7 +7,7 @@ import time
 import pytest
 from brokers import require_kafka_home
 
-from chaos.node import ProxiedNode
+from chaos.node import ProxiedCluster
 from producers.explorer.feed import TaskFeed
 from rft.errors import BrokerError
 from rft.log.reader import EventReader
@@ -21,7 +21,7 @@ CUT_S = 3.0
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
     require_kafka_home()
-    node = ProxiedNode(tmp_path_factory.mktemp("node"))
+    node = ProxiedCluster(tmp_path_factory.mktemp("node"))
     node.start()
     yield node
     node.stop()
@@ -71,11 +71,11 @@ def test_readers_and_explorers_go_on_after_their_connections_were_cut(node, conf
             for number in range(10):
                 writer.send("tasks", task(number))
             wait_for(10)
-            assert node.proxy.cut() > 0
+            assert node.proxies[0].cut() > 0
             ends = time.monotonic() + CUT_S
             while time.monotonic() < ends:
                 assert reader.poll(0.1) == []
-            node.proxy.restore()
+            node.proxies[0].restore()
             for number in range(10, 20):
                 writer.send("tasks", task(number))
             wait_for(20)
@@ -90,12 +90,12 @@ def test_closing_a_writer_whose_broker_is_silent_hides_no_other_error(node, conf
     writer = EventWriter(config, "writer")
     writer.send("tasks", task(0))
     writer.flush()
-    node.proxy.drop(1.0, 0)
+    node.proxies[0].drop(1.0, 0)
     try:
         writer.send("tasks", task(0))
         with pytest.raises(BrokerError, match="not acknowledged within"):
             writer.flush(1.0)
         writer.close(timeout_s=1.0)
     finally:
-        node.proxy.restore()
+        node.proxies[0].restore()
         writer.close()  # kafka-python ends the producer's thread only when all events are sent

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pipeline import Log
 
-from chaos.plan import KINDS, SESSION_S, make_plan
+from chaos.plan import ALL_KINDS, CLUSTER, ENDINGS, KINDS, LONG_OUTAGES, NEIGHBORS, SESSION_S, default_kinds, make_plan
 from chaos.table import Finding, Outcome, Result, fault_before, remarks
 from schemas.events import EventRef, Task, TrainingStep
 
@@ -33,6 +33,24 @@ def test_a_stopped_process_is_silent_for_longer_than_a_session():
     assert min(stops) > SESSION_S
 
 
+def test_three_nodes_meet_the_faults_of_clusters_and_neighbors_too_but_minutes_without_the_cluster_only_if_asked():
+    assert default_kinds(1) == KINDS
+    assert {*KINDS, *CLUSTER, *NEIGHBORS, *ENDINGS} == set(ALL_KINDS)
+    assert set(default_kinds(3)) == set(ALL_KINDS) - set(LONG_OUTAGES)
+    drawn = [fault for scenario in make_plan(1, 50, ALL_KINDS) for fault in scenario.faults]
+    lasts = {fault.kind: fault.lasts_s for fault in drawn if fault.kind.startswith("two nodes")}
+    assert lasts == {f"two nodes down {seconds} s": seconds for seconds in (5, 30, 150, 600)}
+
+
+def test_a_fault_that_ends_its_run_has_a_deployment_of_its_own():
+    plan = make_plan(2, 60, ALL_KINDS, per_scenario=9)
+    faults = [fault for scenario in plan for fault in scenario.faults]
+    assert sorted(fault.number for fault in faults) == list(range(60))
+    endings = [scenario for scenario in plan if any(fault.kind in ENDINGS for fault in scenario.faults)]
+    assert len(endings) >= 4
+    assert all(len(scenario.faults) == 1 for scenario in endings)
+
+
 def test_another_seed_is_another_plan():
     assert make_plan(1, 50) != make_plan(2, 50)
 
@@ -53,7 +71,15 @@ def test_the_table_counts_the_losses_and_recovery_times_of_each_fault():
         "all": (3, 1, 1, 8.0, 70.0),
     }
     assert not outcome.ok
+    outcome.left_out = ("full disk",)
+    assert "not injected, as asked: full disk" in remarks(outcome)
     assert any("slow: fault 2" in line for line in remarks(outcome))
+
+
+def test_the_time_of_a_fault_itself_is_no_slow_recovery():
+    outcome = Outcome(0, [Result(0, "two nodes down 600 s", 0, 1000, 640.0, 600, ended_s=630.0)])
+    assert remarks(outcome) == []
+    assert outcome.rows()[-1].max_after_s == 10.0
 
 
 def test_only_a_run_without_findings_is_ok():

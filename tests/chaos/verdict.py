@@ -7,10 +7,9 @@ import json
 from accounts import Discrepancy, discrepancies
 from pipeline import Log, read_log
 
-from chaos.deployment import Deployment
+from chaos.deployment import NO_LETTER, Deployment, Message
 from chaos.table import Finding
-from chaos.watch import original_position
-from rft.log.coordinates import LogPosition
+from chaos.watch import Origin, origin, original
 
 _LOST = ("lost", "step_missing", "never_published")
 _TWICE = ("trained_twice", "step_contradicted")
@@ -18,8 +17,8 @@ _TWICE = ("trained_twice", "step_contradicted")
 
 def judge(here: Deployment, steps: int) -> list[Finding]:
     """Return everything that is wrong with a deployment that has ended after ``steps`` steps."""
-    log = read_log(here.direct_config)
-    return [*_audit(here, log), *map(_finding, discrepancies(log, steps)), *_poison(here, log)]
+    log = read_log(here.direct_config, here.junk)
+    return [*_audit(here, log), *map(_finding, discrepancies(log, steps)), *_junk(here, log), *_stalls(here)]
 
 
 def _audit(here: Deployment, log: Log) -> list[Finding]:
@@ -42,20 +41,26 @@ def _finding(one: Discrepancy) -> Finding:
     return Finding(one.kind, one.text, one.at_ms)
 
 
-def _poison(here: Deployment, log: Log) -> list[Finding]:
+def _junk(here: Deployment, log: Log) -> list[Finding]:
     """Check that each malformed event became one dead letter, key and value untouched, and no other event did."""
     found = []
-    dead_letters: dict[LogPosition, tuple[bytes | None, bytes | None]] = {}
+    dead_letters: dict[Origin, Message] = {}
     for event in log.dead_letters:
-        headers = dict(event.headers)
-        position = original_position(event)
-        contents = (event.key, event.value)
-        if position not in here.poison:
-            topic = (headers["rft.error.topic"] or b"").decode()
-            text = f"the event at {tuple(position)} of {topic} became a dead letter"
-            found.append(Finding("lost", text, event.timestamp_ms))
-        elif dead_letters.setdefault(position, contents) != contents or contents != here.poison[position]:
-            text = f"the dead letter of {tuple(position)} is not what was sent"
+        contents = (event.key or b"", event.value)
+        at = original(event)
+        if at is None:
+            if origin(event) not in here.junk:
+                found.append(Finding("unbalanced", f"{origin(event)} is no dead letter", event.timestamp_ms))
+        elif at not in here.junk:
+            found.append(Finding("lost", f"the event at {tuple(at)} became a dead letter", event.timestamp_ms))
+        elif dead_letters.setdefault(at, contents) != contents or contents != here.junk[at]:
+            text = f"the dead letter of {tuple(at)} is not what was sent"
             found.append(Finding("unbalanced", text, event.timestamp_ms))
-    missing = here.poison.keys() - dead_letters.keys()
+    missing = {at for at in here.junk if at.entity not in NO_LETTER} - dead_letters.keys()
     return found + [Finding("lost", f"the malformed event at {tuple(at)} became no dead letter", 0) for at in missing]
+
+
+def _stalls(here: Deployment) -> list[Finding]:
+    return [
+        Finding("stuck", f"{stall.text}, for {stall.seconds:.0f} s", at_ms) for at_ms, stall in here.progress.stalls
+    ]

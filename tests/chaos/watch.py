@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
+from typing import NamedTuple
 
 from rft.config import Config
-from rft.errors import RftError
-from rft.log.coordinates import LogPosition
+from rft.errors import DecodeError, RftError
 from rft.log.events import Event
 from rft.log.reader import EventReader
 from schemas.events import TrainingStep
 
+COMMITTED = {"isolation_level": "read_committed"}
+"""Options of readers that return no event of an open or aborted transaction."""
 ENTITIES = ("tasks", "experiences", "ready", "steps", "weights", "dlq")
 
 
-def original_position(dead_letter: Event) -> LogPosition:
-    """Return where the event stood that became this dead letter."""
+class Origin(NamedTuple):
+    """Names one event of the log."""
+
+    entity: str
+    partition: int
+    offset: int
+
+
+def origin(event: Event) -> Origin:
+    """Return where this event stands."""
+    return Origin(event.entity, event.partition, event.offset)
+
+
+def original(dead_letter: Event) -> Origin | None:
+    """Return where the event stood that became this dead letter; None for junk on ``dlq``."""
     headers = dict(dead_letter.headers)
-    return LogPosition(int(headers["rft.error.partition"] or b""), int(headers["rft.error.offset"] or b""))
+    topic = headers.get("rft.error.topic")
+    if topic is None:
+        return None
+    entity = topic.decode().split(".")[-2]
+    return Origin(entity, int(headers["rft.error.partition"] or b""), int(headers["rft.error.offset"] or b""))
 
 
 class Watch:
@@ -29,8 +49,9 @@ class Watch:
         self._config = config
         self._newest: dict[tuple[str, str], int] = {}
         self._count = dict.fromkeys(ENTITIES, 0)
-        self._dead_letters: set[LogPosition] = set()
+        self._dead_letters: set[Origin] = set()
         self._step = 0
+        self._originals: deque[Event] = deque(maxlen=50)
         self._positions: dict[tuple[str, int], int] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -53,9 +74,13 @@ class Watch:
         """Return the number of events so far."""
         return self._count[entity]
 
-    def dead_letters(self) -> set[LogPosition]:
-        """Return the positions in ``experiences`` whose events have become dead letters."""
+    def dead_letters(self) -> set[Origin]:
+        """Return the events that have become dead letters."""
         return set(self._dead_letters)
+
+    def experiences(self) -> list[Event]:
+        """Return the last experiences of the run's explorers."""
+        return list(self._originals)
 
     @property
     def step(self) -> int:
@@ -65,7 +90,9 @@ class Watch:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                with EventReader(self._config, "chaos-watch", ENTITIES, positions=self._positions) as reader:
+                with EventReader(
+                    self._config, "chaos-watch", ENTITIES, positions=self._positions, **COMMITTED
+                ) as reader:
                     while not self._stop.is_set():
                         for event in reader.poll(0.1):
                             self._add(event)
@@ -77,15 +104,21 @@ class Watch:
         headers = dict(event.headers)
         source = (headers.get("ce_source") or b"").decode()
         if event.entity == "steps":
-            record = event.record(TrainingStep)
+            try:
+                record = event.record(TrainingStep)
+            except DecodeError:
+                return  # junk
             if record.kind != "step":
                 return
             source = record.incarnation
             self._step = max(self._step, record.step)
         elif event.entity == "dlq":
-            self._dead_letters.add(original_position(event))
-        elif event.entity == "experiences" and not source:
-            return  # poison
+            if (at := original(event)) is not None:
+                self._dead_letters.add(at)
+        elif not source:
+            return  # junk, or a stranger's event
+        elif event.entity == "experiences":
+            self._originals.append(event)
         self._count[event.entity] += 1
         key = event.entity, source
         self._newest[key] = max(self._newest.get(key, 0), event.timestamp_ms)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,8 +149,13 @@ class Log:
         return [by_number[number] for number in sorted(by_number)]
 
 
-def read_log(config: Config) -> Log:
-    events = {entity: list(_read(config, entity)) for entity in ("tasks", "experiences", "ready", "steps", "weights")}
+def read_log(config: Config, junk: Container[tuple[str, int, int]] = ()) -> Log:
+    """Read what a run wrote. ``junk`` names events (entity, partition, offset) that a test wrote to disturb it."""
+    entities = ("tasks", "experiences", "ready", "steps", "weights")
+    events = {
+        entity: [one for one in _read(config, entity) if (entity, one.partition, one.offset) not in junk]
+        for entity in entities
+    }
     return Log(
         tasks=[event.record() for event in events["tasks"]],
         experiences=[event.record(Experience) for event in events["experiences"] if _is_experience(event)],
@@ -170,7 +175,7 @@ def _is_experience(event: Event) -> bool:
 
 
 def _read(config: Config, entity: str) -> Iterator[Event]:
-    reader = EventReader(config, "e2e-reader", [entity])
+    reader = EventReader(config, "e2e-reader", [entity], isolation_level="read_committed")
     try:
         end = reader.end_offsets()
         while any(reader.positions[partition] < offset for partition, offset in end.items()):

@@ -13,7 +13,7 @@ from schemas.events import Experience, Reward
 def garbage(source: random.Random, count: int, huge: int = 0) -> list[tuple[bytes, bytes]]:
     """Return malformed events as (key, value).
 
-    They are random, truncated, of another schema, with a NaN or with trailing bytes; ``huge`` of them have 10 MB.
+    They are random, truncated, of another schema, with a NaN or with trailing bytes; ``huge`` of them have 8 MB.
     """
     experience = Experience(
         experience_id="g/0", group_id="g", number=-1, sample=0, split="train", group_size=1, prompt="a>",
@@ -39,5 +39,5 @@ def garbage(source: random.Random, count: int, huge: int = 0) -> list[tuple[byte
             case 3:
                 values.append(with_nan)
             case 4:
-                values.append(source.randbytes(10_000_000) if len(values) < 5 * huge else good + b"trailing")
+                values.append(source.randbytes(8_000_000) if len(values) < 5 * huge else good + b"trailing")
     return [(f"garbage-{source.randrange(1 << 32)}-{i}".encode(), value) for i, value in enumerate(values)]

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -83,7 +82,7 @@ class NodeStandIn:
 
 
 @pytest.fixture
-def node(config: Config, kafka_broker: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[NodeStandIn]:
+def node(config: Config, kafka_broker: str, monkeypatch: pytest.MonkeyPatch) -> NodeStandIn:
     """The run has ended, its data lies in its folder, and a stand-in takes the place of the node on it."""
     formatted = config.run.path / KAFKA_DATA / "log" / "meta.properties"
     formatted.parent.mkdir(parents=True)
@@ -94,7 +93,7 @@ def node(config: Config, kafka_broker: str, monkeypatch: pytest.MonkeyPatch) -> 
     from rft.config_sources import load_config
 
     ensure_topics(with_servers(load_config(config.run.path.parents[1] / "run.toml", [], os.environ), kafka_broker))
-    yield stand_in
+    return stand_in
 
 
 @pytest.mark.parametrize("command", READING)
@@ -178,7 +177,7 @@ def nodes_on(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def test_a_real_node_serves_the_runs_own_data_deletes_nothing_and_ends_with_its_command(
+def test_a_real_node_serves_the_runs_own_data_and_ends_with_its_command(
     file: Path, config: Config
 ) -> None:
     with reachable_log(config, "rft import", create=True) as running:
@@ -187,6 +186,7 @@ def test_a_real_node_serves_the_runs_own_data_deletes_nothing_and_ends_with_its_
             for _ in range(3):
                 writer.send_bytes("dlq", b"junk", key=b"k")
     assert nodes_on(config.run.path) == []
+    assert "log.initial.task.delay.ms=604800000\n" in (config.run.path / KAFKA_DATA / "server.properties").read_text()
 
     answer = subprocess.run(
         [sys.executable, "-m", "infra.cli", "topics", str(file)], capture_output=True, text=True, check=False

@@ -10,7 +10,7 @@ from kafka_cluster import KafkaCluster
 from secure_node import SecureNode, start_secure_node
 
 from rft.config import Config
-from tests.consumers.processors.processor_worker import Worker
+from tests.consumers.processors.processor_worker import ENTRY, Worker
 
 
 @pytest.fixture(scope="session")
@@ -41,8 +41,9 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[[Config], Worker]]:
     """``start_worker(config)`` starts a processor as a process and waits until it has partitions."""
     started: list[Worker] = []
 
-    def start(config: Config) -> Worker:
-        worker = Worker(config, tmp_path, f"worker-{len(started)}")
+    def start(config: Config, *, before: str = "") -> Worker:
+        """``before`` is Python code that the process runs before the role."""
+        worker = Worker(config, tmp_path, f"worker-{len(started)}", f"{before}\n{ENTRY}")
         started.append(worker)
         worker.wait_until_ready()
         return worker

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
-from kafka import KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 
 from rft.config import Config
 from rft.log.topics import topic_name
@@ -79,16 +79,10 @@ def send_with_nulls(config: Config, events: Iterable[Foreign]) -> None:
                 topic = topic_name(config, event.entity)
                 batch = producer.create_batch()
                 batch.append(key=event.key, value=event.value, timestamp=None, headers=list(event.headers))
+                await producer.partitions_for(topic)
                 partition = producer._partition(topic, None, event.key, event.value, event.key, event.value)
                 await (await producer.send_batch(batch, topic, partition=partition))
         finally:
             await producer.stop()
 
     asyncio.run(send())
-
-
-def partition_of(config: Config, producer: KafkaProducer, entity: str, key: bytes) -> TopicPartition:
-    """Return where a key's events go."""
-    topic = topic_name(config, entity)
-    partitions = sorted(producer.partitions_for(topic))
-    return TopicPartition(topic, producer.config["partitioner"](key, partitions, partitions))

@@ -12,7 +12,12 @@ from schemas.events import Member
 
 GARBAGE = b"\xc3\x01 no record of anything"
 KEY_OF_A_STRANGER = b"\xff\x00 stranger"
-BAD_HEADERS = [("ce_id", b"\xff\xfe"), ("traceparent", b"\xff")]
+BAD_HEADERS = [
+    ("ce_id", b"\xff\xfe"),
+    ("traceparent", b"\xff"),
+    ("rft.error.attempt", b"9" * 5000),
+    ("rft.error.first-failure", b"1"),
+]
 ANOTHER = encode(
     Member(
         member_id="m",
@@ -24,7 +29,7 @@ ANOTHER = encode(
         address="a",
         heartbeat_at=0,
         stats={},
-    )  # fmt: skip
+    )
 )
 """A record, but of another topic than most."""
 

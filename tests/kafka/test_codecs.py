@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,18 +122,20 @@ def test_our_topics_may_be_compressed_by_the_broker(
     assert [event.entity for event in events] == ["ready"] * 5 * SIZE
 
 
-@pytest.mark.parametrize("codec", ["zstd"])
 def test_a_conductor_issues_tasks_to_compressed_topics(
-    kafka_broker: str, role_config: Callable[..., Config], model: Any, codec: str
+    kafka_broker: str, make_config: ConfigMaker, tiny_model: Path, tmp_path: Path
 ) -> None:
-    config = role_config(
-        servers=kafka_broker,
+    config = make_config(
+        kafka_broker,
+        run={"folder": str(tmp_path), "name": "test"},
+        policy={"model": str(tiny_model), "device": "cpu"},
         tasks={"source": "reasoning_gym:spell_backward", "prompt_template": "{word}>"},
         trainer={"steps": 2, "groups_per_step": 2},
     )
-    compress_topics(config, codec)
+    ensure_topics(config)
+    compress_topics(config, "zstd")
     with EventWriter(config, "test") as writer, Log(config, "tasks") as log, RoleProcess("conductor", config):
-        announce(config, writer, model, 0)
+        announce(config, writer, tiny_model, 0)
         tasks = log.wait("tasks", lambda tasks: len(tasks) >= 2, 60)
     assert all(isinstance(task, Task) for task in tasks)
 

@@ -1,4 +1,4 @@
-"""Faust reads and writes with our broker options, with and without security, also events of ten megabytes."""
+"""Faust reads and writes with our broker options, with and without security, also events of eight megabytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_faust_worker_copies_events(secure_node: SecureNode, listener: str, tm
     log = LogConfig(namespace=f"test-{uuid.uuid4().hex[:8]}")
     config = Config(broker=secure_node.config(listener), log=log)
     ensure_topics(config)
-    sent = {f"{n}".encode(): b"x" * size for n, size in enumerate([10, 1000, 10_000_000, 0, 7])}
+    sent = {f"{n}".encode(): b"x" * size for n, size in enumerate([10, 1000, 8_000_000, 0, 7])}
     settings = tmp_path / "config.json"
     settings.write_text(config.model_dump_json())
     # The password is masked in the file; it belongs in the environment.

@@ -18,6 +18,7 @@ from consumers.archiver import run as archive
 from consumers.audit import audit
 from consumers.report.build import read_summary
 from consumers.trainer.ready_reader import ReadyReader
+from infra.doctor.diagnose import diagnose
 from infra.launcher.watch import Watcher
 from producers.explorer.backlog import Delivery
 from producers.explorer.feed import TaskFeed
@@ -112,9 +113,10 @@ def test_no_experience_gets_a_reward_whose_transaction_was_aborted(
         transact(producer, config, [reward(*pair, 0.25) for pair in pairs], commit=False)
         transact(producer, config, [reward(*pair, 0.75) for pair in pairs if pair[0] % 2], commit=True)
     with EventReader(config, "test", ["ready", "dlq"]) as reader:
-        events = read_until(reader, lambda seen: len(seen) >= len(pairs), 40, lambda: worker.log)
+        events = read_until(reader, lambda seen: len(seen) >= len(pairs) + len(pairs) // 2, 40, lambda: worker.log)
     letters = [event for event in events if event.entity == "dlq"]
     scored = [event.record(ScoredExperience) for event in events if event.entity == "ready"]
+    scored = [one for one in scored if one.verdict == "train"]
     rewarded = {(one.experience.number, one.experience.sample): one.reward for one in scored}
     assert rewarded == {pair: 0.75 for pair in pairs if pair[0] % 2}
     assert {dict(letter.headers)["rft.error.stage"] for letter in letters} == {b"reward"}
@@ -226,7 +228,7 @@ def test_an_explorer_takes_committed_tasks_only(config: Config, producer: Any) -
     )
     transact(producer, config, events[1:], commit=True)
     delivered: list[Delivery] = []
-    feed = TaskFeed(config, "test", deliver=delivered.extend, saturated=lambda: False, reject=lambda event, error: None)
+    feed = TaskFeed(config, "test", deliver=delivered.extend, saturated=lambda: False, reject=lambda *_: None)
     feed.start()
     try:
         wait_for(lambda: len(delivered) >= 2, 20)
@@ -241,7 +243,7 @@ def test_an_open_transaction_holds_back_what_follows_it_and_is_named(
     config: Config, producer: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end is the last stable offset, so no one waits for events that may never count."""
-    monkeypatch.setattr("rft.log.reader.HELD_BACK_S", 1.0)
+    monkeypatch.setattr("rft.log.open_transactions.HELD_BACK_S", 1.0)
     first = transact(producer, config, [Foreign("experiences", b"k", b"before")], commit=True)
     producer.begin_transaction()
     opened = send_all(producer, config, [Foreign("experiences", b"k", b"open")])
@@ -261,6 +263,30 @@ def test_an_open_transaction_holds_back_what_follows_it_and_is_named(
         producer.commit_transaction()
         assert [event.value for event in read_to_end(reader)] == [b"open", b"behind"]
     assert first[0][1] < opened[0][1]
+
+
+def test_processors_and_the_doctor_name_an_open_transaction(
+    config: Config, producer: Any, start_worker: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for check in ("_step_memory", "_model"):
+        monkeypatch.setattr(f"infra.doctor.diagnose.{check}", lambda _: iter(()))
+    short = "\n".join(
+        [
+            "import consumers.processors.missed_events as missed, rft.log.open_transactions as open_transactions",
+            "missed.HELD_BACK_EVERY_S = open_transactions.HELD_BACK_S = 1.0",
+        ]
+    )
+    worker = start_worker(config, before=short)
+    assert not [finding for finding in diagnose(config) if "open transaction" in finding.advice]
+    producer.begin_transaction()
+    ((_, offset),) = send_all(producer, config, group(0)[:1])
+    wait_for(lambda: "open transaction" in worker.log, 60, lambda: worker.log)
+    assert f"reading has waited at offset {offset}" in worker.log
+    (finding,) = (finding for finding in diagnose(config) if "open transaction" in finding.advice)
+    assert finding.level == "warn"
+    assert f"{topic_name(config, 'experiences')}, partition 0 can be read to offset {offset}" in finding.what
+    producer.abort_transaction()
+    wait_for(lambda: not [one for one in diagnose(config) if "open transaction" in one.advice], 10)
 
 
 def _topic_partition(config: Config) -> Any:

@@ -214,7 +214,7 @@ def test_a_distributor_of_weights_sets_junk_on_members_aside_and_hears_the_membe
     )
     ensure_topics(config)
     with EventWriter(config, "test") as writer:
-        folders = VersionFolders(config, {})
+        folders = VersionFolders(config, {}, threading.Event())
         distributor = Distributor(config, writer, folders, None, client_id="test")
         try:
             write_junk(config, "members", b"explorer-1")

@@ -13,6 +13,7 @@ from producers.explorer.feed import TaskFeed
 from rft.config import Config
 from rft.errors import DecodeError
 from rft.log.clients import message_limit
+from rft.log.dead_letters import Stage
 from rft.log.events import Event
 from rft.log.reader import EventReader
 from rft.log.topics import ensure_topics
@@ -92,14 +93,14 @@ def test_an_explorer_keeps_nulls_in_dead_letters(config: Config) -> None:
     rejected: list[Event] = []
     with EventWriter(config, "test") as writer:
 
-        def reject(event: Event, error: DecodeError) -> None:
-            writer.publish_dead_letter(event, "decode", error)
+        def reject(event: Event, stage: Stage, error: DecodeError) -> None:
+            writer.publish_dead_letter(event, stage, error)
             rejected.append(event)
 
         feed = TaskFeed(config, "test", deliver=lambda _: None, saturated=lambda: False, reject=reject)
         feed.start()
         try:
-            wait_for(lambda: len(rejected) >= len(NULLS), 20)
+            wait_for(lambda: len(rejected) >= len(NULLS) or feed.error, 20, lambda: f"{rejected}")
         finally:
             feed.close(10)
     assert feed.error is None

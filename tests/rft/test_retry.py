@@ -9,8 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rft.errors import BrokerError
-from rft.retry import Backoff, Deadline, OutageTolerance, any_of, retry, retry_async
+from rft.retry import Backoff, Deadline, any_of, retry, retry_async
 
 SOON = Backoff(0.01)
 
@@ -113,23 +112,6 @@ def test_a_deadline_never_has_less_than_nothing_left() -> None:
     time.sleep(0.03)
     assert deadline.remaining() == 0
     assert deadline.passed
-
-
-def test_an_outage_is_tolerated_for_a_while_and_a_refusal_not_at_all() -> None:
-    outage = OutageTolerance("cannot read", any_of(AwayError), limit_s=0.5)
-    began = time.monotonic()
-
-    def keep_failing() -> None:
-        while True:
-            outage.failed(AwayError("away"))
-
-    with pytest.raises(BrokerError, match=r"cannot read for 0\.5 s: .*away"):
-        keep_failing()
-    assert time.monotonic() - began > 0.5
-    outage.succeeded()
-    outage.failed(AwayError("away again"))
-    with pytest.raises(BrokerError, match="cannot read: "):
-        outage.failed(PermissionError("no"))
 
 
 def asynchronous(call: Callable[[], int]):

@@ -9,8 +9,8 @@ import faust
 
 from consumers.processors.faust_backend.private import PromptTransport
 from rft.config import Config
-from rft.log.clients import bootstrap_servers, fetch_wait_ms, message_limit
-from rft.log.probe import probe
+from rft.log.clients import bootstrap_servers, fetch_wait_ms, message_limit, reach_broker
+from rft.log.outages import wait_out
 from rft.log.security import password, ssl_context
 from rft.log.topics import consumer_group, topic_name
 from rft.stream.actions import Source
@@ -81,7 +81,7 @@ def source_topic(app: faust.App, config: Config, entity: Source) -> faust.types.
 def broker_options(config: Config) -> dict[str, Any]:
     """Return the arguments of ``faust.App`` that concern the broker. Raises BrokerError if it is unreachable."""
     servers = bootstrap_servers(config)
-    probe(config.broker, servers)
+    wait_out("cannot connect", lambda: reach_broker(config))
     options: dict[str, Any] = {
         "broker": ";".join(f"kafka://{server}" for server in servers),
         "broker_session_timeout": config.log.session_timeout_ms / 1000,

@@ -14,8 +14,9 @@ from faust.exceptions import ProducerSendError
 
 from consumers.processors.contract import EventHandler, EventTooLargeError
 from consumers.processors.faust_backend.app import make_app, source_topic
-from consumers.processors.faust_backend.private import commit, warn_if_untested
+from consumers.processors.faust_backend.private import commit, send_nothing, warn_if_untested
 from rft.config import Config
+from rft.errors import OutageError
 from rft.log.coordinates import EntityPartition, Offsets
 from rft.log.topics import topic_name
 from rft.stream.actions import Received, Source
@@ -59,7 +60,12 @@ class FaustSource:
 
         self._app.on_partitions_revoked.connect(revoked)
         self._app.on_partitions_assigned.connect(assigned)
-        await self._app.start()
+        try:
+            await self._app.start()
+        except KafkaError as error:
+            if _may_pass(error):
+                raise OutageError(f"the processor could not start: {error}") from error
+            raise
 
     def pause(self) -> None:
         """Deliver nothing more until the end."""
@@ -108,12 +114,13 @@ class FaustSink:
         headers: Headers = (),
     ) -> asyncio.Future[None]:
         """Hand over one event and return a future of its acknowledgement."""
-        # aiokafka refuses an event with neither key nor value, which other clients may write.
-        value = b"" if key is None and value is None else value
         topic = topic_name(self._config, entity)
         while True:
             try:
-                sent = await self._app.producer.send(topic, key, value, partition, None, list(headers))
+                if key is None and value is None:
+                    sent = await send_nothing(self._app, topic, partition, headers)
+                else:
+                    sent = await self._app.producer.send(topic, key, value, partition, None, list(headers))
                 break
             except (MessageSizeTooLargeError, ProducerSendError) as error:
                 if _too_large(error):
@@ -153,8 +160,11 @@ def _acknowledge(acknowledged: asyncio.Future[None], sent: asyncio.Future[Any]) 
 
 def _was_not_taken(error: BaseException) -> bool:
     """Return whether the client did not accept an event because the broker is away and the buffer full."""
-    cause = error.__cause__
-    return isinstance(cause, KafkaTimeoutError) or (isinstance(cause, KafkaError) and bool(cause.retriable))
+    return error.__cause__ is not None and _may_pass(error.__cause__)
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, KafkaTimeoutError) or (isinstance(error, KafkaError) and bool(error.retriable))
 
 
 def _too_large(error: BaseException) -> bool:

@@ -3,9 +3,11 @@
 Faust has no setting or method for these:
 
 - How long the broker may hold a fetch: Faust has 1,500 ms written into its code.
+- Reading only what is committed. Faust does so only together with its own transactions, which lose outputs.
 - Where reading goes on after a rebalance. Faust throws away what a fetch brings while partitions change hands, and then
   seeks to the committed offsets. If no offset is committed, it seeks nowhere (aiokafka's ``seek_to_committed`` counts
   offset 0 as none), so what was thrown away would be skipped for good.
+- Sending an event that has neither key nor value: other clients may write one, and its dead letter keeps it.
 - Committing offsets that we counted. Faust's consumer lives in a thread of its own, and the commit must run there.
 - How long the producer keeps an event that the broker does not acknowledge. aiokafka gives up after the time that one
   request may take, although it could go on trying when the broker is back.
@@ -13,19 +15,24 @@ Faust has no setting or method for these:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
 import faust
 from aiokafka import TopicPartition
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
+from faust.exceptions import ProducerSendError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+
+from rft.log.clients import ISOLATION_LEVEL
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +59,9 @@ def warn_if_untested() -> None:
 class _Thread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: PromptTransport) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        # aiokafka reads this attribute when the consumer starts.
+        # aiokafka reads these attributes when the consumer starts.
         consumer._fetch_max_wait_ms = transport.fetch_wait_ms
+        consumer._isolation_level = ISOLATION_LEVEL
         return consumer
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
@@ -89,6 +97,25 @@ class PromptTransport(driver.Transport):
     def __init__(self, *args: Any, fetch_wait_ms: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fetch_wait_ms = fetch_wait_ms
+
+
+async def send_nothing(
+    app: faust.App, topic: str, partition: int | None, headers: Sequence[tuple[str, bytes | None]]
+) -> asyncio.Future[Any]:
+    """Send an event that has neither key nor value. The ``send`` of aiokafka refuses it, but its batches take it.
+
+    Return a future of its acknowledgement. Raises ProducerSendError as Faust's ``send`` does.
+    """
+    producer = app.producer._ensure_producer()
+    try:
+        if partition is None:
+            partition = random.choice(sorted(await producer.partitions_for(topic)))
+        batch = producer.create_batch()
+        batch.append(timestamp=None, key=None, value=None, headers=list(headers))
+        sent: asyncio.Future[Any] = await producer.send_batch(batch, topic, partition=partition)
+    except KafkaError as error:
+        raise ProducerSendError(f"Error while sending: {error!r}") from error
+    return sent
 
 
 async def commit(app: faust.App, topic: str, offsets: Mapping[int, int]) -> None:

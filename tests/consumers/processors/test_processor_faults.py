@@ -14,11 +14,11 @@ from rft.log.writer import EventWriter
 from schemas.codec import encode
 from schemas.events import ScoredExperience, Task
 
-LARGE = 10 * 1024 * 1024
+LARGE = 7 * 1024 * 1024
 
 
 def garbage(count: int, large: int, seed: int = 7) -> list[bytes]:
-    """Return values of five kinds: random bytes, truncated, another record, NaN among the logprobs, 10 MB."""
+    """Return values of five kinds: random bytes, truncated, another record, NaN among the logprobs, 7 MiB."""
     dice = random.Random(seed)
     good = encode(experience(999, 0))
     nan = good.replace(struct.pack("<f", -0.5), struct.pack("<f", float("nan")))

@@ -324,11 +324,14 @@ def test_a_copy_is_recognized_although_its_group_is_committed_and_the_worker_kil
     assert world.changelog == {}
 
 
-def test_a_group_whose_experiences_were_all_deleted_is_published_without_samples():
+def test_a_group_whose_experiences_were_all_deleted_is_published_filtered_so_that_its_task_retires():
     pipeline = make({"required": ["human"]}, rewards=[])
     pipeline.receive(received(make_experience(0, 0, size=1), 0), 0)
     [release] = pipeline.receive_reward(Received(0, 0, b"train-00000000", encode(reward(0, 0, 1.0))), 0)
-    assert pipeline.room.publish(release, {}, 0).samples == ()
+    [sample] = pipeline.room.publish(release, {}, 0).samples
+    assert (sample.verdict, sample.cause, sample.release_size) == ("filtered", "deleted", 1)
+    assert (sample.experience.number, sample.experience.experience_id) == (0, "train-00000000/0")
+    assert pipeline.counts["filtered:deleted"] == 1
 
 
 def test_rewards_whose_experience_never_comes_are_bounded_by_number_and_time():

@@ -7,11 +7,11 @@ import contextlib
 
 import pytest
 from kafka_cluster import KafkaCluster
-from processor_worker import committed, publish, wait_for
 
 from consumers.processors.offset_queries import OffsetQueries
 from rft.log.coordinates import EntityPartition
 from rft.log.topics import ensure_topics, topic_name
+from tests.consumers.processors.processor_worker import committed, publish, wait_for
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
