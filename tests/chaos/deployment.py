@@ -155,7 +155,7 @@ class Deployment:
         newest = 0
         with EventReader(self.direct_config, "chaos-steps", ["steps"], **COMMITTED) as reader:
             ends = reader.end_offsets()
-            while any(reader.positions[partition] < offset for partition, offset in ends.items()):
+            while not reader.caught_up(ends):
                 for event in reader.poll(0.5):
                     with contextlib.suppress(DecodeError):  # junk
                         newest = max(newest, event.record(TrainingStep).step)

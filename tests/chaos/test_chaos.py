@@ -28,17 +28,3 @@ def test_nothing_is_lost_and_nothing_is_trained_twice_whatever_fails(tmp_path, t
     assert sorted(result.kind for result in outcome.results) == sorted(KINDS)
     assert all(result.recovery_s is not None for result in outcome.results)
     assert outcome.steps > len(KINDS)
-
-
-CLUSTER_KINDS = ("preferred election", "kill -9 leader", "aborted transactions")
-
-
-def test_three_nodes_may_die_and_hold_elections_and_strangers_may_abort_transactions(tmp_path, tiny_model):
-    require_kafka_home()
-    lines = []
-    plan = make_plan(SEED, len(CLUSTER_KINDS), CLUSTER_KINDS)
-    outcome = run_plan(plan, SEED, tmp_path, tiny_model, lines.append, nodes=3)
-    assert outcome.findings == [], "\n".join(lines)
-    assert outcome.scenarios == 1
-    assert sorted(result.kind for result in outcome.results) == sorted(CLUSTER_KINDS)
-    assert all(result.recovery_s is not None for result in outcome.results)

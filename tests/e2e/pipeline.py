@@ -178,7 +178,7 @@ def _read(config: Config, entity: str) -> Iterator[Event]:
     reader = EventReader(config, "e2e-reader", [entity], isolation_level="read_committed")
     try:
         end = reader.end_offsets()
-        while any(reader.positions[partition] < offset for partition, offset in end.items()):
+        while not reader.caught_up(end):
             yield from reader.poll(1.0)
     finally:
         reader.close()

@@ -177,9 +177,7 @@ def nodes_on(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def test_a_real_node_serves_the_runs_own_data_and_ends_with_its_command(
-    file: Path, config: Config
-) -> None:
+def test_a_real_node_serves_the_runs_own_data_and_ends_with_its_command(file: Path, config: Config) -> None:
     with reachable_log(config, "rft import", create=True) as running:
         ensure_topics(running)
         with EventWriter(running, "test") as writer:
