@@ -19,6 +19,8 @@ from rft.log.topic_identity import check_topics
 
 CHECK_EVERY_S = 15.0
 """A change is noticed well within a minute, also when a first look fails."""
+FIRST_LOOK_S = 5.0
+"""How long a role waits to know the topics that it begins with. If the broker is away, it begins without."""
 LAST_LOOK_S = 5.0
 """How long a role that has failed waits for a last look."""
 GRACE_S = 20.0
@@ -39,6 +41,7 @@ class TopicWatch:
         self._stop = stop
         self._end = end
         self._closed = threading.Event()
+        self._looked = threading.Event()
         self._change: TopicChangedError | None = None
         self._looks_again = False
         self._admin: KafkaAdminClient | None = None
@@ -46,6 +49,7 @@ class TopicWatch:
 
     def __enter__(self) -> Self:
         self._thread.start()
+        self._looked.wait(FIRST_LOOK_S)
         return self
 
     def __exit__(
@@ -63,12 +67,14 @@ class TopicWatch:
         try:
             while not self._closed.is_set():
                 self._look()
+                self._looked.set()
                 self._closed.wait(CHECK_EVERY_S)
             if self._looks_again:
                 self._look()
         except TopicChangedError as change:
             self._end_role(change)
         finally:
+            self._looked.set()
             self._disconnect()
 
     def _look(self) -> None:
