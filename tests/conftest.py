@@ -34,6 +34,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_threa
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """vLLM and DeepSpeed warn on every import; elsewhere a warning is an error (pyproject.toml)."""
+    for item in items:
+        if item.get_closest_marker("vllm") or item.get_closest_marker("deepspeed"):
+            item.add_marker(pytest.mark.filterwarnings("default"))
+
+
 def _run_broker(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     broker = open_broker(Config.model_validate({"broker": {"kind": kind}}), tmp_path_factory.mktemp(kind))
     assert broker is not None

@@ -139,7 +139,7 @@ def test_an_unreachable_broker_is_named_with_the_cause(config):
         assert answer.returncode == 1
         assert "Traceback" not in answer.stderr
         (error,) = [line for line in answer.stderr.splitlines() if " ERROR " in line]
-        assert f"ERROR {role}: BrokerError: broker {servers}: connection refused" in error
+        assert f"ERROR {role}: OutageError: broker {servers}: connection refused" in error
 
 
 def test_doctor_says_what_to_do_and_fails_if_anything_does(config):
