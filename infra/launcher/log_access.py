@@ -84,7 +84,7 @@ def _lock_or_find_servers(path: Path, command: str, held: ExitStack, wait_s: flo
 
     Waits while another command holds it, or while a run has not started its broker yet.
     """
-    deadline, told = Deadline(wait_s), False
+    deadline, waits = Deadline(wait_s), False
     while True:
         try:
             held.enter_context(locked(path, command))
@@ -94,9 +94,9 @@ def _lock_or_find_servers(path: Path, command: str, held: ExitStack, wait_s: flo
                 return servers
             if deadline.passed:
                 raise
-            if not told:
+            if not waits:
                 print(f"{command} waits: {error}", file=sys.stderr)
-                told = True
+                waits = True
         time.sleep(_PAUSE_S)
 
 

@@ -18,7 +18,7 @@ from schemas.framing import Headers
 
 
 class _Null(bytes):
-    """Empty bytes that are told from others by identity."""
+    """Empty bytes that are distinguished from others by identity."""
 
 
 NULL = _Null()

@@ -90,7 +90,7 @@ class OffsetReader:
                 self._client_id,
                 fetch_max_wait_ms=20,
                 max_partition_fetch_bytes=1,
-                # An incremental session answers nothing for a partition whose high watermark it has already told.
+                # An incremental session answers nothing for a partition whose high watermark it has already sent.
                 enable_incremental_fetch_sessions=False,
             )
         try:

@@ -51,7 +51,7 @@ def test_settings_reach_the_broker(any_config: Config) -> None:
 
 
 @pytest.mark.parametrize(
-    ("made_with", "asked_for", "message"),
+    ("created_with", "asked_for", "message"),
     [
         ({"partitions": 2}, {"partitions": 4}, r"tasks\.v1: partitions is 2, expected 4; set log\.partitions = 2"),
         (
@@ -67,9 +67,9 @@ def test_settings_reach_the_broker(any_config: Config) -> None:
     ],
 )
 def test_a_contradiction_names_topic_setting_found_expected_and_remedy(
-    any_broker: str, make_config: ConfigMaker, made_with: dict[str, int], asked_for: dict[str, int], message: str
+    any_broker: str, make_config: ConfigMaker, created_with: dict[str, int], asked_for: dict[str, int], message: str
 ) -> None:
-    before = make_config(any_broker, log=made_with)
+    before = make_config(any_broker, log=created_with)
     ensure_topics(before)
     after = make_config(any_broker, log={"namespace": before.log.namespace, **asked_for})
     with pytest.raises(TopicError, match=message):

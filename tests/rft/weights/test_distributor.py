@@ -1,4 +1,4 @@
-"""Members are heard while a folder is written that takes longer than a member may be silent."""
+"""Members are read while a folder is written that takes longer than the time after which a member counts as gone."""
 
 from __future__ import annotations
 
