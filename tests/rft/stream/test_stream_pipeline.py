@@ -112,9 +112,7 @@ def test_a_group_with_too_few_usable_samples_is_filtered_as_a_whole(make_pipelin
 
 def test_an_evaluation_counts_every_answer_that_came(make_pipeline):
     pipeline = make_pipeline(min_group_size=2, max_response_tokens=1, drop_truncated=True, drop_uniform_groups=True)
-    [answered] = feed(
-        pipeline, [make_experience(0, 0, size=1, split="eval", finish_reason="length", response="tac")]
-    )
+    [answered] = feed(pipeline, [make_experience(0, 0, size=1, split="eval", finish_reason="length", response="tac")])
     assert (answered.samples[0].verdict, answered.samples[0].reward) == ("train", 1.0)
     [failed] = feed(pipeline, [failed_experience(1, 0, size=1, split="eval")], start=1)
     assert failed.samples[0].cause == "rollout_failed"
