@@ -80,7 +80,7 @@ def any_broker(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make_config() -> ConfigMaker:
-    """``make_config(servers, **sections)``: a configuration on that broker, in a namespace nobody used before."""
+    """Return ``make_config(servers, **sections)``, which makes a configuration on a broker in a new namespace."""
 
     def make(servers: str, **sections: Any) -> Config:
         sections["broker"] = {"kind": "external", "bootstrap_servers": servers, **sections.get("broker", {})}

@@ -199,9 +199,10 @@ class ProgressWatch:
     """
 
     def __init__(self, limit_s: float, ask: Callable[[], object], fault: Callable[[], str]) -> None:
-        """Expect progress within ``limit_s``.
+        """Start to watch.
 
         Args:
+            limit_s: Seconds without progress after which the broker is asked.
             ask: Asks the broker, and returns when it answers. It may make the client begin anew.
             fault: Returns the message of the error.
         """

@@ -88,7 +88,7 @@ def _changed(experience: Experience, name: str, group: str) -> Experience:
 
 
 def _use_codecs(here: Deployment, chance: random.Random) -> set[Origin]:
-    """Publish malformed events and copies of good ones in batches of each codec, and compress topics anew.
+    """Publish malformed events and copies of good ones in batches of each codec, and change the codec of the topics.
 
     A batch that cannot be read would hide its events, so all of them must become dead letters.
     """

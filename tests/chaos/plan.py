@@ -44,7 +44,7 @@ BROKER_SESSION_S = 4.0
 
 
 def default_kinds(nodes: int) -> tuple[str, ...]:
-    """Return what is injected into a cluster of so many nodes unless kinds are named."""
+    """Return the kinds of fault for a cluster of ``nodes`` nodes, if the command names none."""
     if nodes < 3:
         return KINDS
     return tuple(kind for kind in ALL_KINDS if kind not in LONG_OUTAGES)

@@ -1,4 +1,4 @@
-"""Batches of every codec are read, whoever compressed them: a foreign producer or the broker."""
+"""Our clients read batches of every codec, compressed by a foreign producer or by the broker."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class AwayError(Exception):
 
 
 def failing(times: int, error: Callable[[], Exception] = lambda: AwayError("away")) -> Callable[[], int]:
-    """Fails so many times, then returns the number of calls."""
+    """Return a call that fails ``times`` times, then returns how often it was called."""
     calls = 0
 
     def call() -> int:
