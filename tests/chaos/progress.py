@@ -6,7 +6,6 @@ A role that runs but commits nothing, while events wait that it could read, stan
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import NamedTuple
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from chaos.background import BackgroundThread
 from rft.config import Config
 from rft.errors import RftError
 from rft.log.clients import make_consumer
@@ -86,11 +86,12 @@ class StallDetector:
         self._since.clear()
 
 
-class Progress:
+class Progress(BackgroundThread):
     """A thread that asks for lag and committed offsets all the time, and survives outages of the cluster."""
 
     def __init__(self, config: Config) -> None:
         """``config`` names the broker's direct address."""
+        super().__init__("progress")
         self._config = config
         self._detector = StallDetector()
         self._standings: dict[Lane, Standing] = {}
@@ -100,16 +101,6 @@ class Progress:
         self._asked_at = 0.0
         self._at_fault = False
         self._stalls: list[tuple[int, Stall]] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(20)
 
     @property
     def stalls(self) -> list[tuple[int, Stall]]:

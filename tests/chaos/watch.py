@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from typing import NamedTuple
 
+from chaos.background import BackgroundThread
 from rft.config import Config
 from rft.errors import DecodeError, RftError
 from rft.log.events import Event
@@ -41,11 +41,12 @@ def original(dead_letter: Event) -> Origin | None:
     return Origin(entity, int(headers["rft.error.partition"] or b""), int(headers["rft.error.offset"] or b""))
 
 
-class Watch:
+class Watch(BackgroundThread):
     """A thread that reads all topics of a run, and survives outages of the broker."""
 
     def __init__(self, config: Config) -> None:
         """``config`` names the broker's direct address."""
+        super().__init__("watch")
         self._config = config
         self._newest: dict[tuple[str, str], int] = {}
         self._count = dict.fromkeys(ENTITIES, 0)
@@ -53,16 +54,6 @@ class Watch:
         self._step = 0
         self._originals: deque[Event] = deque(maxlen=50)
         self._positions: dict[tuple[str, int], int] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(20)
 
     def wrote(self, entity: str, since_ms: int, by: str = "") -> bool:
         """Return whether an event with a later timestamp has come, from a writer whose name plus ``$`` holds ``by``."""
