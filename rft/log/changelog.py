@@ -8,12 +8,11 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from rft.config import Config
-from rft.errors import BrokerError, OutageError
 from rft.log.clients import make_consumer
 from rft.log.coordinates import EntityPartition
 from rft.log.events import Event
 from rft.log.offset_queries import OffsetReader, ask_offsets
-from rft.log.outages import OUTAGE_LIMIT_S, ProgressWatch, is_outage, wait_out
+from rft.log.outages import OUTAGE_LIMIT_S, ProgressWatch, broker_error, wait_out
 from rft.log.reader import to_event
 from rft.log.registry import schema_lookup
 from rft.log.topics import topic_name
@@ -91,7 +90,7 @@ def _read_once(
                 watch.moved()
             watch.check()
     except KafkaError as error:
-        raise (OutageError if is_outage(error) else BrokerError)(f"cannot read {wanted[0].topic}: {error}") from error
+        raise broker_error(f"cannot read {wanted[0].topic}", error) from error
     finally:
         consumer.close()
         ends.close()

@@ -12,7 +12,7 @@ from kafka.errors import KafkaError
 from rft.config import Config, LogConfig
 from rft.errors import BrokerError, OutageError
 from rft.log.null_values import NullValueSerializer
-from rft.log.outages import is_outage, wait_out, waits_for_broker
+from rft.log.outages import broker_error, wait_out, waits_for_broker
 from rft.log.probe import probe
 from rft.log.security import security_options
 
@@ -143,8 +143,8 @@ def _connect(make: Callable[..., Client], config: Config, client_id: str, option
         try:
             return make(**common, **options)
         except KafkaError as error:
-            kind = OutageError if is_outage(error) else BrokerError
-            raise kind(f"broker {','.join(servers)} answers, but no {make.__name__} could start: {error}") from error
+            failure = f"broker {','.join(servers)} answers, but no {make.__name__} could start"
+            raise broker_error(failure, error) from error
 
     return wait_out("cannot connect", connect)
 

@@ -15,10 +15,10 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from rft.config import Config
-from rft.errors import BrokerError, OutageError
+from rft.errors import OutageError
 from rft.log.clients import make_consumer
 from rft.log.coordinates import EntityPartition
-from rft.log.outages import is_outage, wait_out
+from rft.log.outages import broker_error, is_outage, wait_out
 from rft.log.topics import topic_name
 from rft.retry import Backoff, Deadline, retry
 
@@ -48,7 +48,7 @@ def ask_offsets(
     except KeyError as error:
         raise OutageError(f"no leader is known for {error}") from None
     except KafkaError as error:
-        raise _broker_error("cannot read offsets", error) from error
+        raise broker_error("cannot read offsets", error) from error
 
 
 class OffsetReader:
@@ -103,7 +103,7 @@ class OffsetReader:
             self._consumer.resume(*written)
             ends = latest | self._read_on(self._consumer, written, timeout_s)
         except KafkaError as error:
-            raise _broker_error("cannot read end offsets", error) from error
+            raise broker_error("cannot read end offsets", error) from error
         self._found |= ends
         return ends
 
@@ -145,7 +145,7 @@ def committed_offsets(
                 for partition in partitions
             }
         except KafkaError as error:
-            raise _broker_error(failure, error) from error
+            raise broker_error(failure, error) from error
         finally:
             consumer.close()
 
@@ -161,10 +161,6 @@ def end_offsets(config: Config, client_id: str, partitions: Collection[EntityPar
         return {by_topic[at]: offset for at, offset in reader.ask(by_topic).items()} if by_topic else {}
     finally:
         reader.close()
-
-
-def _broker_error(failure: str, error: KafkaError) -> BrokerError:
-    return (OutageError if is_outage(error) else BrokerError)(f"{failure}: {error}")
 
 
 def _topic_partition(config: Config, partition: EntityPartition) -> TopicPartition:

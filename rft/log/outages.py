@@ -37,6 +37,14 @@ def is_outage(error: Exception) -> bool:
     return isinstance(error, OutageError) or (isinstance(error, KafkaError) and bool(error.retriable))
 
 
+def broker_error(failure: str, error: Exception, refusal: type[BrokerError] = BrokerError) -> BrokerError:
+    """Return the error to raise for one of a client: OutageError if the broker may answer later, else a ``refusal``.
+
+    ``failure`` begins its message, such as ``cannot read rft.tasks.v1``.
+    """
+    return (OutageError if is_outage(error) else refusal)(f"{failure}: {error}")
+
+
 @dataclass(slots=True)
 class _Policy:
     """How this process waits."""

@@ -13,9 +13,9 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError, for_code
 
 from rft.config import Config, LogConfig
-from rft.errors import BrokerError, OutageError, TopicError
+from rft.errors import BrokerError, TopicError
 from rft.log.clients import largest_event, least_message_limit, make_admin, message_limit
-from rft.log.outages import is_outage, wait_out
+from rft.log.outages import broker_error, wait_out
 from schemas.events import (
     Experience,
     Member,
@@ -125,7 +125,7 @@ def ensure_topics(config: Config) -> list[str]:
         try:
             return _create_missing(admin, config), contradictions(admin, config)
         except KafkaError as error:
-            raise (OutageError if is_outage(error) else TopicError)(f"{failure}: {error}") from error
+            raise broker_error(failure, error, TopicError) from error
         finally:
             admin.close()
 

@@ -21,7 +21,7 @@ from rft.log.cloud_events import cloud_event_headers
 from rft.log.dead_letters import VALUE_OMITTED, Stage, dead_letter_headers
 from rft.log.events import Event
 from rft.log.null_values import NULL, mark_nulls
-from rft.log.outages import Outage, is_outage, wait_out, waits_for_broker
+from rft.log.outages import Outage, broker_error, wait_out, waits_for_broker
 from rft.log.registry import writer_ids
 from rft.log.topics import ENTITIES, topic_limit, topic_name
 from schemas.codec import encode
@@ -134,7 +134,7 @@ class EventWriter:
             raise
         except KafkaError as error:
             self._settle(size)
-            raise (OutageError if is_outage(error) else BrokerError)(f"cannot publish to {topic}: {error}") from error
+            raise broker_error(f"cannot publish to {topic}", error) from error
         future.add_callback(lambda _: self._settle(size))
         future.add_errback(lambda error: self._settle(size, error))
         return future
