@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from brokers import ConfigMaker
-from kafka.admin import NewPartitions
+from kafka.admin import KafkaAdminClient, NewPartitions
 from kafka.errors import KafkaError
 from synthetic import make_tiny_model, publish, scored
 
+from infra import topic_watch
 from infra.roles import ROLES
 from rft.config import Config
 from rft.errors import OtherLogError, TopicChangedError, TopicError
@@ -133,6 +136,30 @@ def test_a_role_that_does_not_stop_is_ended_with_the_same_error(
     create_again(config, "dlq")
     error = end_of(worker)
     assert f"TopicChangedError: topic {topic_name(config, 'dlq')} was deleted and created again" in error
+
+
+def test_a_topic_that_changes_as_soon_as_a_role_begins_is_noticed(
+    kafka_broker: str, make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A role does not begin before it knows its topics, however long the first look takes."""
+    config, stop, look = make_config(kafka_broker), threading.Event(), topic_watch.check_topics
+    ensure_topics(config)
+
+    def look_slowly(config: Config, admin: KafkaAdminClient) -> None:
+        time.sleep(3)
+        look(config, admin)
+
+    monkeypatch.setattr(topic_watch, "check_topics", look_slowly)
+    monkeypatch.setattr(topic_watch, "CHECK_EVERY_S", 0.5)
+    changed = f"topic {re.escape(topic_name(config, 'dlq'))} was deleted and created again"
+
+    def work() -> None:
+        with topic_watch.TopicWatch(config, stop, lambda _: None):
+            create_again(config, "dlq")
+            assert stop.wait(NOTICED_S)
+
+    with pytest.raises(TopicChangedError, match=changed):
+        work()
 
 
 @pytest.mark.parametrize("change", ["partitions", "id"])
