@@ -57,6 +57,11 @@ def is_plugin(name: str) -> bool:
     return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
+USER_FAILURES: tuple[type[BaseException], ...] = (Exception, SystemExit)
+"""What a user's function may raise without ending the process. ``sys.exit()`` in it is a failure like any other: in an
+event loop, SystemExit would end the loop and leave the process."""
+
+
 def _load(written: str, name: str, near: str | None) -> Any:
     """Import the user's function. Its file may lie in the working directory, and then needs no installation."""
     module_name, _, function_name = name.partition(":")
@@ -66,7 +71,7 @@ def _load(written: str, name: str, near: str | None) -> Any:
     try:
         module = importlib.import_module(module_name)
     # Importing runs the user's code, which may raise anything.
-    except Exception as error:
+    except USER_FAILURES as error:
         hint = f"; did you mean {near!r}?" if near and isinstance(error, ModuleNotFoundError) else ""
         cause = f"{type(error).__name__}: {error}{hint}"
         raise ConfigError(f"{written}: importing {module_name!r} failed: {cause}") from error

@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 
 from rft.errors import EngineDiedError, RolloutError
+from rft.plugins import USER_FAILURES
 from rft.policy.base import Policy, Sampling
 from rft.workflows.base import Trajectory, Workflow
+from rft.workflows.running import run_workflow
 from schemas.events import Task
 
 
@@ -25,15 +27,15 @@ async def roll_out(
     Raises RolloutError with the cause of the last failure, EngineDiedError when nothing can be generated any more.
     Cancellation passes through.
     """
-    error: Exception | None = None
+    error: BaseException | None = None
     for attempt in range(1 + retries):
         try:
             async with asyncio.timeout(deadline_s):
-                return await workflow(task, policy, sampling_of(task, sample, attempt))
+                return await run_workflow(workflow, task, policy, sampling_of(task, sample, attempt))
         except EngineDiedError:
             raise
         # A workflow is the user's code: any error fails this try and nothing else.
-        except Exception as failure:
+        except USER_FAILURES as failure:
             error = failure
     cause = (
         f"ran past its deadline of {deadline_s:g} s (rollout.deadline_s)"

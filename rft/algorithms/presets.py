@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from typing import Any, Literal
 
 from rft.errors import ConfigError
-from rft.plugins import unknown_name
+from rft.plugins import USER_FAILURES, unknown_name
 
 ENTRY_POINTS = "stream_rft.algorithms"
 """Entry-point group under which other packages offer a :class:`Preset`; the entry point's name is the algorithm's."""
@@ -90,7 +90,7 @@ def find_preset(name: str) -> Preset:
     try:
         preset = offered[name].load()
     # Loading runs another package's code, which may raise anything.
-    except Exception as error:
+    except USER_FAILURES as error:
         raise ConfigError(
             f"algorithm.name = '{name}': loading its entry point {offered[name].value} failed: "
             f"{type(error).__name__}: {error}"

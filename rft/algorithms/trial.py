@@ -12,6 +12,7 @@ from rft.algorithms.algorithm import Algorithm
 from rft.algorithms.inputs import Sequences, TokenBatch, Trajectories
 from rft.config import AlgorithmConfig
 from rft.errors import ConfigError
+from rft.plugins import USER_FAILURES
 
 
 def try_algorithm(config: AlgorithmConfig, algorithm: Algorithm) -> None:
@@ -48,7 +49,7 @@ def try_algorithm(config: AlgorithmConfig, algorithm: Algorithm) -> None:
         # A plugin may raise anything.
         try:
             result = function(*arguments)
-        except Exception as error:
+        except USER_FAILURES as error:
             raise ConfigError(
                 f"algorithm.{field} ({name}) fails on two samples of one token: {type(error).__name__}: {error}"
             ) from error

@@ -1,8 +1,9 @@
 """Makes one function that scores an experience from the configured reward terms.
 
-A reward function takes ``response`` and ``answer`` and returns a number. By keyword it also gets those of the following
-that it declares: ``prompt``, ``metadata`` (the task's, a dict), ``written_tokens`` (how many the policy wrote) and its
-options. A ``**options`` parameter takes prompt, metadata and all options.
+A reward function takes ``response`` and ``answer`` and returns a number; or several of them, as a dict by name, whose
+sum counts; or None, which abstains: the term does not count for this sample. By keyword it also gets those of the
+following that it declares: ``prompt``, ``metadata`` (the task's, a dict), ``written_tokens`` (how many the policy
+wrote) and its options. A ``**options`` parameter takes prompt, metadata and all options.
 """
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rft.config import RewardTerm
 from rft.errors import ConfigError, RewardError
-from rft.plugins import resolve
+from rft.plugins import USER_FAILURES, resolve
+from rft.rewards.bounds import ALLOWED, is_reward
 from rft.rewards.matching import exact_match, length_penalty, matches_format, numeric_match
 from rft.rewards.mathematics import math_verify
 from schemas.events import Experience
 
-RewardFunction = Callable[..., float]
+RewardFunction = Callable[..., float | Mapping[str, float | None] | None]
 Scorer = Callable[[Experience], tuple[float, dict[str, float]]]
 """Returns the combined reward, and the unweighted reward by function. Raises RewardError."""
 
@@ -54,21 +56,28 @@ def make_scorer(terms: Sequence[RewardTerm]) -> Scorer:
 
     def score(experience: Experience) -> tuple[float, dict[str, float]]:
         metadata = _metadata(experience)
-        rewards = {label: function(experience, metadata) for label, _, function in prepared}
-        total = math.fsum(weight * rewards[label] for label, weight, _ in prepared)
-        return total, rewards
+        rewards: dict[str, float] = {}
+        parts: list[float] = []
+        for label, weight, function in prepared:
+            values = function(experience, metadata)
+            rewards |= {f"{label}.{name}" if name else label: value for name, value in values.items()}
+            parts += [weight * value for value in values.values()]
+        if prepared and not parts:
+            raise RewardError(f"no reward: {', '.join(label for label, _, _ in prepared)} returned None")
+        return math.fsum(parts), rewards
 
     return score
 
 
-def _prepare(term: RewardTerm) -> Callable[[Experience, dict[str, Any]], float]:
+def _prepare(term: RewardTerm) -> Callable[[Experience, dict[str, Any]], dict[str, float]]:
+    """Return a function that gives the term's rewards by name; the name of a single one is empty."""
     name, options = term.function, term.options
     function = _find(name)
     wanted = _wanted(name, function, options)
     if name in NAMED:
         _try_out(name, function, wanted, options)
 
-    def call(experience: Experience, metadata: dict[str, Any]) -> float:
+    def call(experience: Experience, metadata: dict[str, Any]) -> dict[str, float]:
         context = {
             "prompt": experience.prompt,
             "metadata": metadata,
@@ -80,9 +89,9 @@ def _prepare(term: RewardTerm) -> Callable[[Experience, dict[str, Any]], float]:
         except RewardError:
             raise
         # The user's code may raise anything.
-        except Exception as error:
+        except USER_FAILURES as error:
             raise RewardError(f"reward function {name} raised {type(error).__name__}: {error}") from error
-        return _number(name, reward)
+        return _values(name, reward)
 
     return call
 
@@ -120,7 +129,7 @@ def _try_out(name: str, function: RewardFunction, wanted: tuple[str, ...], optio
     context = {"prompt": "", "metadata": {}, "written_tokens": 1}
     try:
         function("1", "1", **{key: context[key] for key in wanted}, **options)
-    except Exception as error:
+    except USER_FAILURES as error:
         given = ", ".join(f"{key} = {value!r}" for key, value in options.items())
         raise ConfigError(f"processor.rewards: {name} cannot work with {given or 'no options'}: {error}") from error
 
@@ -135,11 +144,22 @@ def _metadata(experience: Experience) -> dict[str, Any]:
     return metadata
 
 
+def _values(name: str, reward: Any) -> dict[str, float]:
+    if not isinstance(reward, Mapping):
+        return {} if reward is None else {"": _number(name, reward)}
+    for key in reward:
+        if not isinstance(key, str) or not key:
+            raise RewardError(f"reward function {name} returned a reward named {key!r}; names are texts")
+    return {key: _number(f"{name}, {key}", value) for key, value in reward.items() if value is not None}
+
+
 def _number(name: str, reward: Any) -> float:
+    if isinstance(reward, str | bytes):
+        raise RewardError(f"reward function {name} returned the text {reward[:80]!r}, must be a number")
     try:
         number = float(reward)
     except (TypeError, ValueError, OverflowError):
-        raise RewardError(f"reward function {name} returned {reward!r}, must be a number") from None
-    if not math.isfinite(number):
-        raise RewardError(f"reward function {name} returned {number}, must be finite")
+        raise RewardError(f"reward function {name} returned {reward!r:.200}, must be a number") from None
+    if not is_reward(number):
+        raise RewardError(f"reward function {name} returned {number}; rewards are finite and {ALLOWED}")
     return number

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from math import isfinite, prod
+from math import prod
 
 from rft.config import ExternalRewardsConfig
+from rft.rewards.bounds import is_reward
 from schemas.events import WaitingMember
 
 FUNCTIONS = "functions"
@@ -47,6 +48,6 @@ def combine_rewards(
         weights = config.weights
         total = weights.get(FUNCTIONS, 1.0) * sample.reward if own else 0.0
         total += sum(weights.get(source, 1.0) * value for source, value in ordered.items())
-    if not isfinite(total):
+    if not is_reward(total):
         return 0.0, rewards | ordered, NOT_FINITE
     return total, rewards | ordered, None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from rft.config import ProcessorConfig
 from rft.errors import RewardError
+from rft.plugins import USER_FAILURES
+from rft.rewards.bounds import ALLOWED, is_reward
 from rft.rewards.scorer import Scorer
 from rft.stream.actions import Received
 from rft.stream.rules import Rules
@@ -83,8 +84,8 @@ def score(experience: Experience, scorer: Scorer) -> tuple[float, dict[str, floa
         reward, rewards = scorer(experience)
     except RewardError:
         raise
-    except Exception as error:  # a user's function may raise anything; one event must not stop the others
+    except USER_FAILURES as error:  # a user's function may raise anything; one event must not stop the others
         raise RewardError(f"the reward function raised {type(error).__name__}: {error}") from error
-    if not math.isfinite(reward):
-        raise RewardError(f"the combined reward is {reward}, not a finite number")
+    if not is_reward(reward):
+        raise RewardError(f"the combined reward is {reward}; rewards are finite and {ALLOWED}")
     return reward, rewards

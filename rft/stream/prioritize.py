@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from rft.algorithms.group_statistics import reward_variance
 from rft.errors import RewardError
-from rft.plugins import resolve
+from rft.plugins import USER_FAILURES, resolve
 
 Prioritizer = Callable[[Sequence[float]], float]
 """Maps the rewards of a group's usable samples (at least one) to its priority."""
@@ -36,7 +36,7 @@ def priority(rewards: Sequence[float], prioritizer: Prioritizer) -> float:
         return 0.0
     try:
         value = float(prioritizer(rewards))
-    except Exception as error:  # a user's function may raise anything
+    except USER_FAILURES as error:  # a user's function may raise anything
         raise RewardError(f"the priority function raised {type(error).__name__}: {error}") from error
     if not math.isfinite(value):
         raise RewardError(f"the priority function returned {value}, not a finite number")

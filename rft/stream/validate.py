@@ -6,6 +6,7 @@ import json
 
 from rft.errors import DecodeError
 from rft.log.record_checks import check_group_id, check_printable, printable
+from rft.rewards.bounds import ALLOWED, is_reward
 from schemas.events import NOT_WRITTEN, Experience, Reward
 
 KINDS = ("rollout", "demonstration", "preference")
@@ -49,6 +50,7 @@ def validate(experience: Experience, key: bytes | None) -> None:
     _check_choice("kind", experience.kind, KINDS)
     _check_choice("split", experience.split, SPLITS)
     _check_choice("finish_reason", experience.finish_reason, FINISH_REASONS)
+    _check_reward("reward", experience.reward)
     _check_metadata(experience.metadata)
     _check_arrays(experience)
 
@@ -63,6 +65,7 @@ def validate_reward(reward: Reward, key: bytes | None) -> None:
     if len(reward.experience_id) - len(reward.group_id) - 1 > MAX_SUFFIX:
         raise DecodeError(f"is more than {MAX_SUFFIX} longer than its group_id", field="experience_id")
     check_printable("experience_id", reward.experience_id)
+    _check_reward("value", reward.value)
 
 
 def check_group_size(experience: Experience, size: int) -> None:
@@ -77,6 +80,11 @@ def check_group_size(experience: Experience, size: int) -> None:
 def _check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise DecodeError(f"is {value[:80]!r}, allowed: {', '.join(allowed)}", field=field)
+
+
+def _check_reward(field: str, value: float | None) -> None:
+    if value is not None and not is_reward(value):
+        raise DecodeError(f"is {value}; rewards are finite and {ALLOWED}", field=field)
 
 
 def _check_metadata(text: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from rft.config import TasksConfig
 from rft.errors import ConfigError
-from rft.plugins import is_plugin, resolve
+from rft.plugins import USER_FAILURES, is_plugin, resolve
 from rft.tasks.base import TaskItem
 
 REMEMBERED = 20_000
@@ -138,7 +138,7 @@ def _checked(name: str, function: Callable[..., int]) -> Choose:
         try:
             index = int(function(number, items, history))
         # The user's code may raise anything.
-        except Exception as error:
+        except USER_FAILURES as error:
             raise ConfigError(f"tasks.order: {name} raised {type(error).__name__}: {error}") from error
         if not 0 <= index < len(items):
             raise ConfigError(f"tasks.order: {name} returned {index}, but there are items 0 to {len(items) - 1}")

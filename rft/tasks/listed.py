@@ -10,6 +10,7 @@ from typing import Any
 
 from rft.config import Config
 from rft.errors import ConfigError, DataError
+from rft.plugins import USER_FAILURES
 from rft.tasks.base import TaskItem, make_item
 
 MAX_ITEMS = 1_000_000
@@ -92,7 +93,7 @@ def call_source(
     except ConfigError:
         raise
     # The user's code may raise anything.
-    except Exception as error:
+    except USER_FAILURES as error:
         raise ConfigError(f"tasks: {name} raised {type(error).__name__}: {error}") from error
     if len(items) > MAX_ITEMS:
         raise ConfigError(f"tasks: {name} gives more than {MAX_ITEMS} items; it must end")

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 from rft.errors import ConfigError
+from rft.plugins import USER_FAILURES
 from rft.tasks.base import TaskItem, make_item
 from rft.tasks.finite import seed_of
 
@@ -52,7 +53,7 @@ class Gym:
         try:
             return reasoning_gym.create_dataset(self._dataset, **{**self._options, "seed": seed, "size": CHUNK})
         # Each dataset checks its options in its own way: assertions, TypeError, ValueError.
-        except Exception as error:
+        except USER_FAILURES as error:
             raise ConfigError(
                 f"tasks.options do not fit {self.name}: {type(error).__name__}: {error}; it takes "
                 f"{', '.join(name for name in _fields(DATASETS[self._dataset][1]) if name not in ('seed', 'size'))}"

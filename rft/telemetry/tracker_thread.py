@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from rft.plugins import USER_FAILURES
 from rft.telemetry.base import Point, Tracker
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class TrackerThread:
                 tracker.close()
                 return
             # A tracker is foreign code in front of a foreign server: no error of it may stop the run.
-            except Exception as error:
+            except USER_FAILURES as error:
                 self._warn_once(error)
                 _close_failed(tracker)
             with self._changed:
@@ -115,7 +116,7 @@ class TrackerThread:
             if self._abandoned.is_set():
                 return
 
-    def _warn_once(self, error: Exception) -> None:
+    def _warn_once(self, error: BaseException) -> None:
         """Log the first error of an outage."""
         if not self._down:
             self._down = True
@@ -132,7 +133,7 @@ def _close_failed(tracker: Tracker | None) -> None:
         return
     try:
         tracker.close()
-    except Exception as error:
+    except USER_FAILURES as error:
         logger.debug("closing a failed tracker: %s", error)
 
 

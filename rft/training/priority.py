@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from rft.algorithms.group_statistics import reward_variance
 from rft.config import BufferConfig
-from rft.plugins import is_plugin, resolve
+from rft.plugins import USER_FAILURES, is_plugin, resolve
 
 SMALLEST = 2.0**-40
 """Replaces a priority of 0 or less under a decay: far below any priority that matters, and its logarithm is finite."""
@@ -66,7 +66,7 @@ def _guarded(function: Callable[..., float]) -> Priority:
         # A plugin may raise anything.
         try:
             value = float(function(group.rewards, group.oldest_version, group.number))
-        except Exception:
+        except USER_FAILURES:
             return 0.0
         return value if math.isfinite(value) else 0.0
 

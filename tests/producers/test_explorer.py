@@ -54,7 +54,7 @@ def test_failing_and_hanging_rollouts_become_failed_experiences_and_delay_no_oth
     assert failed.keys() == {0, 1, 2}
     assert "2 times; the last time it ValueError: bad mood" in failed[0]
     assert "ran past its deadline of 3 s" in failed[1]
-    assert "cannot be published: logprobs" in failed[2]
+    assert "trajectory is invalid: logprobs holds values that are not finite" in failed[2]
 
 
 def test_a_task_ahead_of_the_weights_waits_for_them_and_others_go_on(running: Running, model: Path) -> None:

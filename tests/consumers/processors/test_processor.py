@@ -6,6 +6,7 @@ import socket
 import time
 from collections import Counter
 
+import pytest
 from processor_worker import committed, experience, read_until, wait_for
 
 from rft.log.reader import EventReader
@@ -69,11 +70,18 @@ def test_a_group_that_stays_incomplete_is_released_at_its_deadline(embedded_brok
     wait_for(lambda: committed(config) == 3, 10, lambda: worker.log)
 
 
-def test_a_raising_reward_function_costs_its_group_one_sample(
-    embedded_broker, make_config, start_worker, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [("raise KeyError(response)", b"KeyError"), ("raise SystemExit(3)", b"SystemExit"), ("return 1e308", b"1e+308")],
+)
+def test_a_failing_reward_function_costs_its_group_one_sample(
+    embedded_broker, make_config, start_worker, tmp_path, monkeypatch, fault, named
 ):
     (tmp_path / "picky_rewards.py").write_text(
-        "def picky(response, answer, **_):\n    return {'tac': 1.0, 'dog': 0.0}[response]\n"
+        "def picky(response, answer, **_):\n"
+        "    if response in ('tac', 'dog'):\n"
+        "        return float(response == answer)\n"
+        f"    {fault}\n"
     )
     monkeypatch.chdir(tmp_path)
     config = make_config(embedded_broker, processor={"rewards": [{"function": "picky_rewards:picky"}]})
@@ -87,7 +95,7 @@ def test_a_raising_reward_function_costs_its_group_one_sample(
     [letter] = [event for event in events if event.entity == "dlq"]
     headers = dict(letter.headers)
     assert (headers["rft.error.stage"], headers["rft.error.class"]) == (b"score", b"RewardError")
-    assert b"KeyError" in headers["rft.error.message"]
+    assert named in headers["rft.error.message"]
     verdicts = {r.experience.sample: (r.verdict, r.cause) for r in (e.record() for e in events if e.entity == "ready")}
     assert verdicts == {**dict.fromkeys(range(3), ("train", None)), 3: ("filtered", "score_failed")}
     wait_for(lambda: committed(config) == 4, 10, lambda: worker.log)

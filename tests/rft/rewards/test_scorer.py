@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,34 @@ def wordy(response: str, answer: str | None) -> Any:
     return "good"
 
 
+def huge(response: str, answer: str | None) -> float:
+    return 1e308
+
+
+def listed(response: str, answer: str | None) -> Any:
+    return [1]
+
+
+def leaving(response: str, answer: str | None) -> float:
+    sys.exit("bye")
+
+
+def unnamed(response: str, answer: str | None) -> Any:
+    return {3: 1.0}
+
+
+def half(response: str, answer: str | None) -> Any:
+    return {"answer": 1.0, "style": "x"}
+
+
+def abstaining(response: str, answer: str | None) -> float | None:
+    return None if response == "cba" else 1.0
+
+
+def named(response: str, answer: str | None) -> dict[str, Any]:
+    return {"answer": np.float32(1.0), "style": 0.25, "tests": None}
+
+
 async def later(response: str, answer: str | None) -> float:
     return 1.0
 
@@ -87,12 +116,34 @@ def test_a_function_may_leave_out_parameters_that_it_does_not_use() -> None:
     assert score({"function": f"{__name__}:counting"}, of=experience(written=7))[0] == 7
 
 
+def test_none_abstains_so_that_the_term_does_not_count_for_this_sample() -> None:
+    terms = [{"function": f"{__name__}:abstaining", "weight": 5.0}, {"function": "exact_match"}]
+    assert score(*terms) == (1.0, {"exact_match": 1.0})
+    assert score(*terms, of=experience("x")) == (5.0, {f"{__name__}:abstaining": 1.0, "exact_match": 0.0})
+
+
+def test_a_sample_for_which_all_functions_abstain_has_no_reward() -> None:
+    with pytest.raises(RewardError, match=r"no reward: .*:abstaining returned None"):
+        score({"function": f"{__name__}:abstaining"})
+
+
+def test_several_rewards_of_one_function_are_summed_and_kept_apart() -> None:
+    total, rewards = score({"function": f"{__name__}:named", "weight": 2.0}, {"function": "exact_match"})
+    assert total == 2 * 1.25 + 1
+    assert rewards == {f"{__name__}:named.answer": 1.0, f"{__name__}:named.style": 0.25, "exact_match": 1.0}
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
         ("exploding", "raised KeyError: 'oops'"),
-        ("endless", "returned inf, must be finite"),
-        ("wordy", "returned 'good', must be a number"),
+        ("endless", "returned inf; rewards are finite"),
+        ("huge", r"returned 1e\+308; rewards are finite and from -1e\+09 to 1e\+09"),
+        ("wordy", "returned the text 'good', must be a number"),
+        ("listed", r"returned \[1\], must be a number"),
+        ("leaving", "raised SystemExit: bye"),
+        ("unnamed", "returned a reward named 3; names are texts"),
+        ("half", "half, style returned the text 'x', must be a number"),
     ],
 )
 def test_a_failing_function_is_a_reward_error_that_names_it(function: str, message: str) -> None:

@@ -356,6 +356,7 @@ def test_rewards_whose_experience_never_comes_are_bounded_by_number_and_time():
         (Received(0, 0, b"other", encode(reward(0, 0, 1.0))), "validate"),
         (Received(0, 0, b"g", encode(Reward("h/0", "g", "human", 1.0, 1))), "validate"),
         (Received(0, 0, b"g", encode(Reward("g/" + "0" * 999, "g", "human", 1.0, 1))), "validate"),
+        (Received(0, 0, b"train-00000000", encode(reward(0, 0, 1e308))), "validate"),
     ],
 )
 def test_a_malformed_reward_is_a_dead_letter_of_its_own_topic(event, stage):
@@ -370,9 +371,9 @@ def test_a_group_too_large_for_one_changelog_event_is_refused():
 
 
 def test_rewards_too_large_to_add_up_filter_their_sample_and_nothing_breaks():
-    published = joined({"required": ["human"]}, [reward(0, 0, 1e308), reward(0, 1, 1.0)], rewards=[])
+    published = joined({"required": ["human"]}, [reward(0, 0, 1e9), reward(0, 1, 1.0)], rewards=[])
     assert [m.cause for m in published.samples] == [None, None]
-    huge = [reward(0, 0, 1e308), reward(0, 1, 1.0), reward(0, 0, 1e308, "tests")]
+    huge = [reward(0, 0, 1e9), reward(0, 1, 1.0), reward(0, 0, 1e9, "tests")]
     published = joined({"required": ["human"], "optional": ["tests"]}, [huge[2], *huge[:2]], rewards=[])
     assert [m.cause for m in published.samples] == ["reward_not_finite", None]
 
