@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 
-from rft.errors import EngineDiedError, RolloutError
+from rft.errors import EngineDiedError, RequestError, RolloutError
 from rft.plugins import USER_FAILURES
 from rft.policy.base import Policy, Sampling
 from rft.workflows.base import Trajectory, Workflow
@@ -24,6 +24,7 @@ async def roll_out(
 ) -> Trajectory:
     """Run the workflow, at most ``1 + retries`` times, each for at most ``deadline_s`` seconds.
 
+    A request that the policy can never serve is not tried again.
     Raises RolloutError with the cause of the last failure, EngineDiedError when nothing can be generated any more.
     Cancellation passes through.
     """
@@ -34,6 +35,8 @@ async def roll_out(
                 return await run_workflow(workflow, task, policy, sampling_of(task, sample, attempt))
         except EngineDiedError:
             raise
+        except RequestError as failure:
+            raise RolloutError(f"cannot work, so it was not tried again: {failure}") from failure
         # A workflow is the user's code: any error fails this try and nothing else.
         except USER_FAILURES as failure:
             error = failure

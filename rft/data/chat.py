@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rft.errors import RowError
+from rft.texts import utf8_fault
 from schemas.events import MaskArray, TokenArray
 
 Message = Mapping[str, Any]
@@ -111,6 +112,8 @@ def check_messages(value: Any, column: str) -> list[Message]:
             raise RowError(f"column {column!r} holds {_shown(message)}, which is not a message with a role")
         if not isinstance(message.get("content"), str):
             raise RowError(f"column {column!r}: the content of a message of {message['role']!r} must be a text")
+        if fault := utf8_fault(message["content"]) or utf8_fault(message["role"]):
+            raise RowError(f"column {column!r}: a message of {message['role']!r:.80} {fault}")
     return value
 
 

@@ -119,10 +119,13 @@ def _parquet(files: list[Path]) -> Rows:
                         number += 1
                         yield number, row
 
-    try:
-        return Rows(sum(parquet.read_metadata(file).num_rows for file in files), numbered)
-    except arrow.ArrowException as error:
-        raise DataError(f"{files[0].parent}: damaged Parquet: {error}") from error
+    total = 0
+    for file in files:
+        try:
+            total += parquet.read_metadata(file).num_rows
+        except arrow.ArrowException as error:
+            raise DataError(f"{file.absolute()} is no Parquet file, or is damaged: {error}") from error
+    return Rows(total, numbered)
 
 
 def _arrow(files: list[Path]) -> Rows:

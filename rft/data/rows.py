@@ -17,6 +17,7 @@ from rft.config import Config, ImportConfig
 from rft.data.chat import WRITER, Message, Tokens, Written, check_messages
 from rft.data.reading import Row
 from rft.errors import RowError
+from rft.texts import utf8_fault
 from schemas.events import NOT_WRITTEN, Experience, Task
 
 CHOSEN, REJECTED = 1.0, 0.0
@@ -103,6 +104,8 @@ class RowMaker:
                 prompt = template.format(**row)
             except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
                 raise RowError(f"prompt_template does not fit: {type(error).__name__}: {error}") from error
+        if isinstance(prompt, str) and (fault := utf8_fault(prompt)):
+            raise RowError(f"the prompt {fault}")
         if not isinstance(prompt, str) or not prompt:
             raise RowError(f"the prompt (column {self._columns.prompt!r}) must be a text, found {prompt!r:.80}")
         return prompt
@@ -202,4 +205,7 @@ class RowMaker:
 def _value(row: Mapping[str, Any], column: str) -> Any:
     if column not in row:
         raise RowError(f"has no column {column!r}; it has {', '.join(map(str, row)) or 'none'}")
-    return row[column]
+    value = row[column]
+    if isinstance(value, str) and (fault := utf8_fault(value)):
+        raise RowError(f"column {column!r} {fault}")
+    return value

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from rft.errors import PolicyError
+from rft.errors import RequestError
 from rft.weights.transfer_spec import TransferSpec
 from schemas.events import LogprobArray, TokenArray
 
@@ -70,8 +70,9 @@ class Policy(Protocol):
     async def generate(self, prompt_tokens: Sequence[int], sampling: Sampling) -> Generation:
         """Continue ``prompt_tokens``. Canceling the call frees its row in the batch.
 
-        Raises PolicyError if the prompt cannot be continued (it is empty, outside the vocabulary or longer than the
-        model's context) or if generation failed; other requests go on. After EngineDiedError all requests fail.
+        Raises RequestError if the prompt cannot be continued (it is empty, outside the vocabulary or longer than the
+        model's context), PolicyError if generation failed; other requests go on. After EngineDiedError all requests
+        fail.
         """
         ...
 
@@ -106,7 +107,7 @@ class Policy(Protocol):
 
 
 def check_request(prompt: Sequence[int], sampling: Sampling, *, vocabulary: int, context: int) -> None:
-    """Raise PolicyError unless a model can continue ``prompt`` with ``sampling``.
+    """Raise RequestError unless a model can continue ``prompt`` with ``sampling``.
 
     Args:
         prompt: token ids.
@@ -115,15 +116,15 @@ def check_request(prompt: Sequence[int], sampling: Sampling, *, vocabulary: int,
         context: number of positions of the model.
     """
     if not prompt:
-        raise PolicyError("the prompt is empty: give it at least one token")
+        raise RequestError("the prompt is empty: give it at least one token")
     if not 0 <= min(prompt) <= max(prompt) < vocabulary:
-        raise PolicyError(f"the prompt has token ids outside the vocabulary of {vocabulary}")
+        raise RequestError(f"the prompt has token ids outside the vocabulary of {vocabulary}")
     if sampling.max_tokens < 1:
-        raise PolicyError(f"max_tokens is {sampling.max_tokens}, it must be at least 1")
+        raise RequestError(f"max_tokens is {sampling.max_tokens}, it must be at least 1")
     if sampling.temperature < 0 or not 0 < sampling.top_p <= 1 or sampling.seed < 0:
-        raise PolicyError(f"temperature and seed must be >= 0 and top_p in (0, 1], got {sampling}")
+        raise RequestError(f"temperature and seed must be >= 0 and top_p in (0, 1], got {sampling}")
     if len(prompt) + sampling.max_tokens > context:
-        raise PolicyError(
+        raise RequestError(
             f"{len(prompt)} prompt tokens and max_tokens = {sampling.max_tokens} exceed the model's context "
             f"of {context}: shorten the prompt or lower rollout.max_tokens"
         )

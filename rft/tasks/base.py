@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from rft.config import MAIN_SET
 from rft.errors import ConfigError
+from rft.texts import utf8_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,11 @@ def make_item(raw: Mapping[str, Any], template: str, origin: str) -> TaskItem:
         metadata = json.loads(json.dumps(rest, default=str, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{origin}: the metadata cannot be written as JSON: {error}") from error
-    return TaskItem(question, answer, metadata, _render(template, question, metadata, origin))
+    prompt = _render(template, question, metadata, origin)
+    for name, text in (("the prompt", prompt), ("'answer'", answer or "")):
+        if fault := utf8_fault(text):
+            raise ConfigError(f"{origin}: {name} {fault}")
+    return TaskItem(question, answer, metadata, prompt)
 
 
 def prompt_in(template: str, item: TaskItem) -> str | None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rft.errors import RolloutError
+from rft.texts import utf8_fault
 from rft.workflows.base import Trajectory
 from schemas.events import NOT_WRITTEN
 
@@ -81,10 +82,8 @@ def _array(field: str, value: object) -> npt.NDArray[Any]:
 def _check_text(field: str, value: object) -> None:
     if not isinstance(value, str):
         raise _fault(field, f"is {_name(value)}, it must be a text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise _fault(field, f"cannot be written as UTF-8: {error.reason} at character {error.start}") from error
+    if fault := utf8_fault(value):
+        raise _fault(field, fault)
 
 
 def _name(value: object) -> str:

@@ -15,7 +15,7 @@ from producers.explorer.backlog import Backlog, Delivery
 from producers.explorer.ledger import TaskLedger
 from producers.explorer.rollouts import roll_out, sampling_of
 from rft.errors import EngineDiedError, RolloutError
-from rft.policy.base import Sampling
+from rft.policy.base import Sampling, check_request
 from rft.workflows import experiences
 from rft.workflows.base import Trajectory
 from schemas.codec import decode, encode
@@ -204,6 +204,19 @@ def test_a_dead_engine_does_not_fail_the_rollout_so_that_another_explorer_does_i
 
     with pytest.raises(EngineDiedError):
         try_it(dead)
+    assert len(tries) == 1
+
+
+def test_a_request_that_can_never_be_served_is_not_tried_again() -> None:
+    tries: list[int] = []
+
+    async def too_long(*_: object) -> Trajectory:
+        tries.append(1)
+        check_request([1] * 100, Sampling(max_tokens=8), vocabulary=10, context=64)
+        raise AssertionError
+
+    with pytest.raises(RolloutError, match=r"not tried again: 100 prompt tokens and max_tokens = 8 exceed"):
+        try_it(too_long)
     assert len(tries) == 1
 
 

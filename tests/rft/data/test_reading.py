@@ -76,7 +76,7 @@ def test_a_line_that_is_not_an_object_is_a_bad_row_and_the_next_is_read(tmp_path
         ("empty", None, "holds neither state.json nor"),
         ("dd", None, "several subsets: set subset to one of train, test"),
         ("dd", "dev", "no subset 'dev'; it has train, test"),
-        ("torn.parquet", None, "damaged Parquet|cannot read"),
+        ("torn.parquet", None, r"torn\.parquet is no Parquet file, or is damaged|cannot read"),
     ],
 )
 def test_unreadable_files_give_errors_with_advice(name: str, subset: str | None, message: str, tmp_path: Path) -> None:

@@ -110,6 +110,14 @@ def test_chosen_and_rejected_share_a_group_and_differ_in_reward(folder: Path) ->
         ({"prompt": "p", "response": "x", "r": float("nan")}, {"columns": {"reward": "r"}}, "finite number"),
         ({"prompt": "p", "response": [{"role": "user"}]}, {}, "content of a message of 'user' must be a text"),
         ({"prompt": "p", "chosen": "a", "rejected": "a"}, {"kind": "preferences"}, "are the same"),
+        ({"prompt": "p\ud83d", "response": "x"}, {}, "column 'prompt' cannot be written as UTF-8: a lone surrogate"),
+        ({"prompt": "p", "response": "\udc00"}, {}, "column 'response' cannot be written as UTF-8"),
+        (
+            {"prompt": "p", "response": [{"role": "user", "content": "\ud83d"}]},
+            {},
+            "message of 'user' cannot be written",
+        ),
+        ({"w": "\ud83d"}, {"prompt_template": "{w}>", "kind": "tasks"}, "the prompt cannot be written as UTF-8"),
         ({"word": "p"}, {"prompt_template": "{wrd}>", "kind": "tasks"}, "prompt_template does not fit: KeyError"),
     ],
 )

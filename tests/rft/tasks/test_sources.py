@@ -71,6 +71,8 @@ def test_jsonl_fields_may_have_other_names(tmp_path: Path) -> None:
         (b'{"question": "q", "answer": [1]}', "'answer' must be a text, a number or absent"),
         (b'{"question": "q", "x": NaN}', "cannot be written as JSON"),
         (b'{"question": "\xff"}', "is not JSON"),
+        (b'{"question": "ab\\ud83d"}', "the prompt cannot be written as UTF-8: a lone surrogate.*character 2"),
+        (b'{"question": "q", "answer": "\\udc00"}', "'answer' cannot be written as UTF-8"),
         (b"[" * 100_000, "is not JSON"),
     ],
 )
