@@ -11,7 +11,6 @@ other is read as a TOML value. The text ``none`` is None in a field that allows 
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,15 +18,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
-from pydantic_core import ErrorDetails
 
 from rft.config import Config
 from rft.config.section import alternatives
+from rft.config_faults import Key, annotation_of, explain, key_of, known_names
 from rft.errors import ConfigError
-from rft.plugins import nearest
 
 ENVIRONMENT_PREFIX = "RFT_"
-Key = tuple[str, ...]
 Layer = tuple[str, dict[str, Any]]
 """An origin for people (a file, the environment, the command line) and the nested values it gives."""
 
@@ -60,13 +57,13 @@ def resolve(layers: Sequence[Layer]) -> Config:
     try:
         config = Config.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(fault, _key(fault), origins) for fault in error.errors())) from None
+        raise ConfigError("\n".join(explain(fault, key_of(fault), origins) for fault in error.errors())) from None
     for index, stage in enumerate(config.stages):
         try:
             config.of_stage(index)
         except ValidationError as error:
             faults = [
-                _explain(fault, _key(fault), origins, _key_in_stage(stage.name, stage.overrides, _key(fault)))
+                explain(fault, key_of(fault), origins, _key_in_stage(stage.name, stage.overrides, key_of(fault)))
                 for fault in error.errors()
             ]
             raise ConfigError("\n".join(f"[[stages]] {stage.name}: {fault}" for fault in faults)) from None
@@ -74,7 +71,7 @@ def resolve(layers: Sequence[Layer]) -> Config:
         try:
             config.of_trainer(identity)
         except ValidationError as error:
-            faults = [_explain(fault, ("trainers", identity, *_key(fault)), origins) for fault in error.errors()]
+            faults = [explain(fault, ("trainers", identity, *key_of(fault)), origins) for fault in error.errors()]
             raise ConfigError("\n".join(faults)) from None
     return config
 
@@ -82,23 +79,41 @@ def resolve(layers: Sequence[Layer]) -> Config:
 def read_toml(path: Path) -> dict[str, Any]:
     """Parse a TOML file; ConfigError says what is wrong and on which line."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file. Give the path of a TOML configuration.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+        twice = " A key or table is there twice." if re.match("Cannot (overwrite|declare|mutate)", str(error)) else ""
+        raise ConfigError(f"{path}: not valid TOML: {error}.{twice}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def environment_layer(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return nested values from ``RFT_SECTION__FIELD`` variables."""
+    """Return nested values from ``RFT_SECTION__FIELD`` variables.
+
+    Raises ConfigError for ``RFT_SECTION_FIELD``, which would have no effect.
+    """
     values: dict[str, Any] = {}
     for name in sorted(environ):
+        if meant := _with_two_underscores(name):
+            raise ConfigError(f"the environment: {name} sets nothing. Write {meant}, with two underscores")
         if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
             key = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
             _put(values, key, _parse(environ[name], key), name)
     return values
+
+
+def _with_two_underscores(name: str) -> str | None:
+    """Return the variable that ``name`` would be if its section were set apart; None if it is not such a variable."""
+    words = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+    if not name.startswith(ENVIRONMENT_PREFIX) or "__" in words:
+        return None
+    for section in Config.model_fields:
+        field = words.removeprefix(f"{section}_")
+        if field != words and field in known_names((section,)):
+            return f"{ENVIRONMENT_PREFIX}{section}__{field}".upper()
+    return None
 
 
 def override_layer(arguments: Sequence[str]) -> dict[str, Any]:
@@ -166,7 +181,7 @@ def _parse(text: str, key: Key) -> Any:
     A field that holds text gets ``text`` itself, or the content of a TOML string. Any other field, and a key of no
     section, gets the TOML value; what is not TOML is left to pydantic as text. Secrets are never parsed.
     """
-    types = alternatives(_annotation(key))
+    types = alternatives(annotation_of(key))
     if SecretStr in types:
         return text
     try:
@@ -189,25 +204,6 @@ def _fits(value: Any, types: Sequence[Any]) -> bool:
     return any(isinstance(type_, type) and isinstance(value, type_) for type_ in plain)
 
 
-def _is_secret(key: Key) -> bool:
-    return SecretStr in alternatives(_annotation(key))
-
-
-def _annotation(key: Key) -> Any:
-    """Return the annotation of the field ``key``, ``Any`` if there is no such field."""
-    if key[:1] in (("trainers",), ("stages",)) and len(key) > 2:  # their fields are those of the tree itself
-        key = key[2:]
-    section: Any = Config
-    for name in key:
-        if isinstance(section, type) and issubclass(section, BaseModel) and name in section.model_fields:
-            section = section.model_fields[name].annotation
-        elif get_origin(section) in (dict, list):  # tables that the user names, as eval.sets.<name>, imports.<name>
-            section = get_args(section)[-1]
-        else:
-            return Any
-    return section
-
-
 def _leaves(section: BaseModel, at: Key) -> Iterator[tuple[Key, Any]]:
     for name in type(section).model_fields:
         value = getattr(section, name)
@@ -215,10 +211,6 @@ def _leaves(section: BaseModel, at: Key) -> Iterator[tuple[Key, Any]]:
             yield from _leaves(value, (*at, name))
         else:
             yield (*at, name), value
-
-
-def _key(fault: ErrorDetails) -> Key:
-    return tuple(str(part) for part in fault["loc"])
 
 
 def _key_in_stage(stage: str, overrides: Mapping[str, Any], key: Key) -> Key:
@@ -229,44 +221,3 @@ def _key_in_stage(stage: str, overrides: Mapping[str, Any], key: Key) -> Key:
             return key
         values = values[name]
     return ("stages", stage, *key)
-
-
-def _explain(fault: ErrorDetails, key: Key, origins: Mapping[Key, str], written: Key | None = None) -> str:
-    """Return what is wrong with ``key``; its origin is looked up as ``written``, by default as ``key``."""
-    dotted = ".".join(key) or "configuration"
-    written = written or key
-    origin = next((origins[written[:n]] for n in range(len(written), 0, -1) if written[:n] in origins), "the defaults")
-    if fault["type"] == "extra_forbidden":
-        return f"{origin}: unknown key '{dotted}'. {_suggest(key)}"
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] in ("value_error", "missing") or _is_secret(key):
-        return f"{origin}: {dotted}: {message}"
-    description = _description(key)
-    found = json.dumps(fault["input"], default=str)
-    # pydantic lists the choices as "'a', 'b' or 'c'".
-    near = nearest(str(fault["input"]), re.findall("'([^']*)'", fault.get("ctx", {}).get("expected", "")))
-    hint = f" Did you mean '{near}'?" if near else ""
-    meaning = f" ({dotted}: {description})" if description else ""
-    return f"{origin}: {dotted}: found {found}; {message[:1].lower()}{message[1:]}.{hint}{meaning}"
-
-
-def _suggest(key: Key) -> str:
-    known = _known_names(key[:-1])
-    if not known:
-        return ""
-    near = nearest(key[-1], known)
-    hint = f"Did you mean '{near}'? " if near else ""
-    where = f"[{'.'.join(key[:-1])}]" if len(key) > 1 else "the top level"
-    return f"{hint}Allowed in {where}: {', '.join(known)}."
-
-
-def _known_names(section_key: Key) -> list[str]:
-    section = _annotation(section_key)
-    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
-
-
-def _description(key: Key) -> str:
-    section = _annotation(key[:-1])
-    if isinstance(section, type) and issubclass(section, BaseModel) and key[-1:] and key[-1] in section.model_fields:
-        return " ".join((section.model_fields[key[-1]].description or "").split())
-    return ""

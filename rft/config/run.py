@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from rft.config.section import Name, Section
 
 
@@ -13,7 +15,7 @@ class RunConfig(Section):
     """Name of the run; its folder is ``folder/name``."""
     folder: Path = Path("runs")
     """Where run folders are made."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seeds weights, tasks and sampling."""
     mode: Literal["online", "train", "explore", "eval"] = "online"
     """``online``: explore and train. ``train``: no tasks are issued; the trainer learns from what is imported or

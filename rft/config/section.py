@@ -1,4 +1,5 @@
-"""Defines what all sections share: they are closed and immutable, and read ``none`` as None where a field allows it."""
+"""Defines what all sections share: they are closed and immutable, read ``none`` as None where a field allows it, and
+take only finite numbers of a sensible size."""
 
 from __future__ import annotations
 
@@ -6,11 +7,13 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
 EntityName = Literal["tasks", "experiences", "rewards", "ready", "weights", "members", "steps", "dlq", "waiting"]
 """The topics, see :mod:`rft.log.topics`."""
+LARGEST = 2**53
+"""Larger whole numbers are not exact as floating-point numbers, which metrics and JSON readers use."""
 NONE = "none"
 """How None is written. TOML has no null, so a field that may be None takes this text for it."""
 
@@ -18,7 +21,7 @@ NONE = "none"
 class Section(BaseModel):
     """Base of all sections. An unknown key is an error, and a section never changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -27,6 +30,18 @@ class Section(BaseModel):
             return values
         written = {name for name, value in values.items() if value == NONE}
         return {**values, **dict.fromkeys(written & nullable_fields(cls))} if written else values
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what Python takes for a number although it is none, and numbers that no field can mean."""
+        if not isinstance(value, int) or info.field_name not in number_fields(cls):
+            return value
+        if isinstance(value, bool):
+            raise ValueError(f"found {str(value).lower()}, must be a number")
+        if abs(value) > LARGEST:
+            raise ValueError(f"found {value}, which is too large for any setting")
+        return value
 
 
 S = TypeVar("S", bound=Section)
@@ -41,6 +56,13 @@ def nullable_fields(section: type[BaseModel]) -> frozenset[str]:
     """
     fields = section.model_fields.items()
     return frozenset(name for name, field in fields if _reads_none(alternatives(field.annotation)))
+
+
+@cache
+def number_fields(section: type[BaseModel]) -> frozenset[str]:
+    """Return the fields of ``section`` that hold a number and no truth value."""
+    types = {name: alternatives(field.annotation) for name, field in section.model_fields.items()}
+    return frozenset(name for name, found in types.items() if {int, float} & set(found) and bool not in found)
 
 
 def _reads_none(types: list[Any]) -> bool:
