@@ -37,6 +37,7 @@ class RegistryClient:
         *,
         username: str | None = None,
         password: str | None = None,
+        token: str | None = None,
         timeout_s: float = 5.0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -46,6 +47,9 @@ class RegistryClient:
         if username is not None:
             secret = base64.b64encode(f"{username}:{password or ''}".encode()).decode()
             self._headers["Authorization"] = f"Basic {secret}"
+        elif token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._login = "registry.token" if token is not None else "registry.username and registry.password"
         self._opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=tls), _NoRedirects())
 
     def schema(self, number: SchemaId) -> str | None:
@@ -90,7 +94,11 @@ class RegistryClient:
                     return None
                 raise self._refusal(error.code, path, _reason(error.read(_MAX_ANSWER_BYTES))) from None
         except (OSError, http.client.HTTPException) as error:
-            cause = getattr(error, "reason", None) or error
+            # An SSLError has a reason, too, which is a text.
+            cause = error.reason if isinstance(error, urllib.error.URLError) else error
+            refusal = _tls_refusal(cause)
+            if refusal is not None:
+                raise RegistryError(f"schema registry {self.url}: {refusal}") from error
             raise RegistryUnreachableError(f"schema registry {self.url}: {_plain(cause)}") from error
         try:
             found = json.loads(text)
@@ -106,7 +114,7 @@ class RegistryClient:
     def _refusal(self, status: int, path: str, reason: str) -> RegistryError:
         where = f"schema registry {self.url}"
         if status in (401, 403):
-            return RegistryError(f"{where}: refuses access ({status}): check registry.username and registry.password")
+            return RegistryError(f"{where}: refuses access ({status}): check {self._login}")
         if status == 409:
             subject = urllib.parse.unquote(path.split("/")[2])
             return IncompatibleSchemaError(
@@ -136,7 +144,28 @@ def _reason(text: bytes) -> str:
     return " ".join(str(message).split()) or "no reason given"
 
 
+def _tls_refusal(cause: Any) -> str | None:
+    """Return what to do about a TLS failure that no other try can pass; None for other failures."""
+    reason = (isinstance(cause, ssl.SSLError) and cause.reason) or ""
+    if reason == "CERTIFICATE_VERIFY_FAILED":
+        detail = getattr(cause, "verify_message", "") or cause
+        return (
+            f"its certificate is not signed by a CA we know, or is not for this host ({detail}). Set "
+            "registry.ssl_cafile to the PEM file of the CA that signed it"
+        )
+    if "ALERT" in reason:
+        return (
+            f"it refuses the TLS connection ({reason.replace('_', ' ').lower()}). It may want a client certificate "
+            "that it trusts: check registry.ssl_certfile and registry.ssl_keyfile"
+        )
+    if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+        return "it speaks no TLS: registry.url must begin with http://"
+    return None
+
+
 def _plain(cause: Any) -> str:
     if isinstance(cause, TimeoutError):
         return "no answer in time"
+    if isinstance(cause, ssl.SSLEOFError):
+        return "it closed the TLS connection. It may want another client certificate (registry.ssl_certfile)"
     return str(getattr(cause, "strerror", None) or cause or type(cause).__name__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from rft.config.section import Section
@@ -24,3 +26,10 @@ class RolloutConfig(Section):
     """Further tries of a failed rollout. If all fail, it is published as failed and its group continues without it."""
     max_in_flight: int = Field(default=512, ge=1)
     """Number of rollouts that one explorer runs at once."""
+    static_membership: bool = False
+    """Let an explorer that is back within ``log.session_timeout_ms`` keep its partitions, without a rebalance. Its id
+    in the group is its role's name (RFT_ROLE_NAME, which `rft run` sets) and its machine's. Partitions of an explorer
+    that is gone for good wait for the session timeout, too."""
+    assignment: Literal["cooperative", "eager"] = "cooperative"
+    """How partitions change hands when explorers come and go. ``cooperative`` takes only those away that move;
+    ``eager`` takes all away from all, as release 0.1 does. All explorers of a group need the same."""

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from rft.config import Config, RegistryConfig
 from rft.errors import RegistryError, RegistryUnreachableError
+from rft.log.tls import make_tls
 from rft.log.topics import ENTITIES, topic_name
 from rft.retry import Backoff, Deadline, any_of, retry
 from schemas.framing import SchemaId, SchemaLookup
@@ -43,6 +44,7 @@ class Registry:
             config.url,
             username=config.username,
             password=config.password.get_secret_value() if config.password else None,
+            token=config.token.get_secret_value() if config.token else None,
             timeout_s=config.timeout_s,
             tls=_tls(config),
         )
@@ -158,9 +160,13 @@ def _shared(config: RegistryConfig) -> Registry:
 
 
 def _tls(config: RegistryConfig) -> ssl.SSLContext | None:
-    if config.ssl_cafile is None:
+    if config.ssl_cafile is None and config.ssl_certfile is None:
         return None
-    try:
-        return ssl.create_default_context(cafile=config.ssl_cafile)
-    except (OSError, ssl.SSLError) as error:
-        raise RegistryError(f"registry.ssl_cafile: {config.ssl_cafile}: {error}") from error
+    return make_tls(
+        "registry",
+        cafile=config.ssl_cafile,
+        certfile=config.ssl_certfile,
+        keyfile=config.ssl_keyfile,
+        password=config.ssl_password,
+        error=RegistryError,
+    )

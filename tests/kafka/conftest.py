@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from brokers import require_kafka_home, required
+from brokers import require_kafka_home
 from kafka_cluster import KafkaCluster
+from oauth_node import OAuthNode, start_oauth_node
 from secure_node import SecureNode, start_secure_node
+from token_server import TokenServer
 
 from rft.config import Config
 from tests.consumers.processors.processor_worker import ENTRY, Worker
@@ -17,12 +18,19 @@ from tests.consumers.processors.processor_worker import ENTRY, Worker
 def secure_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureNode]:
     """Start a node with a listener for each security protocol."""
     require_kafka_home()
-    if shutil.which("openssl") is None:
-        reason = "no openssl to make certificates with"
-        pytest.fail(reason) if required("kafka") else pytest.skip(reason)
     node = start_secure_node(tmp_path_factory.mktemp("secure"))
     yield node
     node.broker.stop()
+
+
+@pytest.fixture(scope="session")
+def oauth_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthNode]:
+    """Start a node that takes tokens, and the server that gives them."""
+    require_kafka_home()
+    with TokenServer() as tokens:
+        node = start_oauth_node(tmp_path_factory.mktemp("oauth"), tokens)
+        yield node
+        node.broker.stop()
 
 
 @pytest.fixture(scope="session")

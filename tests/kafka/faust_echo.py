@@ -11,12 +11,12 @@ import faust
 from mode import Worker
 
 from consumers.processors.faust_backend.app import broker_options
-from rft.config import Config
+from rft.config_sources import environment_layer, resolve
 from rft.log.topics import topic_name
 
-settings = json.loads(Path(sys.argv[1]).read_text())
-settings["broker"]["sasl_password"] = os.environ["PASSWORD"]
-config = Config.model_validate(settings)
+# Secrets are masked in the file. They come from the environment, as in a role.
+layers = [(sys.argv[1], json.loads(Path(sys.argv[1]).read_text())), ("the environment", environment_layer(os.environ))]
+config = resolve(layers)
 app = faust.App("echo", datadir=sys.argv[2], store="memory://", value_serializer="raw", **broker_options(config))
 source = app.topic(topic_name(config, "experiences"), value_type=bytes, value_serializer="raw", key_serializer="raw")
 sink = app.topic(topic_name(config, "dlq"), value_type=bytes, value_serializer="raw", key_serializer="raw")

@@ -1,11 +1,12 @@
-"""Starts an Apache Kafka node with a listener for each security protocol, and makes certificates for it."""
+"""Starts an Apache Kafka node with a listener for each security protocol."""
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from certificates import make_certificates
 
 from infra.broker import BrokerProcess
 from infra.kafka_node import KafkaNode
@@ -39,26 +40,6 @@ class SecureNode:
         if listener == "MTLS":
             settings |= {"ssl_certfile": self.pki / "client.pem", "ssl_keyfile": self.pki / "client.key"}
         return BrokerConfig(**(settings | changes))
-
-
-def make_certificates(folder: Path) -> None:
-    """Make a CA, a server certificate for 127.0.0.1 only, a client certificate, and a CA that signed nothing."""
-    for ca in ("ca", "other-ca"):
-        _openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={ca}",
-                 "-keyout", folder / f"{ca}.key", "-out", folder / f"{ca}.pem")  # fmt: skip
-    for name, subject in (("server", f"IP:{HOST}"), ("client", "DNS:client")):
-        extension = folder / f"{name}.ext"
-        extension.write_text(f"subjectAltName={subject}\n")
-        _openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}",
-                 "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.csr")  # fmt: skip
-        _openssl("x509", "-req", "-days", "2", "-in", folder / f"{name}.csr", "-CA", folder / "ca.pem",
-                 "-CAkey", folder / "ca.key", "-CAcreateserial", "-extfile", extension,
-                 "-out", folder / f"{name}.pem")  # fmt: skip
-    (folder / "keystore.pem").write_text((folder / "server.key").read_text() + (folder / "server.pem").read_text())
-
-
-def _openssl(*args: str | Path) -> None:
-    subprocess.run(["openssl", *map(str, args)], check=True, capture_output=True)
 
 
 def start_secure_node(folder: Path) -> SecureNode:

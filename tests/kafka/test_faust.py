@@ -9,10 +9,11 @@ import uuid
 from pathlib import Path
 
 import pytest
-from secure_node import PASSWORD, SecureNode
+from secure_node import SecureNode
 
 from infra.processes import last_lines, spawn, terminate
 from rft.config import Config, LogConfig
+from rft.config_sources import unmasked_environment
 from rft.log.reader import EventReader
 from rft.log.topics import ensure_topics
 from rft.log.writer import EventWriter
@@ -28,8 +29,7 @@ def test_a_faust_worker_copies_events(secure_node: SecureNode, listener: str, tm
     sent = {f"{n}".encode(): b"x" * size for n, size in enumerate([10, 1000, 8_000_000, 0, 7])}
     settings = tmp_path / "config.json"
     settings.write_text(config.model_dump_json())
-    # The password is masked in the file; it belongs in the environment.
-    env = os.environ | {"PASSWORD": PASSWORD}
+    env = os.environ | unmasked_environment(config)
     command = [sys.executable, Path(__file__).with_name("faust_echo.py"), settings, tmp_path]
     worker = spawn(command, tmp_path / "log", env)
     received: dict[bytes | None, bytes | None] = {}

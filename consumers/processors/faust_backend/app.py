@@ -6,12 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from faust.auth import OAuthCredentials
 
 from consumers.processors.faust_backend.private import PromptTransport
-from rft.config import Config
-from rft.log.clients import bootstrap_servers, fetch_wait_ms, message_limit, reach_broker
+from consumers.processors.faust_backend.tokens import AsyncTokens
+from rft.config import BrokerConfig, Config
+from rft.log.client_names import client_name
+from rft.log.clients import (
+    bootstrap_servers,
+    fetch_wait_ms,
+    message_limit,
+    producer_codec,
+    reach_broker,
+)
 from rft.log.outages import wait_out
 from rft.log.security import password, ssl_context
+from rft.log.tokens import token_source
 from rft.log.topics import consumer_group, topic_name
 from rft.stream.actions import Source
 
@@ -51,12 +61,14 @@ def make_app(config: Config, data_path: Path) -> faust.App:
         # Faust's watchdogs count acknowledgements, and we give Faust none.
         stream_processing_timeout=NEVER_S,
         broker_commit_livelock_soft_timeout=NEVER_S,
-        broker_client_id=f"{config.log.namespace}.processor",
+        broker_client_id=client_name(config, "processor"),
         producer_max_batch_size=256 * 1024,
         producer_request_timeout=PRODUCE_S,
         **broker_options(config),
     )
-    app.transport = PromptTransport(app.conf.broker_consumer, app, fetch_wait_ms=fetch_wait_ms(config))
+    app.transport = PromptTransport(
+        app.conf.broker_consumer, app, fetch_wait_ms=fetch_wait_ms(config), rack=config.broker.rack
+    )
     return app
 
 
@@ -92,19 +104,28 @@ def broker_options(config: Config) -> dict[str, Any]:
         "consumer_max_fetch_size": 4 * 1024 * 1024,
         "producer_acks": -1,
         "producer_max_request_size": message_limit(config.log),
+        "producer_compression_type": producer_codec(config),
         "topic_partitions": config.log.partitions,
         "topic_replication_factor": config.log.replication_factor,
         "topic_disable_leader": True,
         "web_enabled": False,
     }
-    context = ssl_context(config.broker)
-    if config.broker.security_protocol.startswith("SASL"):
-        options["broker_credentials"] = faust.SASLCredentials(
-            username=config.broker.sasl_username,
-            password=password(config.broker),
-            mechanism=config.broker.sasl_mechanism,
-            ssl_context=context,
-        )
-    elif context is not None:
-        options["broker_credentials"] = faust.SSLCredentials(context=context)
+    login = _credentials(config.broker)
+    if login is not None:
+        options["broker_credentials"] = login
     return options
+
+
+def _credentials(broker: BrokerConfig) -> faust.types.auth.CredentialsT | None:
+    """Return TLS and SASL settings as Faust names them; None for a listener that wants neither."""
+    context = ssl_context(broker)
+    if not broker.security_protocol.startswith("SASL"):
+        return faust.SSLCredentials(context=context) if context is not None else None
+    if broker.sasl_mechanism == "OAUTHBEARER":
+        return OAuthCredentials(oauth_cb=AsyncTokens(token_source(broker)), ssl_context=context)
+    return faust.SASLCredentials(
+        username=broker.sasl_username,
+        password=password(broker),
+        mechanism=broker.sasl_mechanism,
+        ssl_context=context,
+    )
