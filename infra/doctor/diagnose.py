@@ -14,12 +14,12 @@ import psutil
 from kafka.errors import KafkaError
 
 from infra.broker import open_broker
-from infra.doctor.codecs import CODECS, missing_packages
 from infra.launcher.preflight import check_algorithm
 from infra.processes import is_free
 from rft.config import Config
 from rft.errors import BrokerError, ConfigError, RegistryError, RftError
 from rft.log.clients import bootstrap_servers, make_admin
+from rft.log.codecs import CODECS, unreadable_codecs
 from rft.log.coordinates import EntityPartition
 from rft.log.open_transactions import ADVICE, held_back
 from rft.log.probe import probe
@@ -75,7 +75,7 @@ def _broker(config: Config) -> Iterator[Finding]:
 
 
 def _codecs() -> Iterator[Finding]:
-    missing = missing_packages()
+    missing = unreadable_codecs()
     for codec, packages in missing.items():
         yield Finding(
             "fail",
@@ -117,7 +117,7 @@ def _cluster(config: Config) -> Iterator[Finding]:
         problems = contradictions(admin, config)
     finally:
         admin.close()
-    if topic_name(config, "tasks") not in existing:
+    if topic_name(config, "tasks") not in existing and config.log.manage_topics:
         yield Finding("ok", f"no topics in namespace {config.log.namespace!r} yet", "`rft run` creates them")
     elif problems:
         for problem in problems:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Literal, cast, get_args
+
 from pydantic import Field, model_validator
 
-from rft.config.section import Name, Section
+from rft.config.section import EntityName, Name, Section
+from rft.config.topic_settings import TopicName, TopicSettings
 
 
 class LogConfig(Section):
     namespace: Name = "rft"
-    """Prefix of all topics, ``<namespace>.<entity>.v1``, so that runs and teams can share a cluster."""
+    """Prefix of all topics, ``<namespace>.<entity>.v1``, so that runs and teams can share a cluster. Consumer groups
+    and client ids begin with it, too."""
+    topics: dict[EntityName, TopicName] = {}
+    """Names of single topics by entity, for clusters with naming rules: ``experiences = "team-a.rft-experiences"``. The
+    others are named by ``namespace``."""
+    manage_topics: bool = True
+    """Create missing topics. If false, nothing is created or altered: each start and `rft doctor` check the topics, and
+    `rft topics CONFIG --emit` prints the definitions for those who create them."""
+    topic_settings: TopicSettings = {}
+    """Further settings of topics, as Kafka names them, passed on when topics are created and checked afterward:
+    ``"segment.bytes" = "268435456"`` for all topics, or in a table of an entity for one of them. Settings that our
+    guarantees depend on have keys of their own."""
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "zstd"
+    """How all our producers compress batches. Readers read every codec, whatever is set here. With ``zstd``,
+    experiences take 55 % of the bytes on wire and disk, for 0.1 ms of CPU time in the producer of 1,024 tokens; with
+    ``lz4`` 70 %, for a third of that time."""
     partitions: int = Field(default=4, ge=1, le=1000)
     """Partitions of keyed topics. At most this many explorers, and this many processors, can work at once."""
     replication_factor: int = Field(default=1, ge=1, le=9)
@@ -35,6 +53,26 @@ class LogConfig(Section):
     session_timeout_ms: int = Field(default=6000, ge=6000, le=300_000)
     """Session timeout of consumer groups: how soon the partitions of a dead process move to another."""
 
+    @model_validator(mode="after")
+    def _names_differ(self) -> LogConfig:
+        entities: dict[str, str] = {}
+        for entity in get_args(EntityName):
+            name = self.topic(entity)
+            if name in entities:
+                raise ValueError(f"topics: {entities[name]} and {entity} have the same name, {name}; give each its own")
+            entities[name] = entity
+        return self
+
+    def topic(self, entity: str) -> str:
+        """Return the name of an entity's topic."""
+        return self.topics.get(cast("EntityName", entity)) or default_topic(self.namespace, entity)
+
+    def settings_of(self, entity: str) -> dict[str, str]:
+        """Return the passed-on settings of an entity's topic."""
+        shared = {name: value for name, value in self.topic_settings.items() if isinstance(value, str)}
+        own = self.topic_settings.get(entity, {})
+        return {**shared, **(own if isinstance(own, dict) else {})}
+
     @property
     def copies_needed(self) -> int:
         """``min.insync.replicas`` of the topics."""
@@ -48,3 +86,8 @@ class LogConfig(Section):
                 f"{self.replication_factor}: nothing could be written"
             )
         return self
+
+
+def default_topic(namespace: str, entity: str) -> str:
+    """Return the name of an entity's topic, unless ``log.topics`` gives it another."""
+    return f"{namespace}.{entity}.v1"

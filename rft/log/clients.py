@@ -10,7 +10,10 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from rft.config import Config, LogConfig
-from rft.errors import BrokerError, OutageError
+from rft.errors import BrokerError, ConfigError, OutageError
+from rft.log.client_names import client_name
+from rft.log.codecs import missing_packages
+from rft.log.header_names import read_any_header_names
 from rft.log.null_values import NullValueSerializer
 from rft.log.outages import broker_error, wait_out, waits_for_broker
 from rft.log.probe import probe
@@ -66,6 +69,7 @@ def make_producer(config: Config, client_id: str, **overrides: Any) -> KafkaProd
     options = {
         "acks": "all",
         "enable_idempotence": True,
+        "compression_type": producer_codec(config),
         "linger_ms": 5,
         "batch_size": 256 * 1024,
         "max_request_size": message_limit(config.log),
@@ -84,10 +88,12 @@ def make_consumer(config: Config, client_id: str, group: str | None = None, **ov
     ``group`` is the consumer group; without one, assign partitions yourself. Raises BrokerError if the broker is
     unreachable.
     """
+    read_any_header_names()
     options = {
         "group_id": group,
         "enable_auto_commit": False,
         "isolation_level": ISOLATION_LEVEL,
+        "client_rack": config.broker.rack or "",
         "auto_offset_reset": "earliest",
         # Higher ones never end on the embedded broker, whose joins take half of it.
         "session_timeout_ms": config.log.session_timeout_ms,
@@ -102,6 +108,22 @@ def make_consumer(config: Config, client_id: str, group: str | None = None, **ov
 def make_admin(config: Config, client_id: str) -> KafkaAdminClient:
     """Return an admin client. Raises BrokerError if the broker is unreachable."""
     return _connect(KafkaAdminClient, config, client_id, {})
+
+
+def producer_codec(config: Config) -> str | None:
+    """Return the codec by which producers compress, as kafka-python and aiokafka name it.
+
+    Raises ConfigError with what to install if one of the two libraries lacks the codec.
+    """
+    codec = config.log.compression
+    if codec == "none":
+        return None
+    if missing := missing_packages(codec):
+        raise ConfigError(
+            f"log.compression = '{codec}' needs what is not installed: pip install {' '.join(missing)}, or set "
+            "log.compression to 'gzip' or 'none'"
+        )
+    return codec
 
 
 def fetch_wait_ms(config: Config) -> int:
@@ -128,7 +150,7 @@ def _connect(make: Callable[..., Client], config: Config, client_id: str, option
     servers = bootstrap_servers(config)
     common = {
         "bootstrap_servers": servers,
-        "client_id": client_id,
+        "client_id": client_name(config, client_id),
         "bootstrap_timeout_ms": int(config.broker.connect_timeout_s * 1000),
         "reconnect_backoff_max_ms": _RECONNECT_MS,
         "metadata_max_age_ms": _METADATA_MAX_AGE_MS,

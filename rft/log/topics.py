@@ -5,7 +5,7 @@ The key decides the partition, and so what stays in order: all events of one gro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,10 @@ from kafka.errors import KafkaError, for_code
 
 from rft.config import Config, LogConfig
 from rft.errors import BrokerError, TopicError
-from rft.log.clients import largest_event, least_message_limit, make_admin, message_limit
+from rft.log.clients import make_admin, message_limit
 from rft.log.outages import broker_error, wait_out
+from rft.log.security import principal
+from rft.log.topic_comparison import COPIES_NEEDED, copies_problems, setting_problems
 from schemas.events import (
     Experience,
     Member,
@@ -29,8 +31,9 @@ from schemas.events import (
 )
 
 _HOUR_MS = 3_600_000
+_UNKNOWN_TOPIC = 3
 _ALREADY_EXISTS = 36
-_COPIES_NEEDED = "min.insync.replicas"
+EMIT = "create the topics: `rft topics CONFIG --emit shell` (or strimzi, terraform) prints their definitions"
 NEW_NAMESPACE = (
     "use another log.namespace and run.name; set policy.model to the newest weights of a run that is to go on there"
 )
@@ -83,10 +86,10 @@ ENTITIES: Mapping[str, Entity] = {
 
 
 def topic_name(config: Config, entity: str) -> str:
-    """Return ``<namespace>.<entity>.v1``."""
+    """Return the name of an entity's topic: that in ``log.topics``, else ``<namespace>.<entity>.v1``."""
     if entity not in ENTITIES:
         raise ValueError(f"no topic for {entity!r}; there are {', '.join(ENTITIES)}")
-    return f"{config.log.namespace}.{entity}.v1"
+    return config.log.topic(entity)
 
 
 def consumer_group(config: Config, role: str) -> str:
@@ -103,27 +106,28 @@ def topic_settings(log: LogConfig, entity: str) -> dict[str, str]:
         "retention.ms": str(-1 if hours < 0 else int(hours * _HOUR_MS)),
         "max.message.bytes": str(message_limit(log)),
         # With acks=all, an acknowledged event is on this many brokers, and only one of them may become the leader.
-        _COPIES_NEEDED: str(log.copies_needed),
+        COPIES_NEEDED: str(log.copies_needed),
         "unclean.leader.election.enable": "false",
     }
     if spec.cleanup.startswith("compact"):
         # Only closed segments are compacted, and by default one closes after a week.
         settings["segment.ms"] = str(_HOUR_MS)
-    return settings
+    return {**settings, **log.settings_of(entity)}
 
 
-def ensure_topics(config: Config) -> list[str]:
-    """Create the topics that are missing, and check that all agree with the design.
+def ensure_topics(config: Config, entities: Collection[str] = tuple(ENTITIES)) -> list[str]:
+    """Create the topics that are missing, unless ``log.manage_topics`` is false, and check all against the design.
 
     Safe to call from any number of processes at once. Returns one line for each topic created.
     Raises TopicError with the topic, the setting, the value found and the value expected of each contradiction.
     """
-    failure = f"cannot create or read the topics {config.log.namespace}.*"
+    failure = f"cannot {'create or ' if config.log.manage_topics else ''}read the topics of {config.log.namespace}"
 
     def ensure() -> tuple[list[str], list[str]]:
         admin = make_admin(config, "ensure-topics")
         try:
-            return _create_missing(admin, config), contradictions(admin, config)
+            created = _create_missing(admin, config, entities) if config.log.manage_topics else []
+            return created, contradictions(admin, config, entities)
         except KafkaError as error:
             raise broker_error(failure, error, TopicError) from error
         finally:
@@ -135,16 +139,17 @@ def ensure_topics(config: Config) -> list[str]:
     return created
 
 
-def _create_missing(admin: KafkaAdminClient, config: Config) -> list[str]:
+def _create_missing(admin: KafkaAdminClient, config: Config, entities: Collection[str]) -> list[str]:
     existing = set(admin.list_topics())
+    names = {topic_name(config, entity): entity for entity in entities}
     missing: dict[str, dict[str, Any]] = {
-        topic_name(config, entity): {
-            "num_partitions": spec.partitions(config.log),
+        name: {
+            "num_partitions": ENTITIES[entity].partitions(config.log),
             "replication_factor": config.log.replication_factor,
             "configs": topic_settings(config.log, entity),
         }
-        for entity, spec in ENTITIES.items()
-        if topic_name(config, entity) not in existing
+        for name, entity in names.items()
+        if name not in existing
     }
     if not missing:
         return []
@@ -156,7 +161,8 @@ def _create_missing(admin: KafkaAdminClient, config: Config) -> list[str]:
             spec = missing[name]
             created.append(f"created {name}: {spec['num_partitions']} partitions, {_describe(spec['configs'])}")
         elif code != _ALREADY_EXISTS:
-            raise TopicError(_cannot_create(config, name, for_code(code).__name__, topic["error_message"]))
+            error, message = for_code(code).__name__, topic["error_message"]
+            raise TopicError(_cannot_create(config, names[name], error, message))
     admin.wait_for_topics(list(missing))
     return created
 
@@ -165,24 +171,33 @@ def _describe(settings: Mapping[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
-def _cannot_create(config: Config, name: str, error: str, message: str | None) -> str:
+def _cannot_create(config: Config, entity: str, error: str, message: str | None) -> str:
+    name = topic_name(config, entity)
     what = f"cannot create topic {name}: {error.removesuffix('Error')}" + (f" ({message})" if message else "")
     if "Authorization" in error:
-        return f"{what}. Give {config.broker.sasl_username} Create and Describe on topics {config.log.namespace}.*"
+        return (
+            f"{what}. Give {principal(config.broker)} Create and Describe on it, or set log.manage_topics = false "
+            f"and {EMIT}"
+        )
     if "Replication" in error:
         return f"{what}. Set log.replication_factor ({config.log.replication_factor}) to at most the number of brokers"
     if "Policy" in error or "Config" in error:
-        settings = _describe(topic_settings(config.log, name.split(".")[-2]))
+        settings = _describe(topic_settings(config.log, entity))
+        passed_on = _describe(config.log.settings_of(entity))
         return (
-            f"{what}. We ask for {settings}. If the cluster allows fewer bytes, set log.max_message_bytes to half of "
-            "its limit; or create the topics yourself with settings that it allows"
+            f"{what}. We ask for {settings}. "
+            + (f"Check log.topic_settings ({passed_on}). " if passed_on else "")
+            + "If the cluster allows fewer bytes, set log.max_message_bytes to half of its limit; or create the topics "
+            "yourself with settings that it allows"
         )
+    if "InvalidTopic" in error:
+        return f"{what}. Set another log.namespace, or log.topics"
     return what
 
 
-def contradictions(admin: KafkaAdminClient, config: Config) -> list[str]:
+def contradictions(admin: KafkaAdminClient, config: Config, entities: Collection[str] = tuple(ENTITIES)) -> list[str]:
     """Return a line for each setting of a topic that the design does not allow, and for each missing topic."""
-    names = {topic_name(config, entity): entity for entity in ENTITIES}
+    names = {topic_name(config, entity): entity for entity in entities}
     described = {topic["name"]: topic for topic in admin.describe_topics(list(names))}
     present = [name for name in names if described.get(name, {}).get("error_code") == 0]
     # Both brokers know "all". If settings are named, Tansu drops the connection; and it does not list its own settings
@@ -192,12 +207,12 @@ def contradictions(admin: KafkaAdminClient, config: Config) -> list[str]:
     problems = partition_problems(config, {names[name]: len(described[name]["partitions"]) for name in present})
     for name, entity in names.items():
         if name not in present:
-            problems.append(_missing(name, described.get(name, {}).get("error_code", 3)))
+            problems.append(_missing(config, name, described.get(name, {}).get("error_code", _UNKNOWN_TOPIC)))
             continue
         found = {key: entry["value"] for key, entry in settings.get(name, {}).items()}
         copies = min(len(partition["replica_nodes"]) for partition in described[name]["partitions"])
-        problems += _compare_copies(config, name, copies, found)
-        problems += _compare(config, name, entity, found)
+        problems += copies_problems(config.log, name, copies, found)
+        problems += setting_problems(config.log, name, topic_settings(config.log, entity), found)
     return problems
 
 
@@ -221,8 +236,18 @@ def topic_limit(config: Config, entity: str) -> int | None:
     return None if value is None else int(value)
 
 
-def _missing(name: str, code: int) -> str:
-    return f"topic {name}: {for_code(code).__name__.removesuffix('Error')}; start with `rft run` or create it"
+def _missing(config: Config, name: str, code: int) -> str:
+    what = f"topic {name}: {for_code(code).__name__.removesuffix('Error')}"
+    if code != _UNKNOWN_TOPIC:
+        return f"{what}; allow this user to describe it (`rft acls CONFIG` prints what each role needs)"
+    return f"{what}; {missing_advice(config)}"
+
+
+def missing_advice(config: Config) -> str:
+    """Return what to do about a topic that does not exist."""
+    if config.log.manage_topics:
+        return "start with `rft run`, or create it"
+    return f"log.manage_topics is false, so {EMIT}"
 
 
 def partition_problems(config: Config, found: Mapping[str, int]) -> list[str]:
@@ -248,60 +273,3 @@ def partition_problems(config: Config, found: Mapping[str, int]) -> list[str]:
             advice = f"set log.partitions = {count} if the topics hold no events of a run yet, or {NEW_NAMESPACE}"
         problems.append(f"topic {topic_name(config, entity)}: partitions is {count}, expected {expected}; {advice}")
     return problems
-
-
-def _compare_copies(config: Config, name: str, copies: int, found: Mapping[str, str]) -> list[str]:
-    wanted = config.log.replication_factor
-    problems = []
-    if copies < wanted:
-        problems.append(
-            f"topic {name}: replication factor is {copies}, expected {wanted}; raise it with "
-            f"kafka-reassign-partitions.sh, set log.replication_factor = {copies}, or use another log.namespace"
-        )
-    needed = int(found.get(_COPIES_NEEDED) or 1)
-    if needed > copies:
-        problems.append(
-            f"topic {name}: {_COPIES_NEEDED} is {needed}, but there are only {copies} copies: nothing can be written; "
-            f"{_alter(name, _COPIES_NEEDED, str(copies))}, or add copies with kafka-reassign-partitions.sh"
-        )
-    return problems
-
-
-def _compare(config: Config, name: str, entity: str, found: Mapping[str, str]) -> list[str]:
-    problems = []
-    for setting, wanted in topic_settings(config.log, entity).items():
-        value = found.get(setting)
-        if value is not None and not _agrees(config.log, setting, value, wanted):
-            choices = [_alter(name, setting, wanted), *_other_choices(setting, value), "use another log.namespace"]
-            problems.append(
-                f"topic {name}: {setting} is {value}, expected {wanted}; {', '.join(choices[:-1])}, or {choices[-1]}"
-            )
-    return problems
-
-
-def _alter(name: str, setting: str, value: str) -> str:
-    shown = f"[{value}]" if "," in value else value
-    return f"run kafka-configs.sh --alter --entity-type topics --entity-name {name} --add-config {setting}={shown}"
-
-
-def _other_choices(setting: str, found: str) -> list[str]:
-    """Return what we can change to accept the setting as it is."""
-    if setting == _COPIES_NEEDED:
-        return [f"set log.min_insync_replicas = {found}"]
-    if setting == "max.message.bytes" and largest_event(int(found)) >= 1024:
-        return [f"set log.max_message_bytes to at most {largest_event(int(found))}"]
-    return []
-
-
-def _agrees(log: LogConfig, setting: str, found: str, wanted: str) -> bool:
-    """Return whether a setting will do: enough room, and more copies or longer retention than asked for."""
-    if setting == "cleanup.policy":
-        return set(found.split(",")) == set(wanted.split(","))
-    if setting == "retention.ms":
-        return int(found) == -1 or (int(wanted) != -1 and int(found) >= int(wanted))
-    if setting == "max.message.bytes":
-        return int(found) >= least_message_limit(log)
-    if setting == _COPIES_NEEDED:
-        return int(found) >= int(wanted)
-    # Any time to close segments will do.
-    return setting == "segment.ms" or found == wanted
