@@ -10,6 +10,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Self
 
 from rft.errors import OutageError, RftError
@@ -35,6 +36,8 @@ class ExitReport:
     """Where the error was raised: ``module:function:line``."""
     outage: bool = False
     """Whether the role could not go on only because the broker is away."""
+    idle_s: float = 0.0
+    """How long the role had stood still before this error ended it."""
 
     @classmethod
     def from_error(cls, error: BaseException, *, exit_code: int, pid: int, now: float) -> Self:
@@ -61,8 +64,12 @@ def _place(error: BaseException) -> str:
         return ""
     while trace.tb_next is not None:
         trace = trace.tb_next
-    frame = trace.tb_frame
-    return f"{frame.f_globals.get('__name__', '?')}:{frame.f_code.co_name}:{trace.tb_lineno}"
+    return place_in(trace.tb_frame, trace.tb_lineno)
+
+
+def place_in(frame: FrameType, line: int) -> str:
+    """Return a line of a function as an exit report names it: ``module:function:line``."""
+    return f"{frame.f_globals.get('__name__', '?')}:{frame.f_code.co_name}:{line}"
 
 
 def write_exit_report(path: Path, report: ExitReport) -> None:
@@ -84,4 +91,5 @@ def read_exit_report(path: Path, *, pid: int) -> ExitReport | None:
         return None
     texts = all(isinstance(text, str) for text in (report.error, report.message, report.place))
     flags = all(isinstance(flag, bool) for flag in (report.transient, report.outage))
-    return report if texts and flags and report.pid == pid else None
+    numbers = isinstance(report.idle_s, int | float)
+    return report if texts and flags and numbers and report.pid == pid else None

@@ -6,24 +6,30 @@ import contextlib
 import importlib
 import logging
 import os
+import platform
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
 
+from infra.activity_report import ActivityReport
 from infra.exit_report import EXIT_FILE_VARIABLE, ExitReport, write_exit_report
 from infra.log_rate_limit import RateLimitFilter
 from infra.process_end import END_S, end_within
+from infra.stall_check import StallCheck
 from infra.topic_watch import TopicWatch
 from rft.config import Config
-from rft.errors import OutageError, RftError, TopicChangedError
+from rft.errors import OutageError, RftError, StallError, TopicChangedError
+from rft.log.access import prepare_topics
+from rft.log.client_names import name_clients
 from rft.log.clients import reach_broker
 from rft.log.outages import wait_for_broker
+from rft.telemetry.activity import role_activity
 
 RunFunction = Callable[[Config, threading.Event], None]
 
@@ -96,17 +102,35 @@ def _run(role: str, config: Config, run: RunFunction | None) -> int:
         _report_exit(exit_file, error, error.exit_code)
         end_within(0, error.exit_code)
 
+    def end_stalled(error: StallError, place: str, idle_s: float) -> None:
+        log.error("%s: %s", type(error).__name__, error)
+        report = ExitReport.from_error(error, exit_code=error.exit_code, pid=os.getpid(), now=time.time())
+        _write_report(exit_file, replace(report, place=place, idle_s=idle_s))
+        logging.shutdown()
+        os._exit(error.exit_code)
+
     threading.Thread(target=set_stop, name="stop", daemon=True).start()
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, ask_to_stop)
     try:
         log.info("starts as process %d", os.getpid())
+        name_clients(role)
         if run is None:
             # Before the imports, which take longer than finding out that there is no broker.
             reach_broker(config)
         wait_for_broker(config.broker.outage_s, stop)
+        if run is None and not config.log.manage_topics:
+            prepare_topics(config, role)
         function = run or importlib.import_module(ROLES[role].module).run
-        with TopicWatch(config, stop, end_at_once) if run is None else contextlib.nullcontext():
+        with contextlib.ExitStack() as watches:
+            if run is None:
+                activity = role_activity()
+                check = StallCheck(config, name, activity, end_stalled)
+                report = ActivityReport(
+                    config, _unique(name), activity, stopping=stop.is_set, stalled=lambda: check.stalled
+                )
+                for watch in (report, check, TopicWatch(config, stop, end_at_once)):
+                    watches.enter_context(watch)
             function(config, stop)
     except RftError as error:
         if asked_by and isinstance(error, OutageError):
@@ -126,13 +150,21 @@ def _run(role: str, config: Config, run: RunFunction | None) -> int:
 
 def _report_exit(exit_file: str | None, error: Exception, exit_code: int) -> None:
     """Write the exit report. A full disk must not hide the error and the exit code, so it is only logged."""
+    _write_report(exit_file, ExitReport.from_error(error, exit_code=exit_code, pid=os.getpid(), now=time.time()))
+
+
+def _write_report(exit_file: str | None, report: ExitReport) -> None:
     if exit_file is None:
         return
-    report = ExitReport.from_error(error, exit_code=exit_code, pid=os.getpid(), now=time.time())
     try:
         write_exit_report(Path(exit_file), report)
     except OSError as unwritable:
         logging.getLogger("rft").warning("the exit report %s cannot be written: %s", exit_file, unwritable.strerror)
+
+
+def _unique(name: str) -> str:
+    """Return a role's name in files that several machines may share. The launcher's names are unique as they are."""
+    return name if "RFT_ROLE_NAME" in os.environ else f"{name}-{platform.node()}-{os.getpid()}"
 
 
 def configure_logging(name: str) -> None:

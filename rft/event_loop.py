@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+import contextlib
+from collections.abc import Coroutine, Iterator
+from typing import Any, TextIO, TypeVar
 
 T = TypeVar("T")
+
+_loop: asyncio.AbstractEventLoop | None = None
+"""The loop that ``run_in_loop`` runs now."""
 
 GRACE_S = 2.0
 """How long tasks that were cancelled may take to end."""
@@ -19,7 +23,8 @@ def run_in_loop(main: Coroutine[Any, Any, T], *, grace_s: float = GRACE_S) -> T:
     ``grace_s`` only, and not at all for threads of ``asyncio.to_thread``. A task that ignores its cancellation, or a
     thread that waits for a broker, would otherwise keep a process that has failed alive for good.
     """
-    loop = asyncio.new_event_loop()
+    global _loop
+    loop = _loop = asyncio.new_event_loop()
     try:
         asyncio.set_event_loop(loop)
         return loop.run_until_complete(main)
@@ -34,3 +39,31 @@ def run_in_loop(main: Coroutine[Any, Any, T], *, grace_s: float = GRACE_S) -> T:
         finally:
             asyncio.set_event_loop(None)
             loop.close()
+            _loop = None
+
+
+def print_tasks(file: TextIO) -> None:
+    """Print where each task of the loop that :func:`run_in_loop` runs now awaits something, a line each. Thread-safe.
+
+    The stacks of threads do not tell: a loop whose tasks all wait stands in ``select``.
+    """
+    loop = _loop
+    if loop is None:
+        return
+    # The set of tasks may change meanwhile, too often for all_tasks.
+    with contextlib.suppress(RuntimeError):
+        for task in sorted(asyncio.all_tasks(loop), key=asyncio.Task.get_name):
+            print(f"task {task.get_name()} awaits: {' > '.join(_places(task.get_coro()))}", file=file)
+
+
+def _places(awaited: Any) -> Iterator[str]:
+    """Yield where a coroutine stands, then where the one stands that it awaits, and so on."""
+    while awaited is not None:
+        for kind in ("cr", "gi", "ag"):
+            frame = getattr(awaited, f"{kind}_frame", None)
+            if frame is not None:
+                yield f"{frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"
+        awaited = next(
+            (inner for name in ("cr_await", "gi_yieldfrom", "ag_await") if (inner := getattr(awaited, name, None))),
+            None,
+        )

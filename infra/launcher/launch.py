@@ -11,6 +11,7 @@ from kafka.errors import KafkaError
 from rich.console import Console
 
 from consumers.report.build import build_report
+from consumers.report.measures import NOT_SCORED
 from infra.broker import BrokerProcess, open_broker
 from infra.launcher.folder import (
     Launch,
@@ -29,6 +30,7 @@ from infra.launcher.interrupts import Interrupts
 from infra.launcher.lag import LagMeter
 from infra.launcher.preflight import check_algorithm, check_model
 from infra.launcher.progress import RoleFacts
+from infra.launcher.role_notes import note
 from infra.launcher.role_processes import RoleProcesses, resident_bytes
 from infra.launcher.role_set import BROKER, MakeCommands, limits, role_arguments, role_commands, supervised
 from infra.launcher.supervisor import (
@@ -175,7 +177,9 @@ class _Run:
                 actions = [
                     action
                     for exit in processes.exits()
-                    for action in supervisor.exited(exit.name, exit.code, exit.fault, now, outage=exit.outage)
+                    for action in supervisor.exited(
+                        exit.name, exit.code, exit.fault, now, outage=exit.outage, idle_s=exit.idle_s
+                    )
                 ]
                 actions += self._broker_exit(now)
                 if interrupts.take():
@@ -240,6 +244,8 @@ class _Run:
         if accuracy["before"] is not None and accuracy["after"] is not None:
             change = f"{accuracy['before']:.1%} before, {accuracy['after']:.1%} after"
             self._print(f"held-out accuracy: {change} ({accuracy['tasks']} tasks)")
+        elif not accuracy["scored"]:
+            self._print(f"held-out tasks: {NOT_SCORED}")
         self._print(f"report: {self._path / 'report.html'}")
         return DONE
 
@@ -276,7 +282,8 @@ class _Run:
             pid = self._broker.pid if role.name == BROKER and self._broker is not None else None
             memory = resident_bytes(pid) if pid is not None else self._processes.memory_bytes(role.name)
             state = "stopping" if stopping and role.state == "running" and role.name != BROKER else role.state
-            facts.append(RoleFacts(role.name, state, role.restarts, memory))
+            says = note(self._processes.health(role.name), time.time())
+            facts.append(RoleFacts(role.name, state, role.restarts, memory, says))
         return facts
 
     def _refuse_used_topics(self) -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from consumers.report.measures import TrainerSeconds, correctness_function, is_correct, trainer_seconds
+from consumers.report.measures import TrainerSeconds, add_answer, correctness_function, trainer_seconds
 from rft.config import MAIN_SET, Config
 from rft.evaluation.ids import EvalGroup, parse_key
 from rft.evaluation.tally import Tally
@@ -31,6 +31,8 @@ class RoleFacts:
     state: str
     restarts: int
     memory_bytes: int
+    note: str = ""
+    """What it waits for, if that is worth showing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Facts:
     """(identity, step, steps) of each further trainer."""
     other_sets: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
     """Like ``accuracies``, for the other held-out sets by name."""
+    unscored: bool = False
+    """Whether evaluations have no scores, because this run has only external rewards."""
 
 
 class Progress:
@@ -132,6 +136,7 @@ class Progress:
             dead_letters=self._ends.get("dlq", 0),
             further=tuple((key, step, steps) for key, (step, steps) in self._further.items()),
             other_sets=complete,
+            unscored=any(not tally.scored for tally in self._tallies.values()),
         )
 
     def _feed_step(self, record: TrainingStep) -> None:
@@ -152,20 +157,16 @@ class Progress:
         record = read_record(event, ScoredExperience, self._rejects.reject, keyed=False)
         if record is None or group.set_name not in self._sets:
             return
-        self._tallies.setdefault((group.set_name, group.version), Tally()).add(
-            group.number,
-            record.experience.experience_id,
-            right=is_correct(record, self._function),
-            reward=record.reward,
-            expected=record.release_size,
-        )
+        tally = self._tallies.setdefault((group.set_name, group.version), Tally())
+        add_answer(tally, group.number, record, self._function)
 
     def _complete(self, name: str) -> tuple[tuple[int, float], ...]:
-        """Return (version, share) of each complete evaluation of a set."""
+        """Return (version, share) of each complete evaluation of a set that is scored."""
         return tuple(
             (version, tally.accuracy)
             for (set_name, version), tally in sorted(self._tallies.items())
             if set_name == name and tally.answered >= self._sets[name].size_at(whole=self._whole(version))
+            if tally.accuracy is not None
         )
 
     def _whole(self, version: int) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from pathlib import Path
 import psutil
 
 from infra.exit_report import EXIT_FILE_VARIABLE, read_exit_report
+from infra.launcher.role_notes import SILENT_S
 from infra.processes import last_lines, spawn, terminate
+from rft.telemetry.health import Health, health_file, read_health
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Exit:
     a kill."""
     outage: bool = False
     """Whether the role ended only because the broker is away."""
+    idle_s: float = 0.0
+    """How long the role had stood still before."""
 
 
 class RoleProcesses:
@@ -44,6 +49,7 @@ class RoleProcesses:
     def __init__(self, commands: Mapping[str, Command], run_path: Path) -> None:
         """The roles log to ``<run_path>/logs`` and report their errors in ``<run_path>/exits``."""
         self._commands = commands
+        self._run_path = run_path
         self._logs = run_path / "logs"
         self._exits = (run_path / "exits").absolute()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -88,8 +94,18 @@ class RoleProcesses:
     def _read_exit(self, name: str, pid: int, code: int) -> Exit:
         report = read_exit_report(self._exit_file(name), pid=pid)
         if report is None or report.exit_code != code:
-            return Exit(name, code, None)
-        return Exit(name, code, None if report.transient else report.fault, report.outage)
+            silent_s = self._silent_s(name, pid) if code == 1 else 0.0
+            return Exit(name, code, "StallError" if silent_s else None, idle_s=silent_s)
+        return Exit(name, code, None if report.transient else report.fault, report.outage, report.idle_s)
+
+    def _silent_s(self, name: str, pid: int) -> float:
+        """Return how long the role could not report: within C code, it stands still without a report of its own.
+
+        0 if it could. A role that ends by itself removes the file.
+        """
+        health = read_health(health_file(self._run_path, name), pid=pid)
+        silent_s = 0.0 if health is None else time.time() - health.time
+        return silent_s if silent_s >= SILENT_S else 0.0
 
     def _exit_file(self, name: str) -> Path:
         return self._exits / f"{name}.json"
@@ -101,6 +117,11 @@ class RoleProcesses:
     def last_lines(self, name: str, count: int = 20) -> list[str]:
         """Return the last lines of the role's log."""
         return last_lines(self.log_path(name), count)
+
+    def health(self, name: str) -> Health | None:
+        """Return what the role has last written about itself; None if it does not run or has written nothing yet."""
+        process = self._processes.get(name)
+        return None if process is None else read_health(health_file(self._run_path, name), pid=process.pid)
 
     def memory_bytes(self, name: str) -> int:
         """Return the resident memory of the role's process; 0 when it does not run."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
+from consumers.report.measures import NOT_SCORED
 from infra.launcher.folder import REPORT, earlier_run, locked, move_aside
 from infra.launcher.launch import launch
 from infra.launcher.role_set import MakeCommands, role_commands
@@ -134,6 +135,8 @@ def _describe_result(result: dict[str, Any]) -> str:
     before, after = result["accuracy"]["before"], result["accuracy"]["after"]
     if before is not None and after is not None:
         text += f", held-out accuracy {before:.1%} before, {after:.1%} after"
+    elif not result["accuracy"].get("scored", True):
+        text += f", held-out tasks {NOT_SCORED}"
     return text
 
 

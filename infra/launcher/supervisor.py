@@ -129,12 +129,15 @@ class Supervisor:
         """Start all roles that do not run yet."""
         return [self._spawn(role, now) for role in self.roles.values() if role.state == "new"]
 
-    def exited(self, name: str, code: int, fault: str | None, now: float, *, outage: bool = False) -> list[Action]:
+    def exited(
+        self, name: str, code: int, fault: str | None, now: float, *, outage: bool = False, idle_s: float = 0.0
+    ) -> list[Action]:
         """Handle the end of a role.
 
         Args:
             fault: Class and place of the lasting error that it reported; None if it reported none.
             outage: Whether it ended only because the broker is away.
+            idle_s: How long it had stood still before: the fault is as old as that.
         """
         role = self.roles[name]
         if self.ending is not None:
@@ -144,24 +147,27 @@ class Supervisor:
             role.state = "done"
             return self._stop_all(End(DONE, "done"), now) if self._all_done() else []
         role.state = "ended"
+        what = describe_exit(code, idle_s)
         if outage and code != STAYS_DOWN:
             return self._wait_for_broker(role, now)
         role.outage_since = None
         again = (
-            fault is not None and fault == role.last_fault and now - role.last_fault_at < self.limits.restart_window_s
+            fault is not None
+            and fault == role.last_fault
+            and now - idle_s - role.last_fault_at < self.limits.restart_window_s
         )
         role.last_fault, role.last_fault_at = fault, now
         if not role.essential and (code in (BAD_CONFIGURATION, STAYS_DOWN) or again):
-            return [_left_out_message(role, code)]
+            return [_left_out_message(role, what)]
         if code == BAD_CONFIGURATION:
             return self._stop_all(End(BAD_CONFIGURATION, f"{name} found the configuration wrong", name), now)
         if code == STAYS_DOWN:
             return self._stop_all(End(FAILED, f"{name} ended and must not be started again", name), now)
         if not role.restartable:
-            return self._stop_all(End(FAILED, f"{name} {describe_exit(code)} and cannot be restarted", name), now)
+            return self._stop_all(End(FAILED, f"{name} {what} and cannot be restarted", name), now)
         if again:
-            return self._stop_all(End(FAILED, f"{name} failed twice with the same error", name), now)
-        return self._restart_or_give_up(role, code, now)
+            return self._stop_all(End(FAILED, f"{name} failed twice with the same error: it {what}", name), now)
+        return self._restart_or_give_up(role, what, now)
 
     def tick(self, now: float) -> list[Action]:
         """Start the roles that are due, and kill those that did not stop in time."""
@@ -189,13 +195,13 @@ class Supervisor:
         """Return whether all roles whose success ends the run have ended well."""
         return all(role.state == "done" for role in self.roles.values() if role.on_success == "end_run")
 
-    def _restart_or_give_up(self, role: Role, code: int, now: float) -> list[Action]:
+    def _restart_or_give_up(self, role: Role, what: str, now: float) -> list[Action]:
         limits = self.limits
         role.deaths = [at for at in role.deaths if now - at < limits.restart_window_s]
         if len(role.deaths) >= limits.restart_limit and not role.essential:
-            return [_left_out_message(role, code)]
+            return [_left_out_message(role, what)]
         if len(role.deaths) >= limits.restart_limit:
-            reason = f"{role.name} {describe_exit(code)}; " + (
+            reason = f"{role.name} {what}; " + (
                 f"it was restarted {len(role.deaths)} times within {limits.restart_window_s:g} s"
                 if limits.restart_limit
                 else "launcher.restart_limit is 0"
@@ -205,7 +211,7 @@ class Supervisor:
         delay = Backoff(limits.backoff_s, 2.0, LONGEST_BACKOFF_S).pause_s(len(role.deaths))
         role.state, role.due = "waiting", now + delay
         nth = f"restart {len(role.deaths)} of at most {limits.restart_limit}"
-        return [Message(f"{role.name} {describe_exit(code)}; {nth} in {delay:g} s")]
+        return [Message(f"{role.name} {what}; {nth} in {delay:g} s")]
 
     def _wait_for_broker(self, role: Role, now: float) -> list[Action]:
         limit = self.limits.outage_s
@@ -253,12 +259,14 @@ class Supervisor:
         return [role for role in self.roles.values() if role.state == "running" and not role.outlives_roles]
 
 
-def _left_out_message(role: Role, code: int) -> Message:
-    return Message(f"{role.name} {describe_exit(code)} and is not started again; the run goes on without it")
+def _left_out_message(role: Role, what: str) -> Message:
+    return Message(f"{role.name} {what} and is not started again; the run goes on without it")
 
 
-def describe_exit(code: int) -> str:
-    """Return ``ended with exit code 1`` or ``was killed by SIGKILL``."""
+def describe_exit(code: int, idle_s: float = 0.0) -> str:
+    """Return ``ended with exit code 1`` or ``was killed by SIGKILL``; for a stall, how long the role stood still."""
+    if idle_s:
+        return f"ended because it made no progress for {idle_s:.0f} s (its log says what it was doing)"
     if code == DONE:
         return "ended without being asked to"
     if code > 0:

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from consumers.report.measures import NOT_SCORED
 from infra.launcher.progress import Facts, RoleFacts
 
 REFRESH_S = 0.5
@@ -102,6 +103,8 @@ def plain_line(facts: Facts, roles: Sequence[RoleFacts], elapsed_s: float) -> st
     if facts.accuracies:
         version, share = facts.accuracies[-1]
         parts.append(f"held-out {share:.1%} (v{version})")
+    elif facts.unscored:
+        parts.append(f"held-out {NOT_SCORED}")
     parts += [f"{name} {found[-1][1]:.1%} (v{found[-1][0]})" for name, found in facts.other_sets.items() if found]
     parts.append(f"staleness {facts.staleness_mean:.2f} max {facts.staleness_max:.0f}")
     parts.append("lag " + (" ".join(f"{topic} {count}" for topic, count in facts.lag.items()) or "-"))
@@ -127,7 +130,7 @@ def screen(title: str, facts: Facts, roles: Sequence[RoleFacts], elapsed_s: floa
     body.add_column()
     body.add_row(_learning(facts), _roles(roles))
     return Panel(
-        Group(head, Text(), body),
+        Group(head, Text(), body, *_notes(roles)),
         title=Text(title, style="bold"),
         title_align="left",
         subtitle=Text(facts.phase, style="cyan"),
@@ -145,7 +148,8 @@ def _learning(facts: Facts) -> Table:
     if facts.rewards:
         reward = Text.assemble((f"{recent_mean(facts.rewards):.3f} ", "bold"), (sparkline(facts.rewards), "green"))
     table.add_row("reward", reward)
-    table.add_row("held-out", _accuracy(facts.accuracies))
+    scores = Text(NOT_SCORED) if facts.unscored and not facts.accuracies else _accuracy(facts.accuracies)
+    table.add_row("held-out", scores)
     for name, found in facts.other_sets.items():
         table.add_row(name, _accuracy(found))
     table.add_row("weights", f"v{facts.version}" if facts.version >= 0 else "-")
@@ -184,9 +188,21 @@ def _roles(roles: Sequence[RoleFacts]) -> Table:
     return table
 
 
+def _notes(roles: Sequence[RoleFacts]) -> list[RenderableType]:
+    """Return a line for each role that says something, cut where the screen ends."""
+    noted = [role for role in roles if role.note]
+    table = Table.grid(padding=(0, 1))
+    table.add_column(style="bold", no_wrap=True, min_width=max((len(role.name) for role in noted), default=0))
+    table.add_column(style="yellow", no_wrap=True, overflow="ellipsis")
+    for role in noted:
+        table.add_row(role.name, Text(role.note))
+    return [Text(), table] if noted else []
+
+
 def _describe_role(role: RoleFacts) -> str:
     restarts = f"+{role.restarts}" if role.restarts else ""
-    return f"{role.name}{restarts} {role.state} {role.memory_bytes / 2**20:.0f} MiB"
+    note = f" ({role.note})" if role.note else ""
+    return f"{role.name}{restarts} {role.state} {role.memory_bytes / 2**20:.0f} MiB{note}"
 
 
 def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:

@@ -41,6 +41,11 @@ class Backlog:
         """Tasks that wait for newer weights."""
         return len(self._waiting)
 
+    @property
+    def awaited_version(self) -> int | None:
+        """Lowest weight version that one of them waits for; None if none waits."""
+        return self._waiting[0][0] if self._waiting else None
+
     def add(self, delivery: Delivery) -> None:
         """Add a delivered task."""
         if delivery.task.min_version <= self._version:

@@ -18,24 +18,29 @@ from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRange
 
 from producers.explorer.backlog import Delivery
 from producers.explorer.ledger import TaskLedger
+from producers.explorer.membership import Membership
 from producers.explorer.task_check import check_size, check_task
 from rft.config import Config
+from rft.errors import BrokerError
 from rft.log.clients import make_consumer
 from rft.log.coordinates import EntityPartition, LogPosition
 from rft.log.events import Event
 from rft.log.offset_queries import ask_offsets
-from rft.log.outages import Outage, wait_out
+from rft.log.outages import Outage, asking_once, wait_out
 from rft.log.reader import to_event
 from rft.log.records import Reject, read_record
 from rft.log.registry import schema_lookup
 from rft.log.retention import SKIP, retention_error, skip_or_raise
-from rft.log.topics import consumer_group, topic_name
+from rft.log.topics import topic_name
+from rft.telemetry.activity import ThreadPulse
+from rft.telemetry.input_wait import LagLook
 from schemas.events import Task
 
 POLL_MS = 100
 COMMIT_INTERVAL_S = 0.5
 """After a ``kill -9``, tasks finished within this time are rolled out again, as the unfinished ones are."""
 LEAVE_TIMEOUT_MS = 5000
+POSITION_MS = 1000
 NOT_COMMITTED = "offsets of %s are not committed yet: %s"
 
 log = logging.getLogger("rft")
@@ -72,13 +77,23 @@ class TaskFeed(AsyncConsumerRebalanceListener):
         self._taking = threading.Event()
         self._open = threading.Event()
         self._commit_at = 0.0
+        self._membership_check_s = config.log.session_timeout_ms / 1000
+        self._check_membership_at = 0.0
         self._failure = f"cannot take tasks from {self._topic}"
         self._outage = Outage(self._failure)
+        self.pulse = ThreadPulse()
+        """Beats with each turn of the thread's loop."""
+        self.look = LagLook(self._at_end)
+        """Tells whether tasks are on the log that do not come."""
+        self.acknowledged = 0
+        """Experiences that the broker has acknowledged."""
         self.error: Exception | None = None
         """What ended the thread, if it was not :meth:`close`."""
-        group = consumer_group(config, "explorers")
+        self._membership = Membership(config)
         # "none": the explorer must stop when the log has lost tasks, and not skip them.
-        self._consumer: KafkaConsumer = make_consumer(config, member_id, group, auto_offset_reset="none")
+        self._consumer: KafkaConsumer = make_consumer(
+            config, member_id, self._membership.group, auto_offset_reset="none", **self._membership.options
+        )
         self._consumer.subscribe([self._topic], listener=self)
         self._thread = threading.Thread(target=self._run, name="task-feed", daemon=True)
 
@@ -91,6 +106,7 @@ class TaskFeed(AsyncConsumerRebalanceListener):
     def published(self, partition: int, offset: int) -> None:
         """Note that the broker has acknowledged one more experience of the task at this position. Thread-safe."""
         self._acknowledged.append(LogPosition(partition, offset))
+        self.acknowledged += 1
 
     def stop_taking(self) -> None:
         """Take no more tasks, but go on committing what finishes."""
@@ -125,11 +141,14 @@ class TaskFeed(AsyncConsumerRebalanceListener):
     def _run(self) -> None:
         try:
             while self._open.is_set():
+                self.pulse.beat()
                 self._settle()
                 if time.monotonic() >= self._commit_at:
                     self._commit()
                 self._pause_or_resume()
-                self._deliver_tasks(self._poll())
+                batches = self._poll()
+                self._look_for_lag(came=bool(batches))
+                self._deliver_tasks(batches)
             self._settle()
             self._commit()
         # The role must end with this thread: the owner raises the error.
@@ -149,10 +168,28 @@ class TaskFeed(AsyncConsumerRebalanceListener):
                 self._skip_deleted(partition, offset)
             return {}
         except KafkaError as error:
+            self._membership.raise_if_excluded(error)
             self._outage.failed(error)
             return {}
         self._outage.succeeded()
         return batches
+
+    def _look_for_lag(self, *, came: bool) -> None:
+        if came or not self._consumer.assignment() - self._consumer.paused():
+            self.look.came()
+        else:
+            self.look.nothing_came()
+
+    def _at_end(self) -> bool:
+        """Return whether all tasks were delivered; also if the broker does not say."""
+        try:
+            with asking_once():
+                ends = ask_offsets(self._consumer.end_offsets, self._consumer.assignment())
+            at = {partition: self._consumer.position(partition, timeout_ms=POSITION_MS) for partition in ends}
+        except (BrokerError, KafkaError) as error:
+            log.debug("the lag of %s is not known: %s", self._topic, error)
+            return True
+        return all((at[partition] or 0) >= end for partition, end in ends.items())
 
     def _skip_deleted(self, partition: TopicPartition, offset: int) -> None:
         """Go on where the log begins. Raises MissingRangeError when tasks were deleted, unless ``log.skip_deleted``."""
@@ -175,14 +212,34 @@ class TaskFeed(AsyncConsumerRebalanceListener):
         self._commit_at = time.monotonic() + COMMIT_INTERVAL_S
         offsets = self._ledger.committable()
         if not offsets:
+            self._check_membership()
             return
         try:
             self._consumer.commit(self._as_kafka(offsets))
         except KafkaError as error:
+            self._membership.raise_if_excluded(error)
             # The group is being rebalanced or the broker is not reachable: at worst the tasks are delivered again.
             log.warning(NOT_COMMITTED, self._topic, error)
         else:
             self._ledger.committed(offsets)
+
+    def _check_membership(self) -> None:
+        """Commit again what is committed: the answer says whether another process has taken over our static id.
+
+        kafka-python hears that by a heartbeat, too, but tells nobody.
+        """
+        now = time.monotonic()
+        if self._membership.id is None or now < self._check_membership_at:
+            return
+        self._check_membership_at = now + self._membership_check_s
+        try:
+            for partition in self._consumer.assignment():
+                offset = self._consumer.committed(partition, timeout_ms=POSITION_MS)
+                if offset is not None:
+                    self._consumer.commit({partition: OffsetAndMetadata(offset, "", -1)}, timeout_ms=POSITION_MS)
+                    return
+        except KafkaError as error:
+            self._membership.raise_if_excluded(error)
 
     def _as_kafka(self, offsets: dict[int, int]) -> dict[TopicPartition, OffsetAndMetadata]:
         return {TopicPartition(self._topic, p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}

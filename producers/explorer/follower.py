@@ -15,6 +15,7 @@ from rft.log.events import Event
 from rft.log.reader import EventReader
 from rft.log.records import CountedRejects, Reject, read_records
 from rft.policy.base import Policy
+from rft.telemetry.activity import ThreadPulse
 from rft.weights.transfer_spec import receiver_name
 from rft.weights.transport import COLLECTIVE
 from rft.weights.version_choice import Fetch, HeldVersion, Receive, choose, supersedes
@@ -64,6 +65,8 @@ class WeightsFollower:
         """Newest transfer that was announced."""
         self._tried_epoch = -1
         self._resync_s = 0.0
+        self.pulse = ThreadPulse()
+        """Beats with each turn of the thread's loop."""
         self.error: Exception | None = None
         """What ended the thread, if it was not :meth:`close`."""
 
@@ -102,6 +105,7 @@ class WeightsFollower:
         wanted: WeightVersion | None = None
         ends = self._reader.end_offsets()
         while self._open.is_set():
+            self.pulse.beat()
             found = newest(self._reader.poll(POLL_S), self._model, self._rejects.reject)
             if found and supersedes(found, wanted):
                 wanted = found

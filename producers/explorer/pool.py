@@ -14,10 +14,11 @@ from producers.explorer.backlog import Backlog, Delivery
 from producers.explorer.rollouts import roll_out
 from rft.config import RolloutConfig
 from rft.errors import RolloutError
+from rft.evaluation.ids import PREFIX
 from rft.policy.base import Policy
 from rft.workflows import experiences
 from rft.workflows.base import Workflow
-from schemas.events import Experience
+from schemas.events import Experience, Task
 
 LOGGED_FAILURES = 20
 """Failures logged one by one; afterwards every hundredth."""
@@ -45,7 +46,8 @@ class RolloutPool:
         self._model = model
         self._publish = publish
         self._backlog = Backlog()
-        self._rollouts: set[asyncio.Task[None]] = set()
+        self._rollouts: dict[asyncio.Task[None], Task] = {}
+        """The rollouts that run, and their tasks."""
         self._busy_since = 0.0
         self._busy_s = 0.0
         self._began = time.monotonic()
@@ -61,6 +63,21 @@ class RolloutPool:
     def saturated(self) -> bool:
         """Whether as many rollouts wait to start as can run. Thread-safe."""
         return len(self._rollouts) + self._backlog.ready_samples >= 2 * self._config.max_in_flight
+
+    @property
+    def running(self) -> int:
+        """Rollouts that run now."""
+        return len(self._rollouts)
+
+    def running_groups(self) -> list[str]:
+        """Return the groups whose rollouts run now, oldest first: by number, or by id if they have none."""
+        tasks = dict.fromkeys((task.number, task.group_id) for task in self._rollouts.values())
+        return [group_id if number < 0 or group_id.startswith(PREFIX) else str(number) for number, group_id in tasks]
+
+    @property
+    def awaited_version(self) -> int | None:
+        """Lowest weight version that a task waits for; None if none waits."""
+        return self._backlog.awaited_version
 
     @property
     def stats(self) -> dict[str, float]:
@@ -90,7 +107,7 @@ class RolloutPool:
 
     async def abandon(self) -> None:
         """Cancel all rollouts. Their tasks stay unfinished."""
-        for rollout in self._rollouts:
+        for rollout in list(self._rollouts):
             rollout.cancel()
         await asyncio.gather(*self._rollouts, return_exceptions=True)
 
@@ -100,11 +117,11 @@ class RolloutPool:
                 self._busy_since = time.monotonic()
             for sample in range(delivery.task.samples):
                 rollout = asyncio.create_task(self._roll_out(delivery, sample))
-                self._rollouts.add(rollout)
+                self._rollouts[rollout] = delivery.task
                 rollout.add_done_callback(self._ended)
 
     def _ended(self, rollout: asyncio.Task[None]) -> None:
-        self._rollouts.discard(rollout)
+        self._rollouts.pop(rollout, None)
         if not rollout.cancelled() and rollout.exception():
             self.error = self.error or rollout.exception()
         if not self._rollouts:

@@ -14,6 +14,7 @@ import platform
 import threading
 import time
 
+from producers.explorer.activity import ExplorerActivity
 from producers.explorer.backlog import Delivery
 from producers.explorer.feed import TaskFeed
 from producers.explorer.follower import WeightsFollower
@@ -26,6 +27,7 @@ from rft.log.events import Event
 from rft.log.writer import EventWriter
 from rft.policy import open_policy
 from rft.policy.base import Policy
+from rft.telemetry.activity import role_activity
 from rft.weights.transport import CHECKPOINT, COLLECTIVE
 from rft.workflows.base import find_workflow
 from rft.workflows.experiences import make_failed_experience
@@ -50,6 +52,7 @@ def run(config: Config, stop: threading.Event) -> None:
     writer = EventWriter(config, member_id)
     try:
         writer.prepare("experiences", "members", "dlq")
+        role_activity().works("loads the model")
         policy = open_policy(config)
         try:
             run_in_loop(explore(config, member_id, policy, writer, stop))
@@ -97,6 +100,7 @@ class Explorer:
             reject=self._publish_dead_letter,
         )
         self._follower = WeightsFollower(config, member_id, policy, changed=self._changed)
+        self._activity = ExplorerActivity(role_activity(), self._pool, self._feed, self._follower, writer)
         self._heartbeat_at = 0.0
         self._unpublished: BaseException | None = None
         """The error with which the broker rejected an experience."""
@@ -113,6 +117,7 @@ class Explorer:
                 raise error
         if self._unpublished:
             raise BrokerError(f"experiences were not written: {self._unpublished}")
+        self._activity.report()
         if time.monotonic() >= self._heartbeat_at:
             self._heartbeat_at = time.monotonic() + HEARTBEAT_S
             self._announce("here")

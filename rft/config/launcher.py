@@ -20,3 +20,7 @@ class LauncherConfig(Section):
     """Wait before the first restart; it doubles each time, to at most 30 s."""
     stop_timeout_s: float = Field(default=30.0, gt=0)
     """How long a role may take to stop after SIGTERM before it is killed."""
+    stall_s: float = Field(default=1800.0, ge=0)
+    """How long a role may have work and make no progress, before it ends with the stacks of its threads in its log and
+    is started again; 0 lets it stand still for good. Waiting is no stall: for the broker, for tasks, for weights, for
+    rewards. Make it longer than the longest gradient step, and longer than loading the model."""
