@@ -11,15 +11,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
-from kafka import KafkaAdminClient, TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import KafkaError
+from class_archive import ClassArchive
+from cluster_admin import START_S, ClusterAdmin
+from kafka import KafkaAdminClient
 
 from infra.kafka_node import KafkaNode
 from infra.processes import HOST, free_port, last_lines, spawn, terminate
@@ -27,10 +26,6 @@ from rft.config import BrokerConfig, Config
 from rft.errors import BrokerError
 from rft.log.probe import probe
 
-START_S = 90.0
-"""A busy machine with two cores needs this long in the worst case; a quiet one needs 10 s for three nodes."""
-ANSWER_S = 30.0
-"""How long a question to the cluster may take, an election of its controller included."""
 SETTINGS = {
     "controller.quorum.election.timeout.ms": "1000",
     "controller.quorum.election.backoff.max.ms": "500",
@@ -53,8 +48,6 @@ stands still leaves the in-sync replicas after 30 s."""
 HEAP = ("-Xms64m", "-Xmx256m")
 """Of each node, unless the environment has KAFKA_HEAP_OPTS."""
 
-Answer = TypeVar("Answer")
-
 
 @dataclass
 class _Node:
@@ -72,7 +65,7 @@ class _Node:
         return self.process is not None and self.process.poll() is None
 
 
-class KafkaCluster:
+class KafkaCluster(ClusterAdmin):
     """Nodes 1 to ``nodes``. Start it before anything else, and stop it at the end; its processes end with ours."""
 
     def __init__(
@@ -84,6 +77,7 @@ class KafkaCluster:
         advertise: Callable[[int, str, int], int] | None = None,
         rebalance_leaders: bool = False,
         min_in_sync: int | None = None,
+        archive_classes: bool = False,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         """``advertise(node, use, port)`` returns the port that a node makes known for its port: a proxy's. It is
@@ -91,6 +85,7 @@ class KafkaCluster:
 
         ``rebalance_leaders`` lets the cluster elect preferred leaders by itself. ``min_in_sync`` is the default of new
         topics' ``min.insync.replicas`` (2 with three nodes). ``settings`` override those of all nodes.
+        ``archive_classes`` makes the first start slower, and halves the CPU time of all others.
         """
         config = Config.model_validate({"broker": {"kind": "kafka", "kafka_home": str(kafka_home)}})
         ids = range(1, nodes + 1)
@@ -115,6 +110,9 @@ class KafkaCluster:
             "leader.imbalance.check.interval.seconds": "5",
             **(settings or {}),
         }
+        self._classes = ClassArchive(folder)
+        self._writer = 1 if archive_classes else None
+        """The node that is started to write the archive of classes."""
         self._nodes: dict[int, _Node] = {}
         servers = []
         for number in ids:
@@ -155,7 +153,12 @@ class KafkaCluster:
             list(pool.map(self._spawn, down))  # a folder that is new is formatted, which takes two seconds
         for node in down:
             self._wait_until_served(node)
-        self.wait_until(lambda: set(self._brokers()) == set(self._nodes), START_S, "all nodes are in the cluster")
+        self.wait_until(lambda: set(self.brokers()) == set(self._nodes), START_S, "all nodes are in the cluster")
+        if writer := self._writer:
+            self._writer = None
+            self.terminate(writer)
+            self._classes.keep()
+            self.start()
 
     def stop(self) -> None:
         """End all nodes at once. Their data stays."""
@@ -200,123 +203,7 @@ class KafkaCluster:
             f"--- node {node.number}\n" + "\n".join(last_lines(node.log_path, count)) for node in self._nodes.values()
         )
 
-    # What the cluster knows
-
-    def controller(self) -> int:
-        """Return the id of the active controller."""
-        return int(self.ask(lambda admin: admin.describe_metadata_quorum()["topics"][0]["partitions"][0]["leader_id"]))
-
-    def topics(self) -> list[str]:
-        """Return the names of all topics, without those of Kafka itself."""
-        return sorted(name for name in self.ask(lambda admin: admin.list_topics()) if not name.startswith("__"))
-
-    def partitions(self, topic: str) -> dict[int, dict[str, Any]]:
-        """Return the metadata of each partition of a topic: ``leader_id``, ``isr_nodes``, ``replica_nodes``."""
-
-        def describe(admin: KafkaAdminClient) -> dict[int, dict[str, Any]]:
-            [found] = admin.describe_topics([topic])
-            if found["error_code"]:
-                raise KeyError(f"topic {topic}: error {found['error_code']}")
-            return {partition["partition_index"]: partition for partition in found["partitions"]}
-
-        return self.ask(describe)
-
-    def leader_of(self, topic: str, partition: int) -> int:
-        """Return the id of a partition's leader; −1 if it has none."""
-        return int(self.partitions(topic)[partition]["leader_id"])
-
-    def in_sync_replicas(self, topic: str, partition: int) -> list[int]:
-        """Return the ids of the nodes that a write must reach."""
-        return sorted(self.partitions(topic)[partition]["isr_nodes"])
-
-    def wait_until_whole(self, timeout_s: float = START_S, topics: Sequence[str] | None = None) -> None:
-        """Return when each partition has a leader and all its replicas are in sync."""
-
-        def whole() -> bool:
-            described = self.ask(lambda admin: admin.describe_topics(topics))
-            return all(
-                partition["leader_id"] >= 0 and set(partition["isr_nodes"]) == set(partition["replica_nodes"])
-                for topic in described
-                for partition in topic["partitions"]
-            )
-
-        self.wait_until(whole, timeout_s, "all replicas are in sync")
-
-    # What its operators do
-
-    def change_preferred(self, topics: Collection[str] | None = None) -> None:
-        """Make another replica of each partition the preferred one. Leaders stay until an election."""
-
-        def rotate(admin: KafkaAdminClient) -> None:
-            described = admin.describe_topics(list(topics) if topics is not None else None)
-            replicas = {
-                TopicPartition(topic["name"], one["partition_index"]): one["replica_nodes"]
-                for topic in described
-                for one in topic["partitions"]
-            }
-            admin.alter_partition_reassignments({at: [*nodes[1:], nodes[0]] for at, nodes in replicas.items()})
-
-        self.ask(rotate)
-
-    def elect_preferred(self, topics: Collection[str] | None = None) -> None:
-        """Give each partition back to the first of its replicas."""
-        self._elect(0, topics)
-
-    def elect_unclean(self, topics: Collection[str] | None = None) -> None:
-        """Give each partition without a leader to a live replica, in sync or not. Acknowledged events may be lost."""
-        self._elect(1, topics)
-
-    def add_partitions(self, topic: str, count: int) -> None:
-        """Raise the number of a topic's partitions to ``count``."""
-        self.ask(lambda admin: admin.create_partitions({topic: count}, timeout_ms=10_000))
-        self.wait_until(lambda: len(self.partitions(topic)) == count, ANSWER_S, f"{topic} has {count} partitions")
-
-    def recreate_topic(self, topic: str) -> None:
-        """Delete a topic and create it again with the same partitions and settings, without any event."""
-        [described] = self.ask(lambda admin: admin.describe_topics([topic]))
-        resource = ConfigResource(ConfigResourceType.TOPIC, topic)
-        found = self.ask(lambda admin: admin.describe_configs([resource], config_filter="modified"))["topic"][topic]
-        spec = {
-            "num_partitions": len(described["partitions"]),
-            "replication_factor": len(described["partitions"][0]["replica_nodes"]),
-            "configs": {key: entry["value"] for key, entry in found.items()},
-        }
-        self.ask(lambda admin: admin.delete_topics([topic], timeout_ms=10_000))
-        self.wait_until(lambda: topic not in self.topics(), ANSWER_S, f"{topic} is deleted")
-        self.ask(lambda admin: admin.create_topics({topic: spec}, timeout_ms=10_000))
-        self.wait_until(lambda: topic in self.topics(), ANSWER_S, f"{topic} is there again")
-
-    def ask(self, question: Callable[[KafkaAdminClient], Answer], timeout_s: float = ANSWER_S) -> Answer:
-        """Return the answer of an admin client, tried again while nodes or the controller are away."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                with contextlib.closing(self._admin()) as admin:
-                    return question(admin)
-            except KafkaError:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(0.2)
-
-    def wait_until(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-        """Raise AssertionError with the nodes' last lines unless ``condition`` comes true in time."""
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}\n{self.last_lines()}"
-            time.sleep(0.2)
-
-    def _elect(self, kind: int, topics: Collection[str] | None) -> None:
-        def elect(admin: KafkaAdminClient) -> None:
-            described = admin.describe_topics(list(topics) if topics is not None else None)
-            asked = {topic["name"]: [p["partition_index"] for p in topic["partitions"]] for topic in described}
-            admin.elect_leaders(kind, asked, timeout_ms=10_000, raise_errors=False)
-
-        self.ask(elect)
-
-    def _brokers(self) -> list[int]:
-        return [broker["broker_id"] for broker in self.ask(lambda admin: admin.describe_cluster())["brokers"]]
-
-    def _admin(self) -> KafkaAdminClient:
+    def admin_client(self) -> KafkaAdminClient:
         return KafkaAdminClient(
             bootstrap_servers=[f"{HOST}:{self._nodes[number].direct}" for number in self.alive],
             client_id="operator",
@@ -335,6 +222,7 @@ class KafkaCluster:
         command, env = node.kafka.prepare(node.port)
         if "KAFKA_HEAP_OPTS" not in os.environ:
             command = [command[0], *HEAP, *(option for option in command[1:] if not option.startswith("-Xm"))]
+        command[1:1] = self._classes.writing_options if node.number == self._writer else self._classes.options
         node.process = spawn(command, node.log_path, {**os.environ, **env})
 
     def _wait_until_served(self, node: _Node) -> None:

@@ -5,11 +5,14 @@ Each function returns when the cluster has all its nodes again, and all replicas
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 
+from kafka import KafkaProducer
+
 from chaos.deployment import Deployment
-from chaos.plan import OUTAGES_S, Fault, NoEffectError
+from chaos.plan import ALL_DOWN_S, TWO_DOWN_S, Fault, NoEffectError
 from rft.log.topics import topic_name
 
 LAG_S = 40.0
@@ -34,8 +37,10 @@ def inject(fault: Fault, here: Deployment) -> None:
             _restart_all(here)
         case "lagging follower":
             _pause(here, chance)
-        case kind if kind in OUTAGES_S:
+        case kind if kind in TWO_DOWN_S:
             _kill(fault, here, *chance.sample(cluster.numbers, 2))
+        case kind if kind in ALL_DOWN_S:
+            _kill(fault, here, *cluster.numbers)
         case kind:
             raise ValueError(kind)
     here.node.ensure_whole()
@@ -79,24 +84,35 @@ def _elect_unclean(here: Deployment) -> None:
 
     Nothing that was acknowledged is lost by it. First no node can replicate from the leader any more. It leaves the
     others no longer in sync, and with fewer than ``min.insync.replicas`` it acknowledges nothing from then on; so what
-    was acknowledged is on all. Both others are killed and started, one after the other: the cluster takes neither for
-    safe then. At last the leader dies.
+    was acknowledged is on all. Both others are killed and started: the cluster takes neither for safe then. At last the
+    leader dies.
     """
     cluster = here.node.cluster
     topic = topic_name(here.config, "steps")
     leader = cluster.leader_of(topic, 0)
     here.node.stop_replication(leader)
+    _append_unacknowledged(here, topic)
     cluster.wait_until(lambda: cluster.in_sync_replicas(topic, 0) == [leader], LAG_S, "a leader alone in sync")
     for number in cluster.numbers:
         if number != leader:
             cluster.kill(number)
-            here.node.start()
+    here.node.start()
     cluster.kill(leader)
     cluster.wait_until(lambda: cluster.leader_of(topic, 0) != leader, LAG_S, "a dead leader that is deposed")
     if cluster.leader_of(topic, 0) >= 0:
         raise NoEffectError("another replica was safe to elect")
     cluster.elect_unclean()
     cluster.wait_until(lambda: cluster.leader_of(topic, 0) >= 0, LAG_S, "a leader that was not in sync")
+
+
+def _append_unacknowledged(here: Deployment, topic: str) -> None:
+    """Append an event that no replica has, so that the others lag: without one they count as in sync.
+
+    The run may have stopped writing there. The event is never visible, and it is gone after the election.
+    """
+    servers = here.node.direct_servers.split(",")
+    with contextlib.closing(KafkaProducer(bootstrap_servers=servers, acks=1, enable_idempotence=False)) as producer:
+        producer.send(topic, b"unacknowledged", partition=0).get(20)
 
 
 def _leaders(here: Deployment) -> dict[tuple[str, int], int]:

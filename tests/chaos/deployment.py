@@ -16,7 +16,7 @@ from pipeline import RFT, Pipeline, settings
 
 from chaos.disk import SmallDisk
 from chaos.node import ProxiedCluster
-from chaos.plan import OUTAGES_S, SESSION_S, Scenario
+from chaos.plan import SESSION_S, Scenario
 from chaos.progress import Progress
 from chaos.watch import COMMITTED, Origin, Watch
 from rft.config import Config
@@ -32,6 +32,10 @@ NO_LETTER = ("dlq", "members", "rewards", "waiting")
 LAST_STEPS = 3
 """Steps that a pipeline still takes after the last fault, to end regularly."""
 ENDLESS = 1_000_000
+GROUP_DEADLINE_S = 900
+"""Longer than a run without progress lasts (STUCK_S): no recovery may depend on a group's deadline."""
+SHORT_DEADLINE_S = 100
+"""Shorter than the long outages: none of them may let a group's deadline pass."""
 
 
 class Deployment:
@@ -61,10 +65,7 @@ class Deployment:
                 "max_barren_groups": 0,
             },
             eval={"tasks": 10},
-            # Longer than a fault's outage: a group released without its late experiences would look like a loss. On one
-            # node, shorter than STUCK_S: a processor that was killed may leave a part of a released group behind its
-            # committed offset, and the next one holds that offset back until the deadline of this part.
-            processor={"group_deadline_s": 100 if node.copies == 1 else 300 + max(OUTAGES_S.values())},
+            processor={"group_deadline_s": group_deadline_s(scenario)},
             launcher={
                 "explorers": scenario.explorers,
                 "processors": scenario.processors,
@@ -162,3 +163,8 @@ class Deployment:
                     with contextlib.suppress(DecodeError):  # junk
                         newest = max(newest, event.record(TrainingStep).step)
         return newest
+
+
+def group_deadline_s(scenario: Scenario) -> float:
+    """Return a deadline after which a group would be released without its late experiences, which looks like a loss."""
+    return SHORT_DEADLINE_S if scenario.longest_s > SHORT_DEADLINE_S else GROUP_DEADLINE_S

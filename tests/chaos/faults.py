@@ -9,7 +9,7 @@ from collections.abc import Callable
 import psutil
 from poison import garbage
 
-from chaos import cluster_faults, neighbors
+from chaos import clocks, cluster_faults, neighbors
 from chaos.deployment import Deployment
 from chaos.plan import CLUSTER, NEIGHBORS, Fault, NoEffectError
 from rft.log.topics import topic_name
@@ -26,6 +26,10 @@ def inject(fault: Fault, here: Deployment) -> Recovered:
     if fault.kind in CLUSTER:
         cluster_faults.inject(fault, here)
         return _all_topics_move(here)
+    if fault.kind == "skewed clocks":
+        since = _now_ms()
+        clocks.skew(here)
+        return lambda: clocks.are_named(here) and here.watch.wrote("ready", since) and here.watch.wrote("steps", since)
     if fault.kind in NEIGHBORS:
         since = _now_ms()
         sent = neighbors.inject(fault, here)

@@ -87,7 +87,7 @@ def _run_scenario(
         result = _run_fault(fault, scenario, here, outcome)
         report(
             f"fault {fault.number}, {fault.kind}: recovered after {result.recovery_s:.1f} s, "
-            f"{result.recovery_s - result.ended_s:.1f} s after its end; {result.restarted} roles restarted, "
+            f"{result.after_s:.1f} s after its end; {result.restarted} roles restarted, "
             f"step {here.watch.step}"
         )
     steps = here.finish(FINISH_S)

@@ -26,7 +26,7 @@ class ProxiedCluster:
         """Between the clients and each node."""
         self._replication: dict[int, Proxy] = {}
         home = kafka_home(BrokerConfig(kind="kafka"))
-        self.cluster = KafkaCluster(home, folder / "kafka", nodes, advertise=self._advertise)
+        self.cluster = KafkaCluster(home, folder / "kafka", nodes, advertise=self._advertise, archive_classes=nodes > 1)
         self.servers = self.cluster.bootstrap_servers
         """Bootstrap servers for the pipeline."""
         self.direct_servers = self.cluster.direct_servers

@@ -16,11 +16,14 @@ KINDS = (
     *(f"network {mode}" for mode in NETWORK),
 )
 """Injected on any cluster."""
-NEIGHBORS = ("aborted transactions", "foreign codecs", "junk on every topic")
+NEIGHBORS = ("aborted transactions", "foreign codecs", "junk on every topic", "skewed clocks")
 """What other users of the cluster do."""
-OUTAGES_S = {f"two nodes down {seconds} s": float(seconds) for seconds in (5, 30, 150, 600)}
+TWO_DOWN_S = {f"two nodes down {seconds} s": float(seconds) for seconds in (5, 30, 150)}
 """How long two of three nodes are down: without a majority, the cluster accepts no write."""
-LONG_OUTAGES = ("two nodes down 150 s", "two nodes down 600 s")
+ALL_DOWN_S = {f"outage of {seconds} s": float(seconds) for seconds in (5, 30, 150, 600)}
+"""How long all three nodes are down."""
+OUTAGES_S = TWO_DOWN_S | ALL_DOWN_S
+LONG_OUTAGES = tuple(kind for kind, lasts_s in OUTAGES_S.items() if lasts_s > 60)
 """Injected only if asked for: they take minutes."""
 CLUSTER = (
     "kill -9 leader",
@@ -80,6 +83,11 @@ class Scenario:
     max_staleness: int
     sync_interval: int
     faults: tuple[Fault, ...] = field(default=())
+
+    @property
+    def longest_s(self) -> float:
+        """The longest duration of its faults."""
+        return max((fault.lasts_s for fault in self.faults), default=0.0)
 
 
 def make_plan(

@@ -42,6 +42,11 @@ class Result:
     restarted: int = 0
     """Roles that had another process afterwards."""
 
+    @property
+    def after_s(self) -> float | None:
+        """Time from the fault's end to the recovery; None without a recovery."""
+        return None if self.recovery_s is None else max(0.0, self.recovery_s - self.ended_s)
+
 
 @dataclass(slots=True)
 class Row:
@@ -98,9 +103,9 @@ class Outcome:
             for row in (by_kind[result.kind], total):
                 row.injected += 1
                 row.restarted += result.restarted
-                if result.recovery_s is not None:
+                if result.recovery_s is not None and result.after_s is not None:
                     row.recoveries.append(result.recovery_s)
-                    row.afterwards.append(max(0.0, result.recovery_s - result.ended_s))
+                    row.afterwards.append(result.after_s)
         for scenario, finding in self.findings:
             fault = fault_before(finding, [r for r in self.results if r.scenario == scenario])
             for row in (by_kind[fault.kind] if fault else Row(""), total):
@@ -159,7 +164,7 @@ def table(outcome: Outcome) -> Table:
 def remarks(outcome: Outcome) -> list[str]:
     """Return what the table does not show: findings and slow recoveries."""
     lines = [f"{finding.kind} (deployment {scenario}): {finding.text}" for scenario, finding in outcome.findings]
-    slow = [r for r in outcome.results if r.recovery_s is not None and r.recovery_s - r.ended_s > SLOW_S]
+    slow = [r for r in outcome.results if r.after_s is not None and r.after_s > SLOW_S]
     lines += [
         f"slow: fault {r.number}, {r.kind}: {r.recovery_s:.0f} s (it lasted {r.ended_s:.0f} s itself)" for r in slow
     ]

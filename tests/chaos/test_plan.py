@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pipeline import Log
 
+from chaos.deployment import group_deadline_s
+from chaos.harness import STUCK_S
 from chaos.plan import ALL_KINDS, CLUSTER, ENDINGS, KINDS, LONG_OUTAGES, NEIGHBORS, SESSION_S, default_kinds, make_plan
 from chaos.table import Finding, Outcome, Result, fault_before, remarks
 from schemas.events import EventRef, Task, TrainingStep
@@ -39,7 +41,16 @@ def test_three_nodes_meet_the_faults_of_clusters_and_neighbors_too_but_minutes_w
     assert set(default_kinds(3)) == set(ALL_KINDS) - set(LONG_OUTAGES)
     drawn = [fault for scenario in make_plan(1, 50, ALL_KINDS) for fault in scenario.faults]
     lasts = {fault.kind: fault.lasts_s for fault in drawn if fault.kind.startswith("two nodes")}
-    assert lasts == {f"two nodes down {seconds} s": seconds for seconds in (5, 30, 150, 600)}
+    assert lasts == {f"two nodes down {seconds} s": seconds for seconds in (5, 30, 150)}
+    lasts = {fault.kind: fault.lasts_s for fault in drawn if fault.kind.startswith("outage")}
+    assert lasts == {f"outage of {seconds} s": seconds for seconds in (5, 30, 150, 600)}
+
+
+def test_long_outages_outlast_the_deadline_of_groups_and_no_recovery_can_wait_for_it():
+    for scenario in make_plan(1, 60, ALL_KINDS, per_scenario=4):
+        long = any(fault.kind in LONG_OUTAGES for fault in scenario.faults)
+        deadline_s = group_deadline_s(scenario)
+        assert deadline_s < scenario.longest_s if long else deadline_s > STUCK_S + scenario.longest_s
 
 
 def test_a_fault_that_ends_its_run_has_a_deployment_of_its_own():
@@ -77,7 +88,7 @@ def test_the_table_counts_the_losses_and_recovery_times_of_each_fault():
 
 
 def test_the_time_of_a_fault_itself_is_no_slow_recovery():
-    outcome = Outcome(0, [Result(0, "two nodes down 600 s", 0, 1000, 640.0, 600, ended_s=630.0)])
+    outcome = Outcome(0, [Result(0, "outage of 600 s", 0, 1000, 640.0, 600, ended_s=630.0)])
     assert remarks(outcome) == []
     assert outcome.rows()[-1].max_after_s == 10.0
 

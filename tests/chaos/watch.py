@@ -53,6 +53,8 @@ class Watch(BackgroundThread):
         self._dead_letters: set[Origin] = set()
         self._step = 0
         self._originals: deque[Event] = deque(maxlen=50)
+        self._tasks: deque[Event] = deque(maxlen=50)
+        self._begun: set[bytes | None] = set()
         self._positions: dict[tuple[str, int], int] = {}
 
     def wrote(self, entity: str, since_ms: int, by: str = "") -> bool:
@@ -72,6 +74,10 @@ class Watch(BackgroundThread):
     def experiences(self) -> list[Event]:
         """Return the last experiences of the run's explorers."""
         return list(self._originals)
+
+    def open_tasks(self) -> list[Event]:
+        """Return the last tasks of which no experience has come."""
+        return [event for event in list(self._tasks) if event.key not in self._begun]
 
     @property
     def step(self) -> int:
@@ -110,6 +116,9 @@ class Watch(BackgroundThread):
             return  # junk, or a stranger's event
         elif event.entity == "experiences":
             self._originals.append(event)
+            self._begun.add(event.key)
+        elif event.entity == "tasks":
+            self._tasks.append(event)
         self._count[event.entity] += 1
         key = event.entity, source
         self._newest[key] = max(self._newest.get(key, 0), event.timestamp_ms)
