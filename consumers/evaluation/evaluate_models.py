@@ -12,7 +12,7 @@ from consumers.evaluation import Stage
 from consumers.evaluation.generation import HeldOutEvaluator
 from consumers.evaluation.models import NamedModel
 from consumers.report.charts import Line, line_chart
-from consumers.report.evaluations import pass_at_text
+from consumers.report.evaluations import accuracy_text, pass_at_text
 from rft.config import Config
 from rft.evaluation.tally import Tally, difficulty_classes
 
@@ -63,7 +63,7 @@ def table_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
             row["set"],
             row["model"],
             f"{row['tasks']:,}",
-            f"{row['accuracy']:.1%} ± {row['standard_error'] * 100:.1f}",
+            accuracy_text(row),
             pass_at_text(row) if row["samples"] > 1 else "",
         )
         for row in result["results"]
@@ -75,6 +75,8 @@ def plot(result: Mapping[str, Any]) -> str:
     models = list(result["seconds"])
     by_set: dict[str, list[tuple[float, float]]] = {}
     for row in result["results"]:
+        if not row["scored"]:
+            continue
         by_set.setdefault(row["set"], []).append((float(models.index(row["model"])), row["accuracy"]))
     lines = [Line(name, points, "cabed"[at % 5], marks=True) for at, (name, points) in enumerate(by_set.items())]
     ticks: dict[float, str] = dict(enumerate(models))

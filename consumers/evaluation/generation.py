@@ -11,7 +11,8 @@ from pathlib import Path
 from consumers.evaluation import Progress
 from consumers.report.measures import correctness_function, is_correct
 from rft.config import Config, EvalSet
-from rft.evaluation.tally import Tally
+from rft.evaluation.tally import Tally, lacks_reward
+from rft.plugins import USER_FAILURES
 from rft.policy import open_policy
 from rft.policy.base import Policy, Sampling
 from rft.rewards.scorer import Scorer, make_scorer
@@ -20,6 +21,7 @@ from rft.tasks.finite import seed_of
 from rft.tasks.splits import open_sources
 from rft.workflows.base import Trajectory, find_workflow
 from rft.workflows.experiences import make_experience
+from rft.workflows.running import run_workflow
 from schemas.events import ScoredExperience, Task
 
 logger = logging.getLogger(__name__)
@@ -74,15 +76,16 @@ class HeldOutEvaluator:
         async def answer(eval_set: EvalSet, number: int, item: TaskItem, sample: int) -> None:
             nonlocal done
             task = self._task(eval_set, number, item)
-            correct, reward = False, 0.0
+            correct, reward, unrewarded = False, 0.0, False
             sampling = Sampling(task.max_tokens, task.temperature, task.top_p, seed_of("eval", task.seed, sample))
             try:
                 async with in_flight, asyncio.timeout(self._config.rollout.deadline_s):
-                    trajectory = await self._workflow(task, policy, sampling)
+                    trajectory = await run_workflow(self._workflow, task, policy, sampling)
                 scored = _scored(task, sample, trajectory, self._scorer)
                 correct, reward = is_correct(scored, self._function), scored.reward
+                unrewarded = lacks_reward(scored)
             # A workflow is foreign code: an error of it makes this answer wrong and nothing else.
-            except Exception as error:
+            except USER_FAILURES as error:
                 logger.warning("%s: task %d failed: %s: %s", eval_set.title, number, type(error).__name__, error)
             tallies[eval_set.name].add(
                 number,
@@ -91,6 +94,7 @@ class HeldOutEvaluator:
                 reward=reward,
                 expected=eval_set.samples,
                 metadata=task.metadata,
+                unrewarded=unrewarded,
             )
             done += 1
             progress(done, total)

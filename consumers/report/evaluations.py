@@ -40,10 +40,17 @@ def pass_at_text(evaluation: Mapping[str, Any]) -> str:
     return ", ".join(f"pass@{k} {share:.1%}" for k, share in evaluation["pass_at"].items())
 
 
+def accuracy_text(evaluation: Mapping[str, Any]) -> str:
+    """Return accuracy and standard error as text: ``40.0% ± 2.1``."""
+    if not evaluation["scored"]:
+        return "not scored"
+    return f"{evaluation['accuracy']:.1%} ± {evaluation['standard_error'] * 100:.1f}"
+
+
 def _row(evaluation: Mapping[str, Any], sets: Mapping[str, EvalSet]) -> tuple[str, ...]:
     name = evaluation["set"]
     title = "held-out" if name == MAIN_SET else sets[name].title
-    accuracy = f"{evaluation['accuracy']:.1%} ± {evaluation['standard_error'] * 100:.1f}"
+    accuracy = accuracy_text(evaluation)
     pass_at = pass_at_text(evaluation) if evaluation["samples"] > 1 else ""
     return title, str(evaluation["version"]), f"{evaluation['tasks']:,}", accuracy, pass_at
 

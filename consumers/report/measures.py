@@ -6,8 +6,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 
 from rft.config import RewardTerm
+from rft.evaluation.tally import Tally, lacks_reward
 from schemas.events import Member, ScoredExperience
 
+NOT_SCORED = "not scored: this run has only external rewards"
+"""What is said of an evaluation whose answers have no rewards. Evaluation groups do not wait for external ones."""
 _NOT_CORRECTNESS = ("format", "length_penalty")
 
 
@@ -22,6 +25,19 @@ def is_correct(scored: ScoredExperience, function: str) -> bool:
     if scored.experience.finish_reason == "error":
         return False
     return scored.rewards.get(function, scored.reward) >= 1.0
+
+
+def add_answer(tally: Tally, number: int, scored: ScoredExperience, function: str) -> None:
+    """Add one answer to held-out task ``number``; ``function`` decides whether it is correct."""
+    tally.add(
+        number,
+        scored.experience.experience_id,
+        right=is_correct(scored, function),
+        reward=scored.reward,
+        expected=scored.release_size,
+        metadata=scored.experience.metadata,
+        unrewarded=lacks_reward(scored),
+    )
 
 
 def sum_stats(members: Collection[Member], names: Iterable[str]) -> dict[str, float]:

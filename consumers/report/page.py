@@ -11,6 +11,7 @@ from typing import Any
 
 from consumers.report.charts import Line, Share, figures_table, line_chart, smooth, stacked_bars
 from consumers.report.evaluations import evaluation_cards
+from consumers.report.measures import NOT_SCORED
 from consumers.report.reducer import Rollout, RunSummary
 from consumers.report.report_json import MAX_TEXT_CHARS, accuracies, samples, steps_in_order, throughput
 from consumers.report.transfers import transfers_card
@@ -70,6 +71,8 @@ def _tiles(report: Mapping[str, Any]) -> str:
 
 def _accuracy_tile(accuracy: Mapping[str, Any]) -> str:
     before, after = accuracy["before"], accuracy["after"]
+    if not accuracy["scored"]:
+        return _tile("–", f"held-out accuracy: {NOT_SCORED}", main=True)
     if before is None:
         return _tile("–", "held-out accuracy: not evaluated", main=True)
     if after is None:
@@ -99,7 +102,7 @@ def _charts(report: Mapping[str, Any], summary: RunSummary, config: Config) -> s
         ),
         _card(
             "Held-out accuracy",
-            "tasks never trained on",
+            "tasks never trained on" if report["accuracy"]["scored"] else NOT_SCORED,
             line_chart(_accuracy_lines(summary, config), x_label="weight version", y_range=(0, 1), percent=True),
         ),
         _card(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from consumers.report.measures import TrainerSeconds, is_correct, trainer_seconds
+from consumers.report.measures import TrainerSeconds, add_answer, is_correct, trainer_seconds
 from rft.config import MAIN_SET, Config
 from rft.evaluation.ids import parse_key
 from rft.evaluation.tally import Tally
@@ -226,22 +226,15 @@ class RunReducer:
         group = parse_key(event.key)
         if group is not None:
             summary.evaluated_ids.add(experience.experience_id)
-            correct = is_correct(record, self._function)
-            summary.evaluations.setdefault(group.set_name, {}).setdefault(group.version, Tally()).add(
-                group.number,
-                experience.experience_id,
-                right=correct,
-                reward=record.reward,
-                expected=record.release_size,
-                metadata=experience.metadata,
-            )
+            tally = summary.evaluations.setdefault(group.set_name, {}).setdefault(group.version, Tally())
+            add_answer(tally, group.number, record, self._function)
             if group.set_name == self._sample_set and experience.sample == 0:
                 summary.rollouts.setdefault(group.version, {})[experience.group_id] = Rollout(
                     prompt=experience.prompt,
                     response=experience.response,
                     answer=experience.answer,
                     reward=record.reward,
-                    correct=correct,
+                    correct=is_correct(record, self._function),
                 )
         elif record.verdict == "filtered":
             summary.filtered[experience.experience_id] = record.cause or "unknown"

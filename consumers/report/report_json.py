@@ -14,7 +14,7 @@ from consumers.report.measures import TrainerSeconds, sum_stats
 from consumers.report.reducer import Rollout, RunSummary, Step
 from consumers.report.transfers import transfer_figures
 from rft.config import MAIN_SET, Config
-from rft.evaluation.tally import difficulty_classes
+from rft.evaluation.tally import Tally, difficulty_classes
 from rft.log.topics import topic_name
 
 MAX_BUCKETS = 60
@@ -110,9 +110,9 @@ def finished(summary: RunSummary, config: Config) -> bool:
 
 
 def accuracies(summary: RunSummary, name: str) -> list[tuple[int, float, int]]:
-    """Return (version, share of correct answers, tasks) of each evaluation of a set, by version."""
+    """Return (version, share of correct answers, tasks) of each evaluation of a set that is scored, by version."""
     tallies = sorted(summary.evaluations.get(name, {}).items())
-    return [(version, tally.accuracy, len(tally.tasks)) for version, tally in tallies]
+    return [(version, tally.accuracy, len(tally.tasks)) for version, tally in tallies if tally.accuracy is not None]
 
 
 def evaluations(summary: RunSummary, config: Config) -> list[dict[str, Any]]:
@@ -189,12 +189,17 @@ def _accuracy(summary: RunSummary, config: Config) -> dict[str, float | int | No
     tallies = summary.evaluations.get(first_set(config), {})
     before = tallies.get(0)
     after = tallies.get(summary.final_version) if summary.final_version is not None else None
-    counts = [len(tally.tasks) for tally in (before, after) if tally]
+    found = [tally for tally in (before, after) if tally]
     return {
-        "before": round(before.accuracy, 5) if before else None,
-        "after": round(after.accuracy, 5) if after else None,
-        "tasks": min(counts, default=0),
+        "before": _rounded(before),
+        "after": _rounded(after),
+        "tasks": min((len(tally.tasks) for tally in found), default=0),
+        "scored": all(tally.scored for tally in found),
     }
+
+
+def _rounded(tally: Tally | None) -> float | None:
+    return None if tally is None or tally.accuracy is None else round(tally.accuracy, 5)
 
 
 def _other_trainers(summary: RunSummary) -> dict[str, dict[str, Any]]:

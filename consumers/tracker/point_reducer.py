@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from consumers.report.measures import correctness_function, is_correct
+from consumers.report.measures import add_answer, correctness_function
 from rft.config import Config
 from rft.evaluation.ids import parse_key
 from rft.evaluation.tally import Tally, difficulty_classes
@@ -60,14 +60,7 @@ class PointReducer:
             return [point for key in keys for point in self._evaluation_points(key)]
         if isinstance(record, ScoredExperience) and group is not None and group.set_name in self._sets:
             key = group.set_name, group.version
-            self._tallies.setdefault(key, Tally()).add(
-                group.number,
-                record.experience.experience_id,
-                right=is_correct(record, self._function),
-                reward=record.reward,
-                expected=record.release_size,
-                metadata=record.experience.metadata,
-            )
+            add_answer(self._tallies.setdefault(key, Tally()), group.number, record, self._function)
             self._at_ms[key] = event.timestamp_ms
             return self._evaluation_points(key)
         return []
@@ -90,6 +83,8 @@ class PointReducer:
         if step is None or key in self._complete or tally.answered < tasks:
             return []
         self._complete.add(key)
+        if not tally.scored:
+            return []
         result = tally.result(eval_set, difficulty_classes(eval_set, [tally]))
         values = {f"eval/{name}/{metric}": float(result[metric]) for metric in ("accuracy", "standard_error", "reward")}
         values |= {f"eval/{name}/pass_at_{k}": share for k, share in result["pass_at"].items()}

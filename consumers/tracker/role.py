@@ -12,6 +12,8 @@ from consumers.tracker.point_reducer import ENTITIES, PointReducer
 from rft.config import Config
 from rft.log.reader import EventReader
 from rft.log.views import LogView
+from rft.telemetry.activity import role_activity
+from rft.telemetry.input_wait import InputWait
 from rft.telemetry.opening import check_trackers, start_trackers
 from rft.telemetry.tracker_thread import TrackerThread, close_all
 
@@ -42,8 +44,12 @@ def run(config: Config, stop: threading.Event) -> None:
     reducer, threads = PointReducer(config), start_trackers(config)
     try:
         with EventReader(config, "tracker", ENTITIES) as reader:
+            waits = InputWait(role_activity(), reader.at_end)
             while not stop.wait(POLL_S):
-                _read(reader, reducer, threads)
+                if _read(reader, reducer, threads):
+                    waits.came()
+                else:
+                    waits.nothing_came("steps and evaluations")
             ends, deadline = reader.end_offsets(), time.monotonic() + CATCH_UP_S
             while not reader.caught_up(ends) and time.monotonic() < deadline:
                 _read(reader, reducer, threads)
@@ -80,9 +86,13 @@ def track(
     return TrackResult(len(points), reducer.unreadable, tuple(incomplete))
 
 
-def _read(reader: EventReader, reducer: PointReducer, threads: list[TrackerThread]) -> None:
+def _read(reader: EventReader, reducer: PointReducer, threads: list[TrackerThread]) -> bool:
+    """Feed the trackers with what is there. Return whether anything was."""
+    found = False
     while events := reader.poll(0.05, max_events=2000):
+        found = True
         for event in events:
             for point in reducer.add(event):
                 for thread in threads:
                     thread.put(point)
+    return found

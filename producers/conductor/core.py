@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from producers.conductor.evaluation import EvaluationPlan, Evaluator, Outcome
 from producers.conductor.pacing import Pace, Pacer
 from producers.conductor.task_requests import EvalTaskRequest, TaskRequest, TrainTaskRequest
+from rft.evaluation.tally import lacks_reward
+from rft.stream.deleted_samples import task_number
 from rft.stream.fence import Fence
-from schemas.events import ScoredExperience, Task, TrainingStep, WeightVersion
+from schemas.events import ScoredExperience, Task, TrainingStep, Waiting, WeightVersion
 
-ConductorInput = Task | WeightVersion | TrainingStep | ScoredExperience
+ConductorInput = Task | WeightVersion | TrainingStep | ScoredExperience | Waiting
 
 
 class Conductor:
@@ -65,9 +67,13 @@ class Conductor:
                     self.pacer.saw_retired([event.experience.number])
                     self._retired_at_step = self.pacer.retired
             case ScoredExperience():
-                reward = event.reward if event.verdict == "train" else 0.0
+                reward: float | None = event.reward if event.verdict == "train" else 0.0
+                if lacks_reward(event):
+                    reward = None
                 answer = event.experience
                 self.evaluator.saw_result(answer.group_id, answer.experience_id, reward, event.release_size)
+            case Waiting():
+                self.pacer.saw_waiting(task_number(event.group_id), _lacks_only_rewards(event))
             case WeightVersion() if event.model == self._model:
                 self._saw_weights(event)
             case TrainingStep() if event.model == self._model and self._fence.counts(event):
@@ -133,3 +139,9 @@ class Conductor:
         self._baseline = newest if first is None else first
         if not self.pacer.issued and self._final is None:
             self.evaluator.want(self._baseline, whole=True)
+
+
+def _lacks_only_rewards(group: Waiting) -> bool:
+    """Return whether all experiences of a group have come, and it is not released."""
+    arrived = sum(member.offset >= 0 for member in group.members)
+    return 0 < group.group_size <= arrived and not group.released

@@ -49,8 +49,10 @@ class Evaluation:
     answers: int = 0
     reward: float = 0.0
     """Sum over the answers."""
+    unrewarded: int = 0
+    """Answers to which nobody gave a reward."""
 
-    def add(self, number: int, experience_id: str, reward: float, expected: int) -> None:
+    def add(self, number: int, experience_id: str, reward: float | None, expected: int) -> None:
         """Take in one of a task's ``expected`` answers. A repeated one counts once."""
         if number in self.results:
             return
@@ -59,7 +61,8 @@ class Evaluation:
             return
         seen.add(experience_id)
         self.answers += 1
-        self.reward += reward
+        self.reward += reward or 0.0
+        self.unrewarded += reward is None
         if len(seen) >= expected:
             del self.partial[number]
             self.results.add(number)
@@ -71,8 +74,8 @@ class Outcome:
 
     version: int
     tasks: int
-    reward: float
-    """Mean over the answers; a failed one counts 0."""
+    reward: float | None
+    """Mean over the answers; a failed one counts 0. None if nobody gave any answer a reward."""
     set_name: str = MAIN_SET
 
 
@@ -93,8 +96,11 @@ class Evaluator:
         if group:
             self._evaluation(group.version, group.set_name).issued.add(group.number)
 
-    def saw_result(self, group_id: str, experience_id: str, reward: float, expected: int) -> None:
-        """Note one of a held-out task's ``expected`` answers; ``reward`` is 0 for a failed one."""
+    def saw_result(self, group_id: str, experience_id: str, reward: float | None, expected: int) -> None:
+        """Note one of a held-out task's ``expected`` answers.
+
+        ``reward`` is 0 for a failed one, and None if nobody gave it a reward.
+        """
         group = parse_group_id(group_id)
         if group:
             self._evaluation(group.version, group.set_name).add(group.number, experience_id, reward, expected)
@@ -144,6 +150,15 @@ class Evaluator:
             if not self._complete(key) and len(self._evaluation(*key).results) < len(self._evaluation(*key).issued)
         }
 
+    def unanswered(self, version: int) -> list[str]:
+        """Return the ids of the groups of ``version`` that are issued and lack answers."""
+        return [
+            EvalGroup(version, number, name).group_id
+            for at, name in sorted(key for key in self._wanted if key[0] == version)
+            for number in range(self._wanted[at, name])
+            if number in (found := self._evaluation(at, name)).issued and number not in found.results
+        ]
+
     def take_outcomes(self) -> list[Outcome]:
         """Return the evaluations that became complete since the last call."""
         unreported = [key for key in self._wanted if key not in self._reported and self._complete(key)]
@@ -152,7 +167,8 @@ class Evaluator:
 
     def _outcome(self, version: int, name: str) -> Outcome:
         found = self._evaluation(version, name)
-        return Outcome(version, len(found.results), found.reward / max(1, found.answers), name)
+        mean = None if found.unrewarded and not found.reward else found.reward / max(1, found.answers)
+        return Outcome(version, len(found.results), mean, name)
 
     def _complete(self, key: tuple[int, str]) -> bool:
         return self._evaluation(*key).results.first_missing() >= self._wanted[key]

@@ -9,10 +9,15 @@ Each step has ``groups_per_step`` slots for groups. The version that a step star
 versions come every ``sync_interval`` steps. A new task is for the first free slot and must be rolled out with at least
 ``version_of_that_step - max_staleness``. Slots are counted by version, because groups may be dropped: the replacement
 of a dropped group gets its slot, and never waits for a version that cannot come before that slot is filled.
+
+With ``processor.external.pacing = "free"``, a group that has all its samples and waits for external rewards holds no
+slot: the bound is on the others. It holds one again from its release to its retirement, so the bound may be exceeded
+for a while, and nothing is issued meanwhile.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,14 +36,18 @@ class Pace:
     max_staleness: int
     trains: bool = True
     """False when nothing is trained: then a task is retired when it is scored, and steps only count tasks."""
+    free_waiting: int = 0
+    """Groups that may wait for external rewards without a slot; all others hold theirs."""
 
     @classmethod
     def from_config(cls, config: Config) -> Pace:
         """Read the pace from a configuration."""
         trainer, mode = config.trainer, config.run.mode
         steps = 0 if mode == "eval" else trainer.steps
-        fresh = config.new_groups_per_step
-        return cls(steps, fresh, trainer.sync_interval, trainer.max_staleness, mode in ("online", "train"))
+        fresh, external = config.new_groups_per_step, config.processor.external
+        trains = mode in ("online", "train")
+        free_waiting = external.max_waiting if external.frees_slots and trains else 0
+        return cls(steps, fresh, trainer.sync_interval, trainer.max_staleness, trains, free_waiting)
 
     @property
     def tasks(self) -> int:
@@ -60,8 +69,10 @@ class Pacer:
         self._retired = RangeSet()
         self._min_versions: dict[int, int] = {}
         """Minimal version by number, of the tasks in flight."""
-        self._in_flight: Counter[int] = Counter()
-        """Number of tasks in flight by minimal version."""
+        self._waiting: set[int] = set()
+        """Groups that wait for external rewards, as far as they are not retired."""
+        self._placed: Counter[int] = Counter()
+        """Number of tasks in flight by minimal version, without those that wait."""
         self._steps_done = 0
         self._version = 0
         self._version_step = 0
@@ -83,6 +94,15 @@ class Pacer:
         return len(self._min_versions)
 
     @property
+    def waiting(self) -> int:
+        """Number of these that wait for external rewards without a slot."""
+        return min(self.in_flight - self._placed.total(), self._pace.free_waiting)
+
+    def oldest_in_flight(self, count: int) -> list[int]:
+        """Return the lowest numbers of train tasks that are issued and not retired, at most ``count``."""
+        return heapq.nsmallest(count, self._min_versions)
+
+    @property
     def steps_done(self) -> int:
         """Gradient steps that the trainer has taken."""
         return self._steps_done
@@ -96,16 +116,31 @@ class Pacer:
         """Note that a train task is on the log."""
         if self._issued.add(number) and number not in self._retired:
             self._min_versions[number] = min_version
-            self._in_flight[min_version] += 1
+            if number not in self._waiting:
+                self._placed[min_version] += 1
 
     def saw_retired(self, numbers: Iterable[int]) -> None:
         """Note that the trainer has trained or dropped these."""
         for number in numbers:
             if number >= 0 and self._retired.add(number):
                 min_version = self._min_versions.pop(number, None)
-                if min_version is not None:
-                    self._in_flight.subtract({min_version: 1})
-                    self._in_flight += Counter()  # removes versions without a task
+                if min_version is not None and number not in self._waiting:
+                    self._displace(min_version)
+                self._waiting.discard(number)
+
+    def saw_waiting(self, number: int, waits: bool) -> None:
+        """Note that a group has all its samples and waits for external rewards, or that it has been released."""
+        if number < 0 or number in self._retired or waits == (number in self._waiting):
+            return
+        min_version = self._min_versions.get(number)
+        if waits:
+            self._waiting.add(number)
+            if min_version is not None:
+                self._displace(min_version)
+        else:
+            self._waiting.discard(number)
+            if min_version is not None:
+                self._placed[min_version] += 1
 
     def saw_version(self, version: int, step: int) -> None:
         """Note that training goes on from ``version`` after ``step`` steps."""
@@ -124,7 +159,7 @@ class Pacer:
         done = self._steps_done * self._pace.groups_per_step if self._pace.trains else self.retired
         limit = min(self._pace.bound, self._pace.tasks - done)
         due = []
-        while self.in_flight < limit:
+        while self.in_flight - self.waiting < limit:
             number = self._issued.first_missing()
             if number in self._retired:  # the log has lost the task, but the trainer has retired it
                 self._issued.add(number)
@@ -134,16 +169,20 @@ class Pacer:
             due.append((number, min_version))
         return due
 
+    def _displace(self, min_version: int) -> None:
+        self._placed.subtract({min_version: 1})
+        self._placed += Counter()  # removes versions without a task
+
     def _first_free_version(self) -> int:
         """Return the version of the first coming step that has a slot which no task in flight can take.
 
         A task may take the slots of its minimal version and later ones, and takes the earliest of them.
         """
         version = self._version
-        placed = sum(count for minimal, count in self._in_flight.items() if minimal <= version)
+        placed = sum(count for minimal, count in self._placed.items() if minimal <= version)
         while placed >= (slots := self._slots(version)):
             version += 1
-            placed += self._in_flight.get(version, 0) - slots
+            placed += self._placed.get(version, 0) - slots
             if version > self._version + self._pace.max_staleness + 1:
                 break  # no slot within the bound: tasks of an earlier run with other settings
         return version

@@ -15,6 +15,7 @@ from producers.conductor.pacing import Pace
 from producers.conductor.retention_check import RetentionCheck
 from producers.conductor.starvation import explain_starvation
 from producers.conductor.task_requests import EvalTaskRequest, TaskRequest, TrainTaskRequest, make_task
+from producers.conductor.waits import describe_wait
 from rft.config import Config
 from rft.errors import DecodeError, StarvationError
 from rft.evaluation.ids import PREFIX
@@ -30,6 +31,8 @@ from rft.stream.deleted_samples import DELETED
 from rft.tasks import TaskSplits, open_sources
 from rft.tasks.curriculum import Curriculum
 from rft.tasks.finite import FiniteTasks
+from rft.telemetry.activity import role_activity
+from rft.telemetry.input_wait import InputWait
 from rft.weights.transport import NewVersion
 from rft.weights.version_folders import write_version
 from schemas.events import ScoredExperience, Task, WeightVersion
@@ -51,8 +54,9 @@ def run(config: Config, stop: threading.Event) -> None:
         MissingRangeError: What the conductor must know was deleted from the log.
     """
     splits = open_sources(config)
-    core = Conductor(Pace.from_config(config), evaluation_plans(config), config.trainer.model_key, config.run.mode)
-    entities = ("tasks", "weights", "steps", "ready")
+    pace = Pace.from_config(config)
+    core = Conductor(pace, evaluation_plans(config), config.trainer.model_key, config.run.mode)
+    entities = ("tasks", "weights", "steps", "ready", *(("waiting",) if pace.free_waiting else ()))
     with EventWriter(config, CLIENT_ID) as writer, EventReader(config, CLIENT_ID, entities) as reader:
         _Shell(config, core, splits, reader, writer).run(stop)
 
@@ -76,11 +80,14 @@ class _Shell:
         items = splits.train.items if isinstance(splits.train, FiniteTasks) else ()
         self._curriculum = Curriculum(config.tasks, config.run.seed, items)
         self._reads_all = self._fixed or self._curriculum.learns
+        self._activity = role_activity()
+        self._input = InputWait(self._activity, reader.at_end)
 
     def run(self, stop: threading.Event) -> None:
+        self._activity.works("reads the log from its beginning")
         ends = self._reader.end_offsets()
         while not stop.is_set() and not self._reader.caught_up(ends):
-            self._feed(self._reader.poll(POLL_S))
+            self._feed(self._poll())
         if stop.is_set():
             return
         pacer = self._core.pacer
@@ -95,7 +102,7 @@ class _Shell:
         self._issue(requests)
         while not stop.is_set() and not self._core.done:
             self._pause_results_when_complete()
-            self._issue(self._feed(self._reader.poll(POLL_S)))
+            self._issue(self._feed(self._poll()))
             self._raise_if_starved()
             self._log_progress()
         self._log_progress()
@@ -104,6 +111,14 @@ class _Shell:
         allowed = self._config.trainer.max_barren_groups
         if allowed and self._core.starved >= allowed:
             raise StarvationError(explain_starvation(self._config, self._core.starved))
+
+    def _poll(self) -> list[Event]:
+        events = self._reader.poll(POLL_S)
+        if events:
+            self._input.came()
+        else:
+            self._input.nothing_came(describe_wait(self._core))
+        return events
 
     def _feed(self, events: Iterable[Event]) -> list[TaskRequest]:
         requests: list[TaskRequest] = []
@@ -163,21 +178,22 @@ class _Shell:
     def _log_progress(self) -> None:
         for result in self._core.take_outcomes():
             log.info(
-                "evaluated weight version %d on %s: mean reward %.3f, %d tasks",
+                "evaluated weight version %d on %s: %s, %d tasks",
                 result.version,
                 result.set_name,
-                result.reward,
+                "no rewards but external ones" if result.reward is None else f"mean reward {result.reward:.3f}",
                 result.tasks,
             )
         if time.monotonic() >= self._progress_at:
             self._progress_at = time.monotonic() + PROGRESS_S
             pacer = self._core.pacer
             log.info(
-                "step %d, weight version %d: %d train tasks issued, %d in flight",
+                "step %d, weight version %d: %d train tasks issued, %d in flight%s",
                 pacer.steps_done,
                 pacer.version,
                 pacer.issued,
                 pacer.in_flight,
+                f", {pacer.waiting} of them wait for rewards without a slot" if pacer.waiting else "",
             )
 
 

@@ -9,6 +9,12 @@ from typing import Any
 from rft.config import EvalSet
 from rft.evaluation.difficulty import DifficultyClasses
 from rft.evaluation.estimators import pass_at_k, standard_error
+from schemas.events import ScoredExperience
+
+
+def lacks_reward(answer: ScoredExperience) -> bool:
+    """Return whether nobody gave a usable answer a reward: no reward function, and not its producer."""
+    return answer.cause is None and not answer.rewards and not answer.reward
 
 
 @dataclass(slots=True)
@@ -41,11 +47,22 @@ class Tally:
     """By the task's number."""
     metadata: dict[int, str] = field(default_factory=dict)
     """JSON of each task."""
+    unrewarded: int = 0
+    """Answers to which nobody gave a reward, no function and no producer."""
 
     def add(
-        self, number: int, experience_id: str, *, right: bool, reward: float, expected: int = 1, metadata: str = "{}"
+        self,
+        number: int,
+        experience_id: str,
+        *,
+        right: bool,
+        reward: float,
+        expected: int = 1,
+        metadata: str = "{}",
+        unrewarded: bool = False,
     ) -> None:
         """Take in one answer. ``expected`` is the number of answers in its group."""
+        self.unrewarded += unrewarded
         answers = self.tasks.setdefault(number, TaskAnswers())
         answers.expected = max(answers.expected, expected)
         answers.right[experience_id] = right
@@ -58,8 +75,15 @@ class Tally:
         return sum(answers.whole for answers in self.tasks.values())
 
     @property
-    def accuracy(self) -> float:
-        """Share of right answers, averaged over tasks; 0 without any."""
+    def scored(self) -> bool:
+        """False if nobody gave any answer a reward: then it is not known which ones are right."""
+        return not self.unrewarded or any(any(answers.reward.values()) for answers in self.tasks.values())
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of right answers, averaged over tasks; 0 without any, None if they are not scored."""
+        if not self.scored:
+            return None
         return sum(answers.share for answers in self.tasks.values()) / len(self.tasks) if self.tasks else 0.0
 
     def shares(self) -> dict[int, float]:
@@ -71,12 +95,18 @@ class Tally:
 
         mean@k is the mean over the first k answers of each task. All samples of a task are alike, so it shows what a
         smaller k would have given. ``accuracy`` is mean@n over all n answers. Tasks with fewer than k answers do not
-        count in pass@k and mean@k.
+        count in pass@k and mean@k. Where nothing is scored, there are only the counts.
         """
+        if not self.scored:
+            answers = sum(len(one.right) for one in self.tasks.values())
+            unknown = dict.fromkeys(("accuracy", "standard_error", "reward"))
+            counts = {"scored": False, "tasks": len(self.tasks), "answers": answers}
+            return {**counts, **unknown, "mean_at": {}, "pass_at": {}, "by_difficulty": {}}
         by_class: dict[str, list[int]] = {}
         for number in self.tasks:
             by_class.setdefault(classes.class_of(number, self.metadata[number]), []).append(number)
         return {
+            "scored": True,
             **self._numbers(list(self.tasks), eval_set.pass_at),
             "by_difficulty": {
                 name: self._numbers(by_class[name], eval_set.pass_at) for name in sorted(by_class, key=classes.rank)

@@ -20,6 +20,8 @@ async def moody(task: Task, policy: Policy, sampling: Sampling) -> Trajectory:
         await asyncio.sleep(3600)
     if mood == "slow":
         await asyncio.sleep(0.2)
+    if mood == "late":
+        await asyncio.sleep(3.0)
     done = await single_turn(task, policy, sampling)
     if mood == "crooked":
         return Trajectory(

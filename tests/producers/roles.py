@@ -53,6 +53,14 @@ class RoleProcess:
         if kind:
             print(f"--- {self.log_path.name}\n{self.log_path.read_text()}", file=sys.stderr)
 
+    def wait_for(self, text: str, timeout_s: float = 60) -> None:
+        """Wait until the role's log contains ``text``."""
+        deadline = time.monotonic() + timeout_s
+        while text not in self.log_path.read_text():
+            assert self.process.poll() is None, "the role has ended"
+            assert time.monotonic() < deadline, f"waited {timeout_s} s for {text!r}"
+            time.sleep(0.1)
+
     def kill(self) -> None:
         """``kill -9``."""
         self.process.kill()

@@ -14,7 +14,7 @@ from producers.conductor.pacing import Pace
 from producers.conductor.task_requests import EvalTaskRequest, TaskRequest, TrainTaskRequest
 from rft.config import MAIN_SET, Config
 from rft.evaluation.ids import EvalGroup, parse_group_id
-from schemas.events import Experience, ScoredExperience, Task, TrainingStep, WeightVersion
+from schemas.events import Experience, ScoredExperience, Task, TrainingStep, Waiting, WaitingMember, WeightVersion
 
 MODEL = "policy"
 SAMPLES = {MAIN_SET: 1, "hard-1": 3}
@@ -54,6 +54,11 @@ def result(done: Task, reward: float = 1.0, verdict: str = "train", sample: int 
     return ScoredExperience(experience, 0, 0, verdict, None, reward, {}, 0.0, "", size, 0)
 
 
+def waiting(done: Task, *, arrived: int = 1, released: bool = False) -> Waiting:
+    members = tuple(WaitingMember("0", offset - 1, 0, None, False, 0.0, {}, ()) for offset in (arrived,))
+    return Waiting(done.group_id, done.samples, 0, members, released)
+
+
 def step_event(step: int, version: int, next_version: int, retired: list[int], kind: str = "step") -> TrainingStep:
     return TrainingStep(MODEL, kind, step, version, next_version, (), (), tuple(retired), "", {}, 0)
 
@@ -63,10 +68,18 @@ class World:
 
     def __init__(self, pace: Pace) -> None:
         self.pace = pace
-        self.topics: dict[str, list[ConductorInput]] = {"tasks": [], "weights": [], "steps": [], "ready": []}
+        self.topics: dict[str, list[ConductorInput]] = {
+            topic: [] for topic in ("tasks", "weights", "steps", "ready", "waiting")
+        }
         self.unread: list[ConductorInput] = []
         self.open: list[Task] = []
         self.rolled_out: dict[int, Task] = {}
+        self.versions: dict[int, int] = {}
+        """Weight version that each train task was rolled out with."""
+        self.waiting: dict[int, Task] = {}
+        """Groups that wait for external rewards."""
+        self.unrewarded: set[int] = set()
+        """Those of them whose rewards never come."""
         self.step = self.version = 0
         self.log("weights", weights(0, 0))
 
@@ -86,14 +99,25 @@ class World:
             if done.split == "eval":
                 for sample in range(done.samples):
                     self.log("ready", result(done, verdict=choose.choice(("train", "filtered")), sample=sample))
+                continue
+            self.versions[done.number] = self.version
+            if self.pace.free_waiting and choose.random() < 0.5:
+                self.log("waiting", waiting(done, arrived=0))
+                self.log("waiting", waiting(done))
+                self.waiting[done.number] = done
+                if len(self.unrewarded) < self.pace.free_waiting and choose.random() < 0.3:
+                    self.unrewarded.add(done.number)
             else:
                 self.rolled_out[done.number] = done
+        for number in sorted(self.waiting.keys() - self.unrewarded):
+            if choose.random() < 0.3:
+                self.rolled_out[number] = self.waiting.pop(number)
+                self.log("waiting", waiting(self.rolled_out[number], released=True))
 
     def train(self, choose: random.Random) -> None:
         if self.rolled_out and choose.random() < 0.2:
-            dropped = choose.sample(sorted(self.rolled_out), 1)
-            del self.rolled_out[dropped[0]]
-            self.log("steps", step_event(self.step, self.version, self.version, dropped, "retire"))
+            self.drop(choose.sample(sorted(self.rolled_out), 1))
+        self.drop([n for n in self.rolled_out if self.versions[n] < self.version - self.pace.max_staleness])
         if self.step < self.pace.steps and len(self.rolled_out) >= self.pace.groups_per_step:
             used = sorted(self.rolled_out)[: self.pace.groups_per_step]
             for number in used:
@@ -105,6 +129,18 @@ class World:
             if announced:
                 self.version += 1
                 self.log("weights", weights(self.version, self.step, final=final))
+
+    def drop(self, numbers: list[int]) -> None:
+        for number in numbers:
+            del self.rolled_out[number]
+        if numbers:
+            self.log("steps", step_event(self.step, self.version, self.version, numbers, "retire"))
+
+    def slots(self) -> int:
+        """Return how many train tasks are issued and hold a slot."""
+        retired = {number for event in self.topics["steps"] for number in event.retired}
+        issued = {one.number for one in self.topics["tasks"] if one.split == "train"}
+        return len(issued - retired) - min(len(self.waiting), self.pace.free_waiting)
 
     def replay(self, choose: random.Random) -> list[ConductorInput]:
         """Return all events in some interleaving of the topics, each topic in its own order."""
@@ -125,6 +161,7 @@ PACES = st.builds(
     groups_per_step=st.integers(1, 3),
     sync_interval=st.integers(1, 3),
     max_staleness=st.integers(0, 2),
+    free_waiting=st.sampled_from((0, 0, 1, 3)),
 )
 PLANS = st.dictionaries(
     st.sampled_from(sorted(SAMPLES)),
@@ -132,6 +169,10 @@ PLANS = st.dictionaries(
         EvaluationPlan, tasks=st.integers(0, 4), interim_tasks=st.integers(0, 3), every_versions=st.integers(0, 2)
     ),
 )
+
+
+def slots(conductor: Conductor) -> int:
+    return conductor.pacer.in_flight - conductor.pacer.waiting
 
 
 @given(PACES, PLANS, st.integers(0, 10**9), st.integers(0, 6))
@@ -145,18 +186,21 @@ def test_each_task_is_issued_once_however_often_the_conductor_is_killed(pace, pl
             requests = conductor.caught_up()
         else:
             unread, world.unread = world.unread, []
-            requests = [request for event in unread for request in conductor.step(event)]
+            requests = []
+            for event in unread:
+                due = conductor.step(event)
+                assert slots(conductor) <= pace.bound or not any(isinstance(one, TrainTaskRequest) for one in due)
+                requests += due
         if kills and requests and choose.random() < 0.3:
             kills, conductor = kills - 1, None
             requests = choose.sample(requests, choose.randint(0, len(requests)))  # what reached the log before the kill
         world.issue(requests)
+        assert conductor is None or slots(conductor) == world.slots(), "killed or not, it knows who holds a slot"
         if conductor and conductor.done:
             break
         world.explore(choose)
         world.train(choose)
-        retired = {n for event in world.topics["steps"] for n in event.retired}
-        issued = {t.number for t in world.topics["tasks"] if t.split == "train"}
-        assert len(issued - retired) <= pace.bound
+        assert world.slots() <= pace.bound or pace.free_waiting
     assert conductor is not None
     assert conductor.done, "the run makes no progress"
     assert world.step == pace.steps

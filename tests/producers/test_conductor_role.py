@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,7 +11,7 @@ from pathlib import Path
 from rft.config import Config
 from rft.errors import StarvationError
 from rft.log.writer import EventWriter
-from schemas.events import Experience, ScoredExperience, Task, TrainingStep
+from schemas.events import Experience, ScoredExperience, Task, TrainingStep, Waiting, WaitingMember
 from tests.producers.roles import Log, RoleProcess, announce
 
 RoleConfig = Callable[..., Config]
@@ -74,12 +73,54 @@ def test_a_killed_conductor_goes_on_from_the_end_of_the_log(role_config: RoleCon
     assert all(t.temperature == 0 and t.samples == 1 for t in everything if t.split == "eval")
 
 
+def test_groups_that_wait_for_rewards_hold_no_slots_before_and_after_a_kill(
+    role_config: RoleConfig, model: Path
+) -> None:
+    """With ``processor.external.pacing = "free"``. The test plays all other roles."""
+    config = role_config(
+        tasks={"source": "reasoning_gym:spell_backward"},
+        rollout={"samples": 2},
+        trainer={"steps": 50, "groups_per_step": 4, "max_staleness": 1},
+        processor={"external": {"required": ["human"], "pacing": "free"}},
+        eval={"tasks": 0},
+    )
+    with ExitStack() as roles, EventWriter(config, "test") as writer, Log(config, "tasks") as log:
+
+        def waits(number: int, *, arrived: int = 2, released: bool = False) -> None:
+            members = tuple(WaitingMember(str(n), n, 9, None, False, 0.0, {}, ()) for n in range(arrived))
+            writer.send("waiting", Waiting(f"train-{number:08d}", 2, 0, members, released))
+
+        def retire(number: int) -> None:
+            writer.send("steps", TrainingStep("policy", "retire", 0, 0, 0, (), (), (number,), "", {}, 0))
+            writer.flush()
+
+        def wait_for_tasks(count: int) -> None:
+            log.wait("tasks", lambda found: len(found) >= count)
+            assert [one.number for one in sorted(log.read("tasks", 0.5), key=lambda t: t.number)] == list(range(count))
+
+        conductor = roles.enter_context(RoleProcess("conductor", config, name="conductor-0"))
+        announce(config, writer, model, 0)
+        wait_for_tasks(8)
+        waits(0), waits(1), waits(2), waits(3, arrived=1)
+        writer.send_bytes("waiting", b"junk", key=b"train-00000004")
+        writer.flush()
+        wait_for_tasks(11)
+        conductor.kill()
+        waits(0, released=True)
+        writer.flush()
+        conductor = roles.enter_context(RoleProcess("conductor", config, name="conductor-1"))
+        conductor.wait_for("11 train tasks are issued, 0 of them retired")
+        retire(0)
+        wait_for_tasks(11)  # 0 took a slot again when it was released: eight others and two that wait are left
+        retire(4)
+        wait_for_tasks(12)
+    assert "waiting" in conductor.log_path.read_text(), "the junk is named"
+
+
 def test_a_stopped_conductor_ends_in_time(role_config: RoleConfig) -> None:
     config = role_config(eval={"tasks": 0}, tasks={"source": "reasoning_gym:spell_backward"})
     with RoleProcess("conductor", config) as conductor, Log(config, "tasks"):
-        while "train tasks are issued" not in conductor.log_path.read_text():
-            assert conductor.process.poll() is None
-            time.sleep(0.1)
+        conductor.wait_for("train tasks are issued")
         code, seconds = conductor.terminate()
     assert code == 0
     assert seconds < 30

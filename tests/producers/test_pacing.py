@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from random import Random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -136,3 +139,64 @@ def test_a_log_read_in_any_order_and_twice_gives_the_same_requests(pace, issued,
         due.append(pacer.take_due())
     assert due[0] == due[1]
     assert not {number for number, _ in due[0]} & {*issued, *retired}
+
+
+def test_a_group_that_waits_for_rewards_gives_its_slot_back_and_takes_one_again_when_it_is_released() -> None:
+    pacer = Pacer(Pace(steps=9, groups_per_step=2, sync_interval=1, max_staleness=0, free_waiting=2))
+    assert pacer.take_due() == [(0, 0), (1, 0)]
+    pacer.saw_waiting(0, True)
+    pacer.saw_waiting(0, True)
+    assert pacer.take_due() == [(2, 0)], "it is for the step that the waiting group was meant for"
+    assert (pacer.in_flight, pacer.waiting) == (3, 1)
+    pacer.saw_waiting(0, False)
+    assert pacer.take_due() == []
+    pacer.saw_retired([1, 2])
+    pacer.saw_version(1, 1)
+    assert pacer.take_due() == [(3, 1)], "the released group holds the other slot until the trainer has dropped it"
+    pacer.saw_retired([0])
+    assert pacer.take_due() == [(4, 1)]
+    pacer.saw_waiting(0, True)  # read late: it is retired
+    assert (pacer.in_flight, pacer.waiting) == (2, 0)
+
+
+def test_groups_beyond_those_that_may_wait_hold_their_slots() -> None:
+    pacer = Pacer(Pace(steps=9, groups_per_step=2, sync_interval=1, max_staleness=0, free_waiting=3))
+    issued = []
+    while due := pacer.take_due():
+        issued += due
+        for number, _ in due:
+            pacer.saw_waiting(number, True)
+    assert len(issued) == 5, "three wait without a slot, two fill the bound"
+    assert (pacer.in_flight, pacer.waiting) == (5, 3)
+
+
+def test_by_default_a_waiting_group_holds_its_slot() -> None:
+    pacer = Pacer(Pace(steps=9, groups_per_step=2, sync_interval=1, max_staleness=0))
+    pacer.take_due()
+    pacer.saw_waiting(0, True)
+    assert pacer.take_due() == []
+
+
+@given(PACES, st.integers(1, 4), st.lists(st.integers(0, 20), unique=True), st.randoms(use_true_random=False))
+def test_where_the_order_of_the_topics_differs_the_pace_does_not(
+    pace: Pace, free_waiting: int, retired: list[int], random: Random
+) -> None:
+    """Within the topic of waiting groups the order of a group's states is kept."""
+    pace = replace(pace, free_waiting=free_waiting)
+    states = [(n, state) for state in (True, False) for n in range(20) if state or n % 3 == 0]
+    facts = [("task", n) for n in range(20)] + [("retired", n) for n in retired]
+    outcomes = set()
+    for _ in range(3):
+        random.shuffle(facts)
+        pacer, order = Pacer(pace), [*facts]
+        for place, state in zip(sorted(random.choices(range(len(order) + 1), k=len(states))), states, strict=True):
+            order.insert(place + states.index(state), ("waiting", state))
+        for kind, fact in order:
+            if kind == "task":
+                pacer.saw_task(fact, fact % 3)
+            elif kind == "retired":
+                pacer.saw_retired([fact])
+            else:
+                pacer.saw_waiting(*fact)
+        outcomes.add((pacer.in_flight, pacer.waiting, tuple(pacer.take_due())))
+    assert len(outcomes) == 1

@@ -154,13 +154,13 @@ def test_accuracy_before_and_after_comes_from_version_0_and_the_final_version():
     evaluated(log, 3, {"p": "wrong", "q": "right"})
     log.add("weights", weights(3))
     unfinished = report_of(log)
-    assert unfinished["accuracy"] == {"before": 0.0, "after": None, "tasks": 2}
+    assert unfinished["accuracy"] == {"before": 0.0, "after": None, "tasks": 2, "scored": True}
     assert unfinished["finished"] is False
     evaluated(log, 5, {"p": "right", "q": "right"})
     log.add("weights", weights(9, final=True, model="another"))
     log.add("weights", weights(5, final=True))
     finished = report_of(log)
-    assert finished["accuracy"] == {"before": 0.0, "after": 1.0, "tasks": 2}
+    assert finished["accuracy"] == {"before": 0.0, "after": 1.0, "tasks": 2, "scored": True}
     assert finished["finished"] is True
     assert finished["experiences"]["evaluated"] == 6
     assert finished["series"]["accuracy"] == [[0, 0.0, 2], [3, 0.5, 2], [5, 1.0, 2]]
@@ -220,7 +220,7 @@ def test_a_summary_of_a_part_of_the_log_is_not_complete(log_config: Config):
 def test_an_empty_log_gives_a_report_and_a_page():
     report = report_of(MadeUpLog())
     assert report["steps"] == 0
-    assert report["accuracy"] == {"before": None, "after": None, "tasks": 0}
+    assert report["accuracy"] == {"before": None, "after": None, "tasks": 0, "scored": True}
     assert "nothing was measured" in render(report, RunSummary(), CONFIG)
 
 

@@ -53,7 +53,7 @@ def test_the_report_has_every_set_with_pass_at_k_and_difficulty(log: MadeUpLog) 
     reducer = RunReducer(CONFIG, "exact_match")
     reducer.add_all(log.of(*READ_ORDER))
     report = report_content(reducer.summary, CONFIG, wall_s=1.0, versions={})
-    assert report["accuracy"] == {"before": 0.5, "after": 1.0, "tasks": 2}
+    assert report["accuracy"] == {"before": 0.5, "after": 1.0, "tasks": 2, "scored": True}
     assert report["finished"]
     evaluations = {(each["set"], each["version"]): each for each in report["evaluations"]}
     assert set(evaluations) == {(name, version) for name in ("held_out", "hard") for version in (0, 9)}
