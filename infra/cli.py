@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
+from typer.main import get_command
 
+from infra.commands.acls import acls
 from infra.commands.archiver import archiver
 from infra.commands.audit import audit
 from infra.commands.common import ConfigPath, WholeConfigPath, load, load_whole
@@ -18,16 +21,17 @@ from infra.commands.importer import import_files, importer
 from infra.commands.lineage import lineage
 from infra.commands.replay import replay
 from infra.commands.schemas import schemas
+from infra.commands.topics import topics
 from infra.commands.track import track, tracker
 
 _ANY_SETTING = {"allow_extra_args": True, "ignore_unknown_options": True}
-_OVERRIDES = "Override any setting with [bold]--section.field value[/bold] after CONFIG."
+_OVERRIDES = "Override any setting with --section.field value after CONFIG."
 
 app = typer.Typer(
     name="rft",
     help=(
         "Reinforcement fine-tuning of language models as a stream of events on Kafka.\n\n"
-        "Start with [bold]rft run CONFIG[/bold]. " + _OVERRIDES + "\n\n"
+        "Start with rft run CONFIG. " + _OVERRIDES + "\n\n"
         "Exit codes: 0 done, 1 failed, 2 bad configuration, 130 interrupted.\n\n"
         "Example: rft run examples/quickstart/quickstart.toml --trainer.steps 100"
     ),
@@ -44,14 +48,32 @@ def main() -> None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     from rft.errors import RftError
+    from rft.log.client_names import name_clients
 
+    if len(sys.argv) > 1:
+        name_clients(sys.argv[1])
     try:
-        app()
+        command()()
     except RftError as error:
         print(f"rft: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def command() -> Any:
+    """Return the whole command. Its help texts are printed as written: rich would take ``[[stages]]`` for markup."""
+    built = get_command(app)
+    _escape_help(built)
+    return built
+
+
+def _escape_help(built: Any) -> None:
+    built.help = escape(built.help or "")
+    for parameter in built.params:
+        parameter.help = escape(getattr(parameter, "help", None) or "")
+    for sub_command in getattr(built, "commands", {}).values():
+        _escape_help(sub_command)
 
 
 def _version(asked: bool) -> None:
@@ -151,6 +173,7 @@ def trainer(
     _role("trainer", config, context, identity)
 
 
+app.command(context_settings=_ANY_SETTING)(acls)
 app.command(context_settings=_ANY_SETTING)(archiver)
 app.command(context_settings=_ANY_SETTING)(importer)
 app.command("import", context_settings=_ANY_SETTING)(import_files)
@@ -158,6 +181,7 @@ app.command(context_settings=_ANY_SETTING)(audit)
 app.command("eval", context_settings=_ANY_SETTING)(evaluate)
 app.command(context_settings=_ANY_SETTING)(lineage)
 app.command(context_settings=_ANY_SETTING)(replay)
+app.command(context_settings=_ANY_SETTING)(topics)
 app.command(context_settings=_ANY_SETTING)(track)
 app.command(context_settings=_ANY_SETTING)(tracker)
 app.add_typer(dlq, name="dlq")
@@ -178,24 +202,6 @@ def doctor(context: typer.Context, config: ConfigPath) -> None:
     from infra.launcher.folder import with_running_broker
 
     raise typer.Exit(show_findings(diagnose(with_running_broker(loaded))))
-
-
-@app.command(context_settings=_ANY_SETTING)
-def topics(context: typer.Context, config: ConfigPath) -> None:
-    """List the topics with their sizes and the lag of their readers.
-
-    The broker that a run in progress has started is found by itself. After a run with a local Kafka node, the node is
-    started meanwhile.
-
-    Example: rft topics examples/quickstart/quickstart.toml
-    """
-    loaded = load(config, context)
-    from infra.console import show_topics
-    from infra.launcher.log_access import reachable_log
-    from rft.log.topic_table import topic_table
-
-    with reachable_log(loaded, "rft topics") as loaded:
-        show_topics(topic_table(loaded))
 
 
 @app.command(context_settings=_ANY_SETTING)

@@ -14,16 +14,18 @@ RftError                 exit code 1; 3 means that a restart cannot help
 │   └── IncompatibleSchemaError    a schema would break readers or writers of another version
 ├── RolloutError         a rollout failed after its retries
 ├── RewardError          a reward function failed
+├── StallError           a role has work and makes no progress
 ├── StarvationError      exit code 3: groups are retired, and none of them could be trained
 ├── SamplerGapError      exit code 3: the trainer's log-probabilities differ from the sampler's, and
 │                        trainer.on_logprob_gap is "stop"
 ├── PolicyError          a model cannot be loaded or cannot generate
+│   ├── RequestError     it can never serve this request, such as a prompt longer than its context
 │   └── EngineDiedError  the engine of a policy has ended; its explorer must be restarted
 ├── WeightsError         a weight version cannot be published or fetched
 ├── CheckpointError      a checkpoint cannot be written or read
 │   └── OtherLogError    exit code 3, and no restart: it was made with another log
 ├── EngineError          a trainer's engine cannot be started, or one of its ranks has died
-├── FencedError          exit code 3: another trainer with this identity has taken over
+├── FencedError          exit code 3: another trainer or explorer with this identity has taken over
 ├── ArchiveError         an archive cannot be written or read
 ├── DataError            a file of tasks, demonstrations or preferences cannot be imported
 │   └── RowError         a row of it cannot be used; the others can
@@ -62,11 +64,13 @@ __all__ = [
     "PolicyError",
     "RegistryError",
     "RegistryUnreachableError",
+    "RequestError",
     "RewardError",
     "RftError",
     "RolloutError",
     "RowError",
     "SamplerGapError",
+    "StallError",
     "StarvationError",
     "TopicChangedError",
     "TopicError",
@@ -117,6 +121,10 @@ class RewardError(RftError):
     """A reward function raised or returned something that is not a finite number."""
 
 
+class StallError(RftError):
+    """A role has work, and made no progress for ``launcher.stall_s``. Its log holds the stacks of its threads."""
+
+
 class StarvationError(RftError):
     """Many groups in a row were retired without a gradient step; the message says why they were dropped.
 
@@ -137,6 +145,10 @@ class SamplerGapError(RftError):
 
 class PolicyError(RftError):
     """A model cannot be loaded or cannot generate."""
+
+
+class RequestError(PolicyError):
+    """A policy can never serve a request: another try of the same rollout fails, too."""
 
 
 class EngineDiedError(PolicyError):
@@ -163,7 +175,8 @@ class EngineError(RftError):
 
 
 class FencedError(RftError):
-    """A newer trainer with the same identity holds the redo log. This one must not be restarted."""
+    """A newer trainer with the same identity holds the redo log, or a newer explorer the id in the consumer group. This
+    one must not be restarted."""
 
     exit_code = 3
 

@@ -334,7 +334,7 @@ class WaitingMember:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Waiting(Record):
-    """A group whose experiences wait for external rewards. Only processors write and read it, in a compacted topic."""
+    """A group whose experiences wait for external rewards. Only processors write it, in a compacted topic."""
 
     group_id: str
     group_size: int

@@ -20,10 +20,12 @@ BELOW: dict[str, set[str]] = {
 }
 RFT_FLOORS = (
     {"errors"},
-    {"event_loop", "model_files", "plugins", "retry"},
+    {"event_loop", "model_files", "plugins", "retry", "texts"},
     {"config"},
+    {"config_faults"},
     {"algorithms", "config_sources", "config_toml", "evaluation", "log", "lora", "rewards"},
-    {"stream", "telemetry", "weights"},
+    {"telemetry"},
+    {"stream", "weights"},
     {"policy"},
     {"data", "workflows"},
     {"tasks"},

@@ -17,6 +17,8 @@ from rft.log.events import Event
 from rft.log.reader import EventReader
 from rft.log.topics import topic_name
 from rft.retry import Backoff, Deadline, retry
+from rft.telemetry.activity import role_activity
+from rft.telemetry.input_wait import InputWait
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ def run(config: Config, stop: threading.Event, *, once: bool = False) -> None:
 
     def announce_retry(error: Exception, _: int) -> None:
         if isinstance(error, ArchiveError):
+            role_activity().waits("the archive: %s", error)
             logger.error("%s; trying again every %g s, the log keeps what is not copied", error, _RETRY_S)
 
     with store.locked():
@@ -76,7 +79,7 @@ def _start(config: Config, store: ArchiveStore, stop: threading.Event, once: boo
 
 def _copy(config: Config, store: ArchiveStore, reader: EventReader, stop: threading.Event, once: bool) -> None:
     topics: dict[str, str] = {entity: topic_name(config, entity) for entity in config.archive.entities}
-    store.add_topics({topics[entity]: sum(at.entity == entity for at in reader.positions) for entity in topics})
+    store.add_topics({topics[entity]: sum(at.entity == entity for at in reader.positions) for entity in topics}, topics)
     _resume(config, store, reader, topics)
     settings = config.archive
     rolling = RollingPolicy(int(settings.roll_mb * 1024 * 1024), settings.roll_s, settings.codec)
@@ -127,8 +130,11 @@ def _skip_or_raise(config: Config, at: EntityPartition, start: int, end: int) ->
 
 def _follow(reader: EventReader, copier: Copier, stop: threading.Event) -> None:
     summarized_at = time.monotonic()
+    waits = InputWait(role_activity(), reader.at_end)
     while not stop.wait(_PAUSE_S):
+        waits.nothing_came("events to archive")
         while events := _poll(reader):
+            waits.came()
             copier.take(events, time.monotonic())
             copier.roll(time.monotonic())
             if stop.is_set():

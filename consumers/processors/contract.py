@@ -7,7 +7,7 @@ event loop's thread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from rft.log.coordinates import EntityPartition, Offsets
@@ -56,9 +56,11 @@ class EventSource(Protocol):
     def pause(self) -> None:
         """Deliver nothing more until the end. Partitions stay assigned."""
 
-    async def commit(self, entity: Source, offsets: Offsets) -> bool:
-        """Commit the next offset to read of each partition. Return False, and log why, if the broker refuses or does
-        not answer in time: the caller tries again later.
+    async def commit(self, entity: Source, offsets: Offsets, metadata: Mapping[int, str]) -> bool:
+        """Commit the next offset to read of each partition, with the text that the broker keeps beside it.
+
+        Return False, and log why, if the broker refuses or does not answer in time: the caller tries again later. If
+        the broker refuses only the metadata, the offsets are committed without it.
         """
 
     @property

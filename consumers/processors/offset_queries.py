@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
@@ -13,13 +14,13 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from rft.config import Config
-from rft.errors import BrokerError
+from rft.errors import BrokerError, OutageLimitError
 from rft.log.clients import make_consumer
 from rft.log.coordinates import EntityPartition
 from rft.log.offset_queries import ask_offsets
 from rft.log.retention import first_event
 from rft.log.topics import consumer_group, topic_name
-from rft.retry import Backoff, any_of, retry_async
+from rft.retry import Backoff, Retryable, any_of, retry_async
 
 RETRY_S = 1.0
 ANSWER_S = 5.0
@@ -27,6 +28,7 @@ ANSWER_S = 5.0
 CLOSE_MS = 1000
 FAILURES_PER_LINE = 30
 """Failed tries between two lines in the log."""
+_FAILED = any_of(BrokerError, KafkaError)
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
@@ -45,19 +47,39 @@ class OffsetQueries:
 
     async def committed(self, partitions: Collection[EntityPartition]) -> dict[EntityPartition, int]:
         """Return the committed offset of each partition that has one."""
+        return {at: offset for at, (offset, _) in (await self.committed_metadata(partitions)).items()}
 
-        def ask(consumer: KafkaConsumer) -> dict[EntityPartition, int]:
+    async def committed_metadata(
+        self, partitions: Collection[EntityPartition]
+    ) -> dict[EntityPartition, tuple[int, str]]:
+        """Return the committed offset of each partition that has one, and the metadata committed with it."""
+
+        def ask(consumer: KafkaConsumer) -> dict[EntityPartition, tuple[int, str]]:
             found = {
-                partition: consumer.committed(self._topic_partition(partition), timeout_ms=int(ANSWER_S * 1000))
+                partition: consumer.committed(
+                    self._topic_partition(partition), metadata=True, timeout_ms=int(ANSWER_S * 1000)
+                )
                 for partition in partitions
             }
-            return {partition: int(offset) for partition, offset in found.items() if offset is not None}
+            return {at: (int(one.offset), one.metadata or "") for at, one in found.items() if one is not None}
 
         return await self._ask(ask)
 
     async def begins(self, partitions: Collection[EntityPartition]) -> dict[EntityPartition, int]:
         """Return the first offset of each partition that the log still holds."""
         return await self._ask(lambda consumer: self._offsets(consumer, partitions, at_end=False))
+
+    async def answered_at(self, partition: EntityPartition) -> float:
+        """Ask something about a partition, and return when (monotonic seconds) the answer came.
+
+        Raises OutageLimitError when the broker has been away for ``broker.outage_s``.
+        """
+
+        def ask(consumer: KafkaConsumer) -> float:
+            self._offsets(consumer, [partition], at_end=False)
+            return time.monotonic()
+
+        return await self._ask(ask, lambda error: _FAILED(error) and not isinstance(error, OutageLimitError))
 
     async def ends(self, partitions: Collection[EntityPartition]) -> dict[EntityPartition, int]:
         """Return the offset after the last event of each partition.
@@ -76,14 +98,14 @@ class OffsetQueries:
         if self._consumer is not None:
             await asyncio.to_thread(self._consumer.close)
 
-    async def _ask(self, ask: Callable[[KafkaConsumer], Answer]) -> Answer:
+    async def _ask(self, ask: Callable[[KafkaConsumer], Answer], retryable: Retryable = _FAILED) -> Answer:
         def log(error: Exception, failures: int) -> None:
             if failures % FAILURES_PER_LINE == 1:
                 logger.warning("the broker does not say which offsets there are; asking again: %s", error)
 
         return await retry_async(
             lambda: asyncio.to_thread(self._ask_alone, ask),
-            retryable=any_of(BrokerError, KafkaError),
+            retryable=retryable,
             backoff=Backoff(RETRY_S),
             on_failure=log,
         )

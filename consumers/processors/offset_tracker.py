@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from consumers.processors.contract import EventSource
+from consumers.processors.divided_groups import DividedGroups, encode_offsets
 from rft.log.coordinates import EntityPartition, Offsets
 from rft.log.watermark import OffsetWatermark
 from rft.stream.actions import Source
@@ -24,6 +25,9 @@ class OffsetTracker:
         self._entity = entity
         self._watermarks: dict[int, OffsetWatermark] = {}
         self._committed: dict[int, int] = {}
+        self._metadata: dict[int, str] = {}
+        """What was committed beside ``_committed``."""
+        self._divided: dict[int, DividedGroups] = {}
 
     @property
     def partitions(self) -> list[int]:
@@ -46,10 +50,22 @@ class OffsetTracker:
         still finish on an old watermark are ignored.
         """
         self._watermarks = {partition: OffsetWatermark() for partition in partitions}
-        self._committed = {}
+        self._committed, self._metadata = {}, {}
+        self._divided = {partition: DividedGroups() for partition in self._watermarks}
+
+    def resume(self, partition: int, finished: Iterable[int]) -> None:
+        """Set the events of an assigned partition that were finished before it was assigned (see ``was_finished``)."""
+        self._divided[partition] = DividedGroups(finished)
+
+    def was_finished(self, partition: int, offset: int) -> bool:
+        """Return whether a former owner of the partition has finished this event."""
+        return self._divided[partition].holds(offset)
 
     def watermark(self, partition: int) -> OffsetWatermark:
         return self._watermarks[partition]
+
+    def divided(self, partition: int) -> DividedGroups:
+        return self._divided[partition]
 
     def owns(self, partition: int) -> bool:
         return partition in self._watermarks
@@ -83,13 +99,19 @@ class OffsetTracker:
 
         A failed commit is no error: the events come again and are recognized.
         """
-        advanced = {}
-        for at, offset in self.uncommitted_positions.items():
-            most = limit(at)
+        advanced, metadata = {}, {}
+        for partition, watermark in self._watermarks.items():
+            offset, most = watermark.committable, limit(EntityPartition(self._entity, partition))
+            if offset is None:
+                continue
             allowed = offset if most is None else min(offset, most)
-            if allowed >= 0 and allowed != self._committed.get(at.partition):
-                advanced[at.partition] = allowed
-        committed = self._committed
-        if advanced and await source.commit(self._entity, advanced):
+            if allowed < 0:
+                continue
+            beside = encode_offsets(allowed, self._divided[partition].behind(allowed))
+            if (allowed, beside) != (self._committed.get(partition), self._metadata.get(partition)):
+                advanced[partition], metadata[partition] = allowed, beside
+        committed, committed_metadata = self._committed, self._metadata
+        if advanced and await source.commit(self._entity, advanced, metadata):
             # Not self._committed: the partitions may have been assigned again meanwhile.
             committed.update(advanced)
+            committed_metadata.update(metadata)

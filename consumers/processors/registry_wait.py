@@ -26,6 +26,8 @@ class RegistryWait:
 
     def __init__(self, registry: Registry | None) -> None:
         self._registry = registry
+        self.awaited: SchemaId | None = None
+        """The schema for which the registry does not answer; None if nothing waits for it."""
 
     async def wait_for(self, event: Received) -> None:
         """Return when the event can be decoded or is known to be malformed. Raises RegistryError if we are refused."""
@@ -34,15 +36,19 @@ class RegistryWait:
             return
 
         def log(error: Exception, failures: int) -> None:
+            self.awaited = number
             if failures % FAILURES_PER_LINE == 1:
                 logger.warning("waiting for schema %s: %s", number, error)
 
-        await retry_async(
-            lambda: asyncio.to_thread(registry.look_up, number),
-            retryable=any_of(RegistryUnreachableError),
-            backoff=Backoff(RETRY_S),
-            on_failure=log,
-        )
+        try:
+            await retry_async(
+                lambda: asyncio.to_thread(registry.look_up, number),
+                retryable=any_of(RegistryUnreachableError),
+                backoff=Backoff(RETRY_S),
+                on_failure=log,
+            )
+        finally:
+            self.awaited = None
 
 
 def _schema_id(event: Received) -> SchemaId | None:

@@ -10,6 +10,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from consumers.processors.activity import ProcessorActivity
+from consumers.processors.broker_watch import BrokerWatch
 from consumers.processors.contract import EventSource
 from consumers.processors.faust_backend import open_faust
 from consumers.processors.output import Output
@@ -18,14 +20,15 @@ from consumers.processors.shell import Shell
 from rft.config import Config
 from rft.errors import BrokerError
 from rft.event_loop import run_in_loop
+from rft.log.access import prepare_topics
 from rft.log.clients import reach_broker
 from rft.log.registry import open_registry
-from rft.log.topics import ensure_topics
 from rft.rewards import make_scorer
 from rft.stream.actions import Source
 from rft.stream.pipeline import Pipeline
 from rft.stream.prioritize import make_prioritizer
 from rft.stream.rules import Rules
+from rft.telemetry.activity import role_activity
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +60,7 @@ def run(config: Config, stop: threading.Event) -> None:
         partitions=config.log.partitions,
         max_age_ms=int(config.log.experience_retention_hours * 3_600_000),
     )
-    for line in ensure_topics(config):
+    for line in prepare_topics(config, "processor"):
         logger.info(line)
     with tempfile.TemporaryDirectory(prefix="rft-processor-") as scratch:
         run_in_loop(_serve(config, Pipeline(rules), stop, Path(scratch)))
@@ -67,28 +70,52 @@ async def _serve(config: Config, pipeline: Pipeline, stop: threading.Event, scra
     entities: list[Source] = ["experiences"] if pipeline.room is None else ["experiences", "rewards"]
     source, sink = open_faust(config, scratch, entities)
     shell = Shell(config, pipeline, source, Output(sink, config), RegistryWait(open_registry(config)))
-    await source.start(shell)
+    broker = BrokerWatch(config, shell.broker_went_away, shell.broker_came_back)
+    watching = asyncio.create_task(broker.run())
     began = time.monotonic()
     try:
-        await _keep_time(config, source, pipeline, shell, stop)
+        await _start(source, shell, watching, stop)
+        await _keep_time(config, source, pipeline, shell, watching, stop)
     finally:
+        watching.cancel()
         await shell.close()
+        await broker.close()
         logger.info("in all: %s", _summary(pipeline, shell, Counter(), time.monotonic() - began))
 
 
+async def _start(source: EventSource, shell: Shell, watching: asyncio.Task[None], stop: threading.Event) -> None:
+    """Start the source. Return early if ``stop`` is set, and raise what ``watching`` ends with."""
+    starting = asyncio.create_task(source.start(shell))
+    while not (starting.done() or stop.is_set()):
+        await asyncio.wait([starting], timeout=TICK_S)
+        if watching.done():
+            watching.result()
+    if starting.done():
+        starting.result()
+
+
 async def _keep_time(
-    config: Config, source: EventSource, pipeline: Pipeline, shell: Shell, stop: threading.Event
+    config: Config,
+    source: EventSource,
+    pipeline: Pipeline,
+    shell: Shell,
+    watching: asyncio.Task[None],
+    stop: threading.Event,
 ) -> None:
     """Release at deadlines, commit and log, until ``stop`` is set or something fails."""
     committed = reported = time.monotonic()
     before: Counter[str] = Counter()
+    activity = ProcessorActivity(role_activity(), pipeline, shell)
     while not stop.is_set():
         await asyncio.sleep(TICK_S)
         shell.raise_failure()
+        if watching.done():
+            watching.result()
         if source.failure is not None:
             await asyncio.to_thread(reach_broker, config)  # if it is away, that is the cause
             raise BrokerError(source.failure)
         shell.tick()
+        activity.report()
         now = time.monotonic()
         if now - committed >= COMMIT_S:
             committed = now

@@ -10,7 +10,9 @@ from typing import Any
 
 from consumers.processors.commit_monitor import CommitMonitor
 from consumers.processors.contract import EventSource
+from consumers.processors.divided_groups import DividedGroups, decode_offsets
 from consumers.processors.missed_events import MissedEventDetector
+from consumers.processors.offset_queries import OffsetQueries
 from consumers.processors.offset_tracker import OffsetTracker
 from consumers.processors.output import Output
 from consumers.processors.registry_wait import RegistryWait
@@ -22,6 +24,8 @@ from rft.log.watermark import OffsetWatermark
 from rft.retry import Deadline
 from rft.stream.actions import Action, DeadLetter, Publish, Received, Release, Resolve, SaveWaiting, Source
 from rft.stream.pipeline import Pipeline
+from rft.telemetry.activity import role_activity
+from schemas.framing import SchemaId
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +61,10 @@ class Shell:
         self._failure: BaseException | None = None
         self._missed = MissedEventDetector(config, self._fail)
         self._commits = CommitMonitor(config, self._fail)
+        self._config = config
+        self._resuming: asyncio.Task[None] | None = None
+        """Asks which events the former owners of the assigned partitions have finished."""
+        self._broker_away = False
         self._handling: set[Source] = set()
         """Topics of which an event is being handled."""
         self._waiting: WaitingShell | None = None
@@ -76,6 +84,8 @@ class Shell:
             await self._waiting.restore(numbers["experiences"])
         for entity, tracker in self._trackers.items():
             tracker.assign(numbers[entity])
+        self._stop_resuming()
+        self._resuming = asyncio.create_task(self._resume(numbers["experiences"]))
         self._missed.assigned(partitions)
         logger.info("partitions %s", numbers["experiences"] or "none")
 
@@ -83,6 +93,7 @@ class Shell:
         """Finish and commit what is being written, then give up all partitions."""
         await self.settle()
         await self.commit()
+        self._stop_resuming()
         self._pipeline.forget(self._trackers["experiences"].partitions)
         if self._waiting is not None:
             self._waiting.forget()
@@ -122,10 +133,22 @@ class Shell:
         """Release the groups whose deadline has passed."""
         if self._waiting is not None and self._waiting.overloaded:
             return
-        for action in self._pipeline.tick(_now_ms()):
-            self._perform(action, None)
+        if not self._broker_away:
+            for action in self._pipeline.tick(_now_ms()):
+                self._perform(action, None)
         if self._waiting is not None:
             self._waiting.tick()
+
+    def broker_went_away(self) -> None:
+        """Let no deadline pass until ``broker_came_back``: what groups wait for cannot come."""
+        self._broker_away = True
+
+    def broker_came_back(self) -> None:
+        """Give open groups their time again: what they wait for may only be published now."""
+        self._broker_away = False
+        self._pipeline.groups.restart_deadlines(_now_ms())
+        if self._waiting is not None:
+            self._waiting.pause_deadlines()
 
     async def settle(self) -> None:
         """Wait until what is being written is acknowledged, for at most ``SETTLE_S``."""
@@ -152,6 +175,7 @@ class Shell:
         await self.settle()
         if self._source.failure is None:
             await self.commit()
+        self._stop_resuming()
         await self._missed.close()
         await self._commits.close()
         await self._source.stop()
@@ -162,6 +186,42 @@ class Shell:
     def unresolved(self) -> int:
         """Number of events received whose outcome is not yet acknowledged."""
         return sum(tracker.unresolved for tracker in self._trackers.values())
+
+    @property
+    def writes(self) -> int:
+        """Number of writes that are not yet acknowledged."""
+        return len(self._writes)
+
+    @property
+    def handling(self) -> Collection[str]:
+        """Topics of which an event is being handled."""
+        return self._handling
+
+    @property
+    def partitions(self) -> Collection[int]:
+        """Partitions that are assigned."""
+        return self._trackers["experiences"].partitions
+
+    @property
+    def awaited_schema(self) -> SchemaId | None:
+        """The schema for which the registry does not answer; None if nothing waits for it."""
+        return self._schemas.awaited
+
+    async def _resume(self, partitions: Collection[int]) -> None:
+        """Read which events of these partitions are finished although they come again."""
+        tracker, queries = self._trackers["experiences"], OffsetQueries(self._config)
+        asked = [EntityPartition("experiences", partition) for partition in partitions]
+        try:
+            for at, (offset, metadata) in (await queries.committed_metadata(asked)).items():
+                tracker.resume(at.partition, decode_offsets(offset, metadata))
+        except Exception as error:  # without the answer, released groups would be taken for open ones
+            self._fail(error)
+        finally:
+            await queries.close()
+
+    def _stop_resuming(self) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
 
     def _overloaded(self) -> bool:
         if self._waiting is not None and self._waiting.overloaded:
@@ -176,6 +236,8 @@ class Shell:
         if not tracker.owns(event.partition):
             return False
         watermark = tracker.watermark(event.partition)
+        if self._resuming is not None and not self._resuming.done():
+            await asyncio.wait([self._resuming])
         try:
             await self._schemas.wait_for(event)
         except RegistryError as error:
@@ -190,6 +252,9 @@ class Shell:
         self._trackers[entity].watermark(event.partition).started(event.offset)
         self._missed.received(EntityPartition(entity, event.partition), event.offset)
         decide = self._pipeline.receive if entity == "experiences" else self._pipeline.receive_reward
+        if self._trackers[entity].was_finished(event.partition, event.offset):
+            decide = self._pipeline.skip
+        role_activity().works("handles %s, partition %d, offset %d", entity, event.partition, event.offset)
         try:
             actions = decide(event, _now_ms())
         except Exception as error:  # a fault of ours with one event must not stop the others
@@ -212,20 +277,23 @@ class Shell:
         watermark = self._trackers[entity].watermark(action.partition)
         if isinstance(action, Resolve):
             watermark.finished(action.offset)
+            self._trackers[entity].divided(action.partition).repeated(action.offset)
         elif isinstance(action, Publish):
-            self._start_write(self._publish(action, watermark), action.size_bytes)
+            divided = self._trackers[entity].divided(action.partition)
+            self._start_write(self._publish(action, watermark, divided), action.size_bytes)
         elif event is not None:
             task = self._start_write(self._publish_dead_letter(action, event, watermark), event.size_bytes)
             if not action.final:
                 self._letters[action.partition, action.offset] = task
 
-    async def _publish(self, action: Publish, watermark: OffsetWatermark) -> None:
+    async def _publish(self, action: Publish, watermark: OffsetWatermark, divided: DividedGroups) -> None:
         letters = self._take_dead_letters(action.partition, action.resolves)
         await self._output.publish(action.group_id, action.samples)
         for letter in letters:
             await letter
         for offset in action.resolves:
             watermark.finished(offset)
+        divided.released(action.resolves)
 
     async def _publish_dead_letter(self, letter: DeadLetter, event: Received, watermark: OffsetWatermark) -> None:
         await self._output.publish_dead_letter(letter, event)

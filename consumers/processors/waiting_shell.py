@@ -39,6 +39,8 @@ BATCH = 64
 SOURCES: tuple[Source, ...] = ("experiences", "rewards")
 IDLE_S = 10.0
 """A restored partition that is silent for so long counts as read to its end, even if its end offset is higher."""
+UNKNOWN = 2**63
+"""Stands for the end offset of a partition while the broker is asked for it."""
 StartWrite = Callable[[Coroutine[Any, Any, None], int], asyncio.Task[None]]
 Rejected = tuple[Event, Stage, DecodeError]
 TakeDeadLetters = Callable[[int, Iterable[int]], list[asyncio.Task[None]]]
@@ -171,6 +173,21 @@ class WaitingShell:
         self._last_event_s.clear()
         self._committed.clear()
 
+    def pause_deadlines(self) -> None:
+        """Let no deadline count until everything has been read that is on the log by now: the broker was away."""
+        numbers = self._trackers["experiences"].partitions
+        for number in numbers:
+            self._room.pause_deadlines(number)
+            self._last_event_s[number] = time.monotonic()
+            self._unread_ends |= {EntityPartition(source, number): UNKNOWN for source in SOURCES}
+        self._start_write(self._learn_ends(list(self._unread_ends)), 0)
+
+    async def _learn_ends(self, partitions: Collection[EntityPartition]) -> None:
+        revocations = self._revocations
+        ends = await asyncio.to_thread(end_offsets, self._config, "processor-restore", partitions)
+        if revocations == self._revocations:
+            self._unread_ends |= {at: end for at, end in ends.items() if at in self._unread_ends}
+
     def received(self, source: Source, event: Received) -> None:
         """Note an event that the pipeline has just decided about."""
         if event.partition in self._last_event_s:
@@ -178,7 +195,7 @@ class WaitingShell:
         if source == "experiences":
             self._recent.add(LogPosition(event.partition, event.offset), event)
         at = EntityPartition(source, event.partition)
-        if event.offset + 1 >= self._unread_ends.get(at, 2**63):
+        if event.offset + 1 >= self._unread_ends.get(at, UNKNOWN):
             del self._unread_ends[at]
 
     def tick(self) -> None:

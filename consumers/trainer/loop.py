@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -20,6 +21,7 @@ from rft.errors import CheckpointError
 from rft.log.topic_identity import check_same_log, read_topic_ids
 from rft.log.writer import EventWriter
 from rft.model_files.atomic_folder import remove_leftovers
+from rft.telemetry.activity import role_activity
 from rft.training.buffer import Drop
 from rft.training.checkpoint import checkpoints_root, newest_checkpoint
 from rft.training.learner import Learner
@@ -31,6 +33,7 @@ from rft.weights.wire_dtype import WireDtype
 from schemas.events import TrainingStep
 
 LOG_EVERY_S = 5.0
+LOGGED = ("reward_mean", "loss", "grad_norm", "staleness_max", "idle_s", "step_s")
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,7 @@ def run(config: Config, stop: StopEvent) -> None:
             check_same_log(config, checkpoint.state.topic_ids, topic_ids, checkpoint.folder)
         progress = checkpoint.log_progress() if checkpoint else None
         reader = stack.enter_context(closing(ReadyReader(config, progress)))
+        role_activity().works("loads the model")
         learner = stack.enter_context(closing(Learner(config, checkpoint, reader.progress, topic_ids=topic_ids)))
         fetcher = stack.enter_context(closing(SampleFetcher(config, learner.sample_filter)))
         pool = ReusePool(config.buffer, group_priority(config.buffer), config.run.seed)
@@ -96,6 +100,7 @@ class Trainer:
         self._stop = stop
         self._gap = LogprobGapMonitor(self._config.max_logprob_gap, self._config.on_logprob_gap)
         self._seconds = {"publish_s": 0.0, "checkpoint_s": 0.0}
+        self._activity = role_activity()
         self._end_announced = False
         self._logged_at = 0.0
 
@@ -134,6 +139,7 @@ class Trainer:
 
     def _take_step(self) -> None:
         learner = self._learner
+        self._activity.works("takes step %d", learner.step + 1)
         samples = self._samples.take()
         version = learner.version
         metrics, weights = learner.learn(samples)
@@ -162,6 +168,7 @@ class Trainer:
         if announces:
             self._end_announced = self._announcer.publish(learner, learner.version, weights, final=last).final
         self._seconds["publish_s"] = time.perf_counter() - learned_at
+        self._activity.progressed()
         self._log(metrics)
         self._gap.check(learner.step, metrics)
 
@@ -196,10 +203,12 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         started = time.perf_counter()
+        self._activity.works("writes the checkpoint of step %d", self._learner.step)
         try:
             self._learner.checkpoint(self._samples.reuse_positions)
         except CheckpointError as error:
             logger.error("%s. Training goes on; the next try is in %d steps", error, self._config.checkpoint_interval)
+        self._activity.progressed()
         self._seconds["checkpoint_s"] += time.perf_counter() - started
 
     def _log(self, metrics: dict[str, float]) -> None:
@@ -212,10 +221,5 @@ class Trainer:
             self._learner.step,
             self._config.steps,
             self._learner.version,
-            metrics["reward_mean"],
-            metrics.get("loss", float("nan")),
-            metrics["grad_norm"],
-            metrics["staleness_max"],
-            metrics["idle_s"],
-            metrics["step_s"],
+            *(metrics.get(name, math.nan) for name in LOGGED),  # a value that is not finite is no metric
         )

@@ -40,7 +40,7 @@ class ReadyReader:
 
     def at_end(self) -> bool:
         """Return whether everything that is on the log now has been read. Raises BrokerError."""
-        return all(self._reader.reached(*at) >= end for at, end in self._reader.end_offsets().items())
+        return self._reader.at_end()
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Return new events, of any kind. Raises BrokerError.

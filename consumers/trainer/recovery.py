@@ -22,6 +22,7 @@ from rft.log.retention import retention_error
 from rft.model_files.model_folder import weights_path
 from rft.model_files.weights_file import WeightsFile
 from rft.stream.fence import Fence
+from rft.telemetry.activity import role_activity
 from rft.training.environment import environment_changes, training_environment
 from rft.training.learner import Learner
 from rft.training.reuse_pool import ReusePool
@@ -161,7 +162,9 @@ class Redo:
         for entry in log.entries:
             if stop.is_set():
                 return newest
+            role_activity().works("redoes step %d", entry.record.step)
             newest = self._redo(entry, newest)
+            role_activity().progressed()
         if steps:
             logger.info("redone: step %d, version %d", learner.step, learner.version)
         if self._diverged:

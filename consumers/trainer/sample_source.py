@@ -15,6 +15,8 @@ from rft.log.coordinates import ReusePosition
 from rft.log.events import Event
 from rft.log.records import read_record
 from rft.log.writer import EventWriter
+from rft.telemetry.activity import SHOWN_GROUPS, name_groups, role_activity
+from rft.telemetry.input_wait import InputWait
 from rft.training.buffer import Drop, GroupBuffer
 from rft.training.learner import Learner
 from rft.training.priority import make_priority
@@ -62,6 +64,7 @@ class SampleSource:
         self._baseline = Baseline(config, learner.step)
         self._seconds = {"idle_s": 0.0, "read_s": 0.0}
         self._upstream = UpstreamTrainer(config)
+        self._input = InputWait(role_activity(), reader.at_end)
 
     def read(self, version: int, stop: StopEvent) -> bool:
         """Read all that is there, and return whether a step is possible at weight version ``version``.
@@ -79,6 +82,10 @@ class SampleSource:
                 self._add(event)
             self._seconds["read_s" if possible else "idle_s"] += polled - started
             self._seconds["read_s"] += time.perf_counter() - polled
+            if events:
+                self._input.came()
+            elif not possible:
+                self._input.nothing_came("%s", self._awaited())
             if not events or stop.is_set():
                 break
             self._upstream.note_progress()
@@ -134,6 +141,13 @@ class SampleSource:
     def close(self) -> None:
         """Disconnect from the trainer that this one follows."""
         self._upstream.close()
+
+    def _awaited(self) -> str:
+        """Describe what is missing, such as ``a batch: has 3 of 8 groups; groups 812, 813 lack samples``."""
+        if not self._baseline.complete:
+            return "the evaluation before training"
+        lacking = self._buffer.incomplete(SHOWN_GROUPS)
+        return f"a batch: {self._assembly.describe()}" + (f"; {name_groups(lacking)} lack samples" if lacking else "")
 
     def _step_possible(self, version: int) -> bool:
         for groups in (self._buffer, self._pool):

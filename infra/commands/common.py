@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,15 @@ import typer
 
 if TYPE_CHECKING:
     from rft.config import Config
+
+
+class EmitFormat(StrEnum):
+    """Formats of definitions (:mod:`infra.definitions`)."""
+
+    shell = "shell"
+    strimzi = "strimzi"
+    terraform = "terraform"
+
 
 ANY_SETTING = {"allow_extra_args": True, "ignore_unknown_options": True}
 WholeConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML configuration.", show_default=False)]
@@ -28,6 +38,9 @@ ConfigPath = Annotated[
 ArchivePath = Annotated[
     str | None,
     typer.Option("--archive", metavar="PATH", help="Read this archive (folder or URL) instead of the live log."),
+]
+ClusterName = Annotated[
+    str, typer.Option("--cluster", metavar="NAME", help="With --emit strimzi: the Kafka cluster's name.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Since = Annotated[

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from rft.errors import DecodeError
 from rft.log.dead_letter_index import DeadLetterIndex, DeadLetterRecord
-from rft.log.dead_letters import PREFIX
+from rft.log.dead_letters import CONNECT_PREFIX, PREFIX
 from rft.log.events import Event
 
 _WIDTH = 200
@@ -100,7 +100,7 @@ def show_in_full(letters: Sequence[dict[str, Any]]) -> None:
         console.print(f"  first failure {_utc(letter['first_failure_ms'])} UTC, {letter['size_bytes']} bytes")
         console.print(f"  key {letter['key']!r}", markup=False)
         for name, value in letter["headers"]:
-            if not name.startswith(PREFIX):
+            if not name.startswith((PREFIX, CONNECT_PREFIX)):
                 console.print(f"  {name}: {value}", markup=False, highlight=False)
         console.print(f"  value {letter['value_hex']}", markup=False, highlight=False)
         console.print(f"  {letter['record']}", markup=False, highlight=False, soft_wrap=True)

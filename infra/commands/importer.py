@@ -59,11 +59,11 @@ def import_files(
             "imports by itself, or name a cluster (broker.kind = 'external', broker.bootstrap_servers)"
         )
     from producers.importer.shell import Import
-    from rft.log.topics import ensure_topics
+    from rft.log.access import prepare_topics
 
     results = {}
     with reachable_log(loaded, "rft import", create=True) as loaded, Stages(Console(stderr=True)) as stages:
-        ensure_topics(loaded)
+        prepare_topics(loaded, "importer")
         for source in loaded.imports:
             if only is None or source.name in only:
                 results[source.name] = Import(loaded, source).run(threading.Event(), stages(f"import {source.name}"))

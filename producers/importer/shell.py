@@ -27,6 +27,7 @@ from rft.errors import DataError, RowError
 from rft.log.cloud_events import event_id
 from rft.log.reader import EventReader
 from rft.log.writer import EventWriter
+from rft.telemetry.activity import role_activity
 from schemas.events import Experience, Task
 
 BATCH = 1000
@@ -115,8 +116,11 @@ class Import:
         ):
             progress = ImportProgress(earlier.topic)
             unsaved = 0
+            activity = role_activity()
+            activity.works("imports %s", source.name)
             for number, row in self._rows():
                 self.counts.rows += 1
+                activity.progressed()
                 events = self._make_events(number, row, rejects)
                 if events:
                     good[0] += 1
@@ -176,6 +180,7 @@ class Import:
         noted = read_progress(self._config, self._source)
         progress = ImportProgress(noted.topic)
         for done, (number, row) in enumerate(self._rows() if noted.rows else (), 1):
+            role_activity().progressed()
             if events := self._make_events(number, row, None):
                 progress = replace(progress, chain=progress.next_chain(event_id(event) for event in events))
             if done == noted.rows:

@@ -46,7 +46,7 @@ class RewardProducer:
             config: A whole configuration (for security, a schema registry, limits), as
                 ``rft.config_sources.load_config`` reads it, or only ``host:port[,host:port]`` of a plain cluster.
             namespace: Namespace of the topics (``log.namespace``), when ``config`` is no whole configuration.
-            client_id: Our name in the broker's logs and in the events' ``ce_source``.
+            client_id: Our name in the events' ``ce_source`` and, after the namespace, in the cluster's logs and quotas.
             flush_timeout_s: How long the end of the context waits for the broker.
 
         Raises:

@@ -11,7 +11,7 @@ from rft.config.buffer import BufferConfig
 from rft.config.eval import MAIN_SET, EvalConfig, EvalSet, EvalSetConfig
 from rft.config.imports import ColumnsConfig, ImportConfig
 from rft.config.launcher import LauncherConfig
-from rft.config.log import LogConfig
+from rft.config.log import LogConfig, default_topic
 from rft.config.policy import OpenAIConfig, PolicyConfig, VllmConfig
 from rft.config.processor import ExternalRewardsConfig, ProcessorConfig, RewardTerm
 from rft.config.registry import RegistryConfig
@@ -20,6 +20,7 @@ from rft.config.run import RunConfig
 from rft.config.section import EntityName, Name, Section
 from rft.config.stages import StageConfig
 from rft.config.tasks import TasksConfig
+from rft.config.telemetry import TelemetryConfig
 from rft.config.trackers import TrackersConfig
 from rft.config.trainer import LoraConfig, TrainerConfig, engine_fields
 from rft.config.trainers import TrainerOverrides
@@ -54,10 +55,12 @@ __all__ = [
     "Section",
     "StageConfig",
     "TasksConfig",
+    "TelemetryConfig",
     "TrackersConfig",
     "TrainerConfig",
     "TrainerOverrides",
     "VllmConfig",
     "WeightsConfig",
+    "default_topic",
     "engine_fields",
 ]

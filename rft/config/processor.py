@@ -42,8 +42,21 @@ class ExternalRewardsConfig(Section):
     max_early: int = Field(default=100_000, ge=1)
     """Limit on groups of one partition that have rewards but no experience yet. Beyond it the oldest are forgotten, and
     counted."""
+    pacing: Literal["hold", "free"] = "hold"
+    """Whether a group that waits for its rewards counts in the bound on groups that are issued and not retired.
+    ``hold``: it does, so the run stands still while the slowest rewards fill the bound. ``free``: it does not, once all
+    its experiences have come. It counts again when it is released, and the trainer drops it as stale if more than
+    ``trainer.max_staleness`` versions have come meanwhile. Groups that still wait when the last step is taken are not
+    trained."""
+    max_waiting: int = Field(default=256, ge=1)
+    """With ``pacing = "free"``: how many groups may wait without counting. All further ones count."""
     skip_deleted: bool = False
     """Continue without waiting experiences that the log has deleted. By default the processor stops and names them."""
+
+    @property
+    def frees_slots(self) -> bool:
+        """Whether waiting groups give their pacing slots back."""
+        return bool(self.required) and self.pacing == "free"
 
     @model_validator(mode="after")
     def _consistent(self) -> ExternalRewardsConfig:
@@ -57,6 +70,8 @@ class ExternalRewardsConfig(Section):
             raise ValueError("weights need combine = 'weighted_sum'")
         if self.optional and not self.required:
             raise ValueError("optional sources need a required one: otherwise no group waits for them")
+        if self.pacing == "free" and not self.required:
+            raise ValueError("pacing = 'free' needs a required source: without one, no group waits for rewards")
         if "functions" in sources:
             raise ValueError("'functions' cannot be a source: it names the reward functions")
         return self

@@ -27,6 +27,7 @@ from rft.config.run import RunConfig
 from rft.config.section import Name, Section, with_default
 from rft.config.stages import StageConfig, merged
 from rft.config.tasks import TasksConfig
+from rft.config.telemetry import TelemetryConfig
 from rft.config.trackers import TrackersConfig
 from rft.config.trainer import TrainerConfig
 from rft.config.trainers import TrainerOverrides
@@ -60,6 +61,7 @@ class Config(Section):
     archive: ArchiveConfig = ArchiveConfig()
     trackers: TrackersConfig = TrackersConfig()
     launcher: LauncherConfig = LauncherConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
 
     @model_validator(mode="after")
     def _apply_preset(self) -> Config:
@@ -142,10 +144,37 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _group_has_static_members(self) -> Config:
+        if self.rollout.static_membership and self.broker.kind == "embedded":
+            raise ValueError(
+                "rollout.static_membership: the embedded broker knows no static members. Set broker.kind to 'kafka' or "
+                "'external', or static_membership = false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _stages_differ(self) -> Config:
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError("[[stages]]: two have the same name")
+        return self
+
+    @model_validator(mode="after")
+    def _topics_can_be_created(self) -> Config:
+        if not self.log.manage_topics and self.broker.kind != "external":
+            raise ValueError(
+                f"log.manage_topics = false, but the broker is our own (broker.kind = '{self.broker.kind}') and starts "
+                "without topics: remove it, or set broker.kind = 'external'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stages_have_topics(self) -> Config:
+        if self.stages and self.log.topics and self.broker.kind == "external":
+            raise ValueError(
+                "log.topics names each topic once, but on a cluster each of the [[stages]] has topics of its own "
+                "(<namespace>.<stage>.<entity>.v1): remove log.topics, or run each stage by itself"
+            )
         return self
 
     def of_stage(self, index: int, model: str | None = None) -> Config:

@@ -9,12 +9,11 @@ from functools import partial
 
 import fastavro
 
-from rft.config import Config, ImportConfig
+from rft.config import Config, ImportConfig, default_topic
 from rft.data.reading import BadRow
 from rft.errors import DataError, DecodeError, RowError
 from rft.log.archive.store import ArchiveStore
 from rft.log.archive.view import ArchiveView
-from rft.log.topics import topic_name
 from schemas.events import Experience, ScoredExperience
 from schemas.wire import from_wire
 
@@ -86,12 +85,14 @@ class Recorded:
                 yield number, _decoded(partial(event.record, ScoredExperience))
 
     def _config_of_archive(self) -> Config:
-        """Return the configuration with the archive's own prefix of topics."""
-        names = ArchiveStore(str(self._source.path)).topics()
-        suffix = topic_name(self._config, ENTITY).removeprefix(self._config.log.namespace)
-        found = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
-        namespace = found[0] if len(found) == 1 else self._config.log.namespace
-        log = self._config.log.model_copy(update={"namespace": namespace})
+        """Return the configuration with the archive's own names of topics."""
+        store = ArchiveStore(str(self._source.path))
+        names = store.names()
+        if not names:
+            suffix = default_topic("", ENTITY)
+            found = [name.removesuffix(suffix) for name in store.topics() if name.endswith(suffix)]
+            names = {ENTITY: default_topic(found[0], ENTITY)} if len(found) == 1 else {}
+        log = self._config.log.model_copy(update={"topics": {**self._config.log.topics, **names}})
         return self._config.model_copy(update={"log": log})
 
 

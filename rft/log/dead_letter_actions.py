@@ -78,7 +78,7 @@ def retry(
             result.left_open[letter.name] = f"has failed {letter.attempt} times (--max-attempts {max_attempts})"
         elif letter.topic not in entities:
             came_from = letter.topic or "nowhere"
-            result.left_open[letter.name] = f"came from {came_from}, no topic of {config.log.namespace}.*"
+            result.left_open[letter.name] = f"came from {came_from}, which is no topic of this configuration"
         else:
             todo[letter.position] = letter
     with EventWriter(config, "dlq") as writer:

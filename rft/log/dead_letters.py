@@ -21,6 +21,15 @@ PREFIX = "rft.error."
 VALUE_OMITTED = PREFIX + "value-omitted"
 """Header of a dead letter without its value: with the error's headers it was larger than the broker takes. The other
 headers name its origin; the number is its size in bytes."""
+CONNECT_PREFIX = "__connect.errors."
+"""Of the headers by which Kafka Connect names errors: tools for its dead letters show ours as well."""
+_CONNECT_STAGES: dict[Stage, str] = {
+    "decode": "VALUE_CONVERTER",
+    "validate": "TRANSFORMATION",
+    "score": "TRANSFORMATION",
+    "reward": "TASK_PUT",
+    "process": "TASK_PUT",
+}
 _MAX_MESSAGE_BYTES = 4096
 
 
@@ -35,22 +44,37 @@ def dead_letter_headers(
     now_ms: int,
 ) -> list[tuple[str, bytes | None]]:
     """Return the original headers, untouched and first, then ``rft.error.*``: cause, origin, attempt, first failure.
+    Kafka Connect's names for the same facts follow.
 
     If a dead letter was sent again and fails again, the newest failure is the last header of each name. It counts one
     attempt more and keeps the time of the first failure. ``now_ms`` is Unix time.
     """
     attempt, first_failure_ms = earlier_failure(original_headers) or (0, now_ms)
+    message = str(error).encode("utf-8", "replace")[:_MAX_MESSAGE_BYTES].decode("utf-8", "ignore")
     facts = {
         "stage": stage,
         "class": type(error).__name__,
-        "message": str(error).encode("utf-8", "replace")[:_MAX_MESSAGE_BYTES].decode("utf-8", "ignore"),
+        "message": message,
         "topic": topic,
         "partition": str(partition),
         "offset": str(offset),
         "attempt": str(attempt + 1),
         "first-failure": str(first_failure_ms),
     }
-    return [*(original_headers or ()), *((PREFIX + name, value.encode()) for name, value in facts.items())]
+    for_connect = {
+        "topic": topic,
+        "partition": str(partition),
+        "offset": str(offset),
+        "connector.name": "stream-rft",
+        "stage": _CONNECT_STAGES[stage],
+        "exception.class.name": f"{type(error).__module__}.{type(error).__qualname__}",
+        "exception.message": message,
+    }
+    return [
+        *(original_headers or ()),
+        *((PREFIX + name, value.encode()) for name, value in facts.items()),
+        *((CONNECT_PREFIX + name, value.encode()) for name, value in for_connect.items()),
+    ]
 
 
 def earlier_failure(headers: Sequence[tuple[str, bytes | None]] | None) -> tuple[int, int] | None:

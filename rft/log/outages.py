@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from kafka.errors import KafkaError
 
@@ -75,13 +75,24 @@ def waits_for_broker() -> bool:
     return _policy.waits
 
 
-def describe_wait() -> str | None:
-    """Return what this process waits for, as ``waits for the broker since 40 s: cannot read rft.tasks.v1``, or None."""
+class Wait(NamedTuple):
+    """Something that cannot be done now because the broker is away."""
+
+    failure: str
+    seconds: float
+    """How long it has lasted."""
+
+    def __str__(self) -> str:
+        return f"waits for the broker since {self.seconds:.0f} s: {self.failure}"
+
+
+def longest_wait() -> Wait | None:
+    """Return the wait for the broker that has lasted longest; None while this process does not wait for it."""
     with _policy.lock:
         if not _policy.active:
             return None
         failure, since = min(_policy.active.values(), key=lambda one: one[1])
-    return f"waits for the broker since {time.monotonic() - since:.0f} s: {failure}"
+    return Wait(failure, time.monotonic() - since)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kafka.net.sasl import get_sasl_mechanism
 
@@ -18,6 +18,7 @@ from rft.config import BrokerConfig
 from rft.errors import BrokerError, OutageError
 from rft.log import wire
 from rft.log.security import sasl_options, ssl_context
+from rft.log.tokens import token_source
 from rft.log.wire import NotKafkaError
 from rft.retry import Backoff, Deadline, any_of, retry
 
@@ -155,8 +156,7 @@ def _speak_kafka(broker: BrokerConfig, server: str, sock: socket.socket) -> list
         raise _NotYetError("connected, but there is no answer to a Kafka request. Is it a Kafka broker?") from error
     except ssl.SSLError as error:
         raise BrokerError(
-            f"broker {server}: it ended the TLS session ({_reason(error)}). It may ask for a client certificate: "
-            "set broker.ssl_certfile and broker.ssl_keyfile"
+            f"broker {server}: it ended the TLS session ({_reason(error)}). {_certificate(broker)}"
         ) from error
     except (ConnectionError, NotKafkaError) as error:
         hint = _PERHAPS_TLS if "SSL" not in broker.security_protocol else "Is it a Kafka broker?"
@@ -171,6 +171,15 @@ def _speak_kafka(broker: BrokerConfig, server: str, sock: socket.socket) -> list
         raise _NotYetError("connected, but there is no answer to the login") from error
     except (OSError, NotKafkaError, struct.error) as error:
         raise BrokerError(f"broker {server}: the login failed ({error})") from error
+
+
+def _certificate(broker: BrokerConfig) -> str:
+    if broker.ssl_certfile is None:
+        return "It may ask for a client certificate: set broker.ssl_certfile and broker.ssl_keyfile"
+    return (
+        f"It does not accept the client certificate {broker.ssl_certfile}: take one that is signed by a CA that the "
+        "broker trusts, and that has not expired (broker.ssl_certfile)"
+    )
 
 
 def _closed_or(error: Exception) -> str:
@@ -190,15 +199,34 @@ def _authenticate(broker: BrokerConfig, server: str, sock: socket.socket) -> Non
             f"broker {server}: it does not offer {name} but {', '.join(offered) or 'no mechanism'}. "
             "Set broker.sasl_mechanism"
         )
+    refused = _ask_for_token(broker) if name == "OAUTHBEARER" else _wrong_password(broker)
     mechanism = get_sasl_mechanism(name)(security_protocol="SASL_SSL", **sasl_options(broker))
     while not mechanism.is_done():
         code, message, answer = wire.sasl_authenticate(sock, mechanism.auth_bytes())
         if code != 0:
-            raise BrokerError(
-                f"broker {server}: login of user {broker.sasl_username!r} with {name} failed: wrong user or password"
-                f"{f' ({message})' if message else ''}. Check broker.sasl_username and RFT_BROKER__SASL_PASSWORD"
-            )
+            raise BrokerError(f"broker {server}: {refused(f' ({message})' if message else '')}")
         mechanism.receive(answer)
+
+
+def _wrong_password(broker: BrokerConfig) -> Callable[[str], str]:
+    """Return what makes the error of a refused login, given the broker's answer."""
+    return lambda answer: (
+        f"login of user {broker.sasl_username!r} with {broker.sasl_mechanism} failed: wrong user or password{answer}. "
+        "Check broker.sasl_username and RFT_BROKER__SASL_PASSWORD"
+    )
+
+
+def _ask_for_token(broker: BrokerConfig) -> Callable[[str], str]:
+    """Make sure that there is a token. Return what makes the error if it is refused, given the broker's answer."""
+    try:
+        token = token_source(broker).token()
+    except OutageError as error:
+        raise _NotYetError(str(error)) from error
+    whose = f" of {token.principal}" if token.principal else ""
+    return lambda answer: (
+        f"login with OAUTHBEARER failed: the broker does not accept the token{whose} from broker.token_provider = "
+        f"'{broker.token_provider}'{answer}. Check issuer, audience and scope of the token, and the clocks"
+    )
 
 
 def _expect_no_sasl(broker: BrokerConfig, server: str, sock: socket.socket) -> None:

@@ -22,7 +22,7 @@ from rft.log.open_transactions import OpenTransactionMonitor
 from rft.log.outages import Outage, wait_out
 from rft.log.registry import schema_lookup
 from rft.log.retention import retention_error
-from rft.log.topics import topic_name
+from rft.log.topics import missing_advice, topic_name
 from rft.retry import Deadline
 from schemas.framing import SchemaLookup
 
@@ -170,6 +170,13 @@ class EventReader:
             for at, end in ends.items()
         )
 
+    def at_end(self) -> bool:
+        """Return whether ``poll`` has returned everything that is on the log now, in partitions that are not paused.
+
+        Raises BrokerError.
+        """
+        return all(at in self._paused or self.reached(*at) >= end for at, end in self.end_offsets().items())
+
     def close(self) -> None:
         """Disconnect."""
         self._outage.end()
@@ -212,7 +219,7 @@ class EventReader:
                 return set(numbers)
             if deadline.passed:
                 reach_broker(self._config)  # one that is away knows no topics either
-                raise TopicError(f"topic {topic} does not exist. `rft run` creates the topics")
+                raise TopicError(f"topic {topic} does not exist: {missing_advice(self._config)}")
             time.sleep(0.1)
 
     def _start(self, saved: Mapping[EntityPartition, int], from_end: bool) -> None:

@@ -28,7 +28,7 @@ from schemas.codec import encode
 from schemas.events import Record
 from schemas.framing import Headers
 
-_MAX_IN_FLIGHT_BYTES = 64 * 1024 * 1024
+MAX_IN_FLIGHT_BYTES = 64 * 1024 * 1024
 """kafka-python has no bound of its own: a writer faster than its broker would fill the memory."""
 _ROOM_TIMEOUT_S = 120.0
 _FLUSH_TIMEOUT_S = 60.0
@@ -44,8 +44,10 @@ logger = logging.getLogger(__name__)
 class EventWriter:
     """Publishes records. Thread-safe. After ``flush`` everything that was sent is on the log."""
 
-    def __init__(self, config: Config, client_id: str, **producer_options: Any) -> None:
-        """Connect.
+    def __init__(
+        self, config: Config, client_id: str, *, max_in_flight_bytes: int = MAX_IN_FLIGHT_BYTES, **producer_options: Any
+    ) -> None:
+        """Connect. ``max_in_flight_bytes`` limits what waits to be acknowledged.
 
         Raises BrokerError with the cause if the broker cannot be reached, RegistryError if the configured registry
         cannot be reached or refuses our schemas.
@@ -56,6 +58,7 @@ class EventWriter:
         self._producer = make_producer(config, client_id, **producer_options)
         self._room = threading.Condition()
         self._in_flight_bytes = 0
+        self._max_in_flight_bytes = max_in_flight_bytes
         self._failure: BaseException | None = None
         self._dead_letter_limit: int | None = None
         """Bytes that ``dlq`` takes in one message; None until an event may be too large."""
@@ -63,7 +66,7 @@ class EventWriter:
     @property
     def full(self) -> bool:
         """True while so much waits to be acknowledged that ``send`` would wait. Thread-safe."""
-        return self._in_flight_bytes > _MAX_IN_FLIGHT_BYTES
+        return self._in_flight_bytes > self._max_in_flight_bytes
 
     def prepare(self, *entities: str) -> None:
         """Find out where these topics are, so that no later ``send`` has to wait for that. Raises BrokerError."""
@@ -241,7 +244,7 @@ class EventWriter:
             outage.failed(KafkaTimeoutError(f"{self._in_flight_bytes} bytes wait to be acknowledged"))
 
     def _fits(self, size: int) -> bool:
-        return self._in_flight_bytes == 0 or self._in_flight_bytes + size <= _MAX_IN_FLIGHT_BYTES
+        return self._in_flight_bytes == 0 or self._in_flight_bytes + size <= self._max_in_flight_bytes
 
     def _settle(self, size: int, error: BaseException | None = None) -> None:
         with self._room:

@@ -99,6 +99,11 @@ class OpenGroups:
         self._counts["expired"] += len(expired)
         return [self._release(group, now_ms) for group in expired]
 
+    def restart_deadlines(self, now_ms: int) -> None:
+        """Let the deadlines of all open groups count from ``now_ms``."""
+        for group in self:
+            group.deadline_ms = now_ms + self._time_to_live_ms
+
     def forget(self, partitions: Iterable[int]) -> None:
         """Drop all groups of revoked partitions without publishing them: their next owner gets the events again."""
         revoked = set(partitions)

@@ -118,6 +118,13 @@ class Pipeline:
             return [self._dead_letter(event, "validate", error, "rewards")]
         return self.room.add_reward(event, reward, published_ms, now_ms)
 
+    def skip(self, event: Received, now_ms: int) -> list[Action]:
+        """Resolve an experience whose outcome is known to be on the log: its group was released before."""
+        self.counts["in"] += 1
+        self.counts["duplicate"] += 1
+        self.clocks.published_ms("experiences", event, now_ms)
+        return [Resolve(event.partition, event.offset, "duplicate")]
+
     def tick(self, now_ms: int) -> list[Action]:
         """Release the groups whose deadline has passed."""
         return [action for keeper in self._keepers for action in keeper.tick(now_ms)]

@@ -8,6 +8,7 @@ done, so a waiting group does not hold back the committed offset.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -54,6 +55,11 @@ class WaitingRoom:
     def __len__(self) -> int:
         return sum(map(len, self._stores.values()))
 
+    def first_groups(self, count: int) -> list[str]:
+        """Return the ids of some groups that wait, at most ``count``."""
+        keys = itertools.chain.from_iterable(store.keys() for store in self._stores.values())
+        return [key.decode(errors="replace") for key in itertools.islice(keys, count)]
+
     def restore(self, partition: int, groups: Iterable[Waiting]) -> None:
         """Start a partition with the groups in its changelog. Its deadlines are paused until ``resume_deadlines``."""
         store = WaitingStore(self._samples_ms, self._rewards_ms, deadlines_paused=True)
@@ -75,6 +81,10 @@ class WaitingRoom:
     def resume_deadlines(self, partition: int) -> None:
         """Let deadlines count: every event that was on the log at ``restore`` has been received."""
         self._stores[partition].resume_deadlines()
+
+    def pause_deadlines(self, partition: int) -> None:
+        """Let no deadline count until ``resume_deadlines``: events that came in time may still be unread."""
+        self._store(partition).deadlines_paused = True
 
     def forget(self, partitions: Iterable[int]) -> None:
         """Forget revoked partitions: their next owner reads the changelog."""

@@ -46,6 +46,11 @@ class WaitingStore:
     def __len__(self) -> int:
         return len(self._encoded) + sum(group.new for group in self.dirty.values())
 
+    def keys(self) -> Iterator[bytes]:
+        """Yield the ids of the groups, in no order."""
+        yield from self._encoded
+        yield from (key for key, group in self.dirty.items() if group.new)
+
     def get(self, key: bytes) -> Waiting | None:
         dirty = self.dirty.get(key)
         if dirty is not None:

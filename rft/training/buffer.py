@@ -100,6 +100,12 @@ class GroupBuffer:
         """Return how many of ``whole_groups`` are of this kind."""
         return self._whole_by_kind[kind]
 
+    def incomplete(self, count: int) -> list[str]:
+        """Return the first groups that lack samples, at most ``count``: by number, or by id if they have none."""
+        lacking = (group for group in self._groups.values() if not group.whole)
+        first = heapq.nsmallest(count, lacking, key=lambda group: (group.number < 0, group.number, group.group_id))
+        return [str(group.number) if group.number >= 0 else group.group_id for group in first]
+
     @property
     def unreported_drops(self) -> int:
         """Number of drops that ``take_drops`` would return."""

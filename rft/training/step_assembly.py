@@ -26,6 +26,13 @@ class StepAssembly:
             return self._buffer.whole_groups + self._pool.count(None) >= self._groups_per_step
         return all(self._available(source) >= count for source, count in self._shares.items() if source != REPLAY)
 
+    def describe(self) -> str:
+        """Return what of a step is there, such as ``has 3 of 8 groups``."""
+        if not self._shares:
+            return f"has {self._buffer.whole_groups + self._pool.count(None)} of {self._groups_per_step} groups"
+        shares = sorted((source, count) for source, count in self._shares.items() if source != REPLAY)
+        return "has " + ", ".join(f"{self._available(source)} of {count} {source} groups" for source, count in shares)
+
     def repeats(self) -> bool:
         """Return whether a step, taken now, would fill up with groups that were trained before.
 

@@ -18,6 +18,7 @@ from rft.errors import WeightsError
 from rft.model_files.atomic_folder import remove_folder
 from rft.model_files.model_folder import ADAPTER_CONFIG, ADAPTER_FILE, WEIGHTS_FILE, weights_path, write_folder
 from rft.retry import Backoff, retry
+from rft.telemetry.activity import role_activity
 from rft.weights.transport import CHECKPOINT, NewVersion
 from schemas.events import WeightVersion
 
@@ -44,12 +45,17 @@ class VersionFolders:
 
     def write_when_possible(self, new: NewVersion) -> WeightVersion:
         """Write a version's folder, waiting for space while the disk is full. Raises WeightsError if stopped then."""
+
+        def report(error: Exception, _: int) -> None:
+            role_activity().waits("the disk: %s", error)
+            logger.error("%s. Trying again every %g s", error, FULL_DISK_RETRY.first_s)
+
         return retry(
             lambda: self.write(new),
             retryable=lambda error: isinstance(error, WeightsError) and not self._stop.is_set(),
             backoff=FULL_DISK_RETRY,
             pause=self._stop.wait,
-            on_failure=lambda error, _: logger.error("%s. Trying again every %g s", error, FULL_DISK_RETRY.first_s),
+            on_failure=report,
         )
 
 

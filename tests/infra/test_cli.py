@@ -7,9 +7,15 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from typer.main import get_command
+
+from infra import cli
 
 RFT = str(Path(sys.executable).with_name("rft"))
 COMMANDS = ("run", "import", "importer", "conductor", "explorer", "processor", "trainer", "doctor", "topics", "report")
@@ -29,6 +35,20 @@ def rft(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess
     )
 
 
+def all_commands() -> dict[str, list[str]]:
+    """The help texts of every command, as they are written, by the words that call it."""
+    found: dict[str, list[str]] = {}
+
+    def collect(built: Any, path: str) -> None:
+        texts = [built.help, *(getattr(parameter, "help", None) for parameter in built.params)]
+        found[path] = [text for text in texts if text]
+        for name, sub_command in getattr(built, "commands", {}).items():
+            collect(sub_command, f"{path} {name}".strip())
+
+    collect(get_command(cli.app), "")
+    return found
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """A valid configuration, with a folder that looks like a model."""
@@ -46,6 +66,17 @@ def test_every_command_has_a_purpose_and_an_example(command):
     answer = rft(command, "--help")
     assert answer.returncode == 0
     assert f"Example: rft {command} " in answer.stdout
+
+
+@pytest.mark.parametrize("path", sorted(all_commands()))
+def test_help_shows_every_word_of_its_texts(path: str) -> None:
+    """Brackets included, which rich takes for markup: ``[[imports]]``, ``[trainers.<key>]``."""
+    written = all_commands()[path]
+    answer = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(cli.command(), [*path.split(), "--help"])
+    assert answer.exit_code == 0
+    shown = answer.output.replace("│", " ").split()
+    lost = Counter(word for text in written for word in text.split()) - Counter(shown)
+    assert not lost, answer.output
 
 
 def test_help_comes_at_once_and_names_every_command():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -9,8 +10,10 @@ from log_events import MadeUpLog, experience, scored, step, weights
 from rich.console import Console
 
 from infra.launcher.progress import Facts, Progress, RoleFacts
+from infra.launcher.role_notes import note
 from infra.launcher.view import LiveView, PlainView, clock, plain_line, screen, sparkline
 from rft.config import Config
+from rft.telemetry.health import Health
 
 CONFIG = Config.model_validate({"trainer": {"steps": 10}, "eval": {"tasks": 2, "interim_tasks": 1}})
 
@@ -141,6 +144,36 @@ def test_the_screen_shows_the_same_at_any_width(width):
     for fact in (*SHOWN, "01:05", "600/s", "400 MiB"):
         assert fact in text
     assert len(output.getvalue().splitlines()) < 24
+
+
+HEALTH = Health("trainer", 1, "waiting", "waits for a batch since 40 s", "a batch", 40.0, 7, 41.0, time=100.0)
+
+
+def test_a_role_says_what_it_waits_for_if_it_has_waited_or_is_silent():
+    assert note(HEALTH, 101.0) == "has waited 40 s for a batch"
+    assert note(replace(HEALTH, waits_s=1.0), 101.0) == ""
+    works = replace(HEALTH, state="working", waits_s=None, activity="rolls out group 7, for 12 s", progress_age_s=1.0)
+    assert note(works, 101.0) == ""
+    assert note(replace(works, progress_age_s=12.0), 101.0) == "no progress for 12 s: rolls out group 7, for 12 s"
+    assert note(None, 101.0) == ""
+    assert note(HEALTH, 130.0) == "has not reported for 30 s; its last line: waits for a batch since 40 s"
+
+
+def test_ids_from_the_log_cannot_move_the_cursor():
+    assert note(replace(HEALTH, waits_for="\x1b[2J\nx"), 101.0) == "has waited 40 s for  [2J x"
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_each_role_that_waits_has_one_line_of_its_own(width):
+    waits = [replace(role, note=f"waits for {'something ' * 12}since 40 s") for role in ROLES]
+    output = StringIO()
+    Console(file=output, width=width, force_terminal=True, color_system=None).print(screen("run", FACTS, waits, 65))
+    lines = output.getvalue().splitlines()
+    assert len([line for line in lines if "waits for something" in line]) == 2
+    assert all(any(f"{role.name} " in line and "waits for" in line for line in lines) for role in ROLES)
+    assert max(map(len, lines)) == width
+    assert len(lines) < 24
+    assert "(waits for something" in plain_line(FACTS, waits, 65)
 
 
 @pytest.mark.parametrize("view", [PlainView, LiveView])

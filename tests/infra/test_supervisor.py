@@ -122,6 +122,27 @@ def test_the_same_fault_twice_ends_the_run_but_different_ones_do_not():
     assert supervisor.ending.code == FAILED
 
 
+def test_a_role_that_stands_still_again_at_the_same_place_ends_the_run_however_long_that_takes():
+    supervisor = make(limit=5)
+    (message,) = supervisor.exited("explorer-0", 1, "StallError at a", 2000, idle_s=1800)
+    assert isinstance(message, Message)
+    assert "explorer-0 ended because it made no progress for 1800 s" in message.text
+    assert "restart 1 of at most 5" in message.text
+    supervisor.tick(2010)
+    actions = supervisor.exited("explorer-0", 1, "StallError at a", 2010 + 1850, idle_s=1800)
+    assert actions == [Terminate("conductor"), Terminate("trainer")]
+    assert supervisor.ending is not None
+    assert "no progress for 1800 s" in supervisor.ending.reason
+
+
+def test_a_role_that_has_worked_between_two_stalls_is_started_again():
+    supervisor = make(limit=5)
+    for now in (2000, 4000, 6000):
+        assert without_messages(supervisor.exited("explorer-0", 1, "StallError at a", now, idle_s=1800)) == []
+        assert supervisor.tick(now + 50) == [Spawn("explorer-0")]
+    assert supervisor.ending is None
+
+
 def test_the_same_fault_again_after_the_restart_window_does_not_end_the_run():
     supervisor = make(limit=5)
     for now in (0, 101, 202):

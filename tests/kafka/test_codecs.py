@@ -150,7 +150,7 @@ def test_the_doctor_says_what_to_install_for_a_codec_that_cannot_be_read(
     (found,) = (finding for finding in diagnose(config) if "codecs" in finding.what)
     assert (found.level, found.what) == ("ok", "codecs gzip, snappy, lz4 and zstd can be read")
     monkeypatch.setattr("kafka.codec.zstd", None)
-    monkeypatch.setattr("aiokafka.codec.cramjam", None)
+    monkeypatch.setattr("rft.log.codecs.find_spec", lambda _: None)
     findings = [finding for finding in diagnose(config) if "codec" in finding.what]
     assert {finding.level for finding in findings} == {"fail"}
     text = " ".join(f"{finding.what}: {finding.advice}" for finding in findings)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import uuid
 
+import psutil
 import pytest
+from brokers import require_kafka_home
 from kafka import KafkaConsumer, KafkaProducer
 from kafka_cluster import KafkaCluster
 
@@ -65,3 +67,17 @@ def test_partitions_are_added_and_a_topic_is_created_again_under_another_id(kafk
     [after] = kafka_cluster.ask(lambda admin: admin.describe_topics([topic]))
     assert len(after["partitions"]) == 5
     assert after["topic_id"] != before["topic_id"]
+
+
+def test_nodes_start_with_the_classes_that_one_of_them_has_archived(tmp_path):
+    cluster = KafkaCluster(require_kafka_home(), tmp_path, nodes=1, archive_classes=True)
+    try:
+        cluster.start()
+        assert (tmp_path / "classes.jsa").stat().st_size > 1 << 20
+        cluster.kill(1)
+        cluster.start()
+        [command] = [words for child in psutil.Process().children() if str(tmp_path) in (words := child.cmdline())[-1]]
+        assert f"-XX:SharedArchiveFile={tmp_path / 'classes.jsa'}" in command
+        assert "rejected" not in cluster.last_lines(100)
+    finally:
+        cluster.stop()

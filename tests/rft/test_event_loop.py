@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
 import time
 
 import pytest
 
-from rft.event_loop import run_in_loop
+from rft.event_loop import print_tasks, run_in_loop
 
 
 def test_the_result_or_the_error_of_the_coroutine_comes_back() -> None:
@@ -63,3 +64,30 @@ def test_neither_a_task_that_ignores_its_cancellation_nor_a_thread_keeps_the_loo
         assert time.monotonic() - began < 10
     finally:
         released.set()
+
+
+def test_tasks_say_where_they_await_down_to_the_innermost_coroutine() -> None:
+    output = io.StringIO()
+
+    async def inner() -> None:
+        await asyncio.Event().wait()
+
+    async def outer() -> None:
+        await inner()
+
+    async def main() -> None:
+        waits = asyncio.create_task(outer(), name="waits")
+        await asyncio.sleep(0)
+        await asyncio.to_thread(print_tasks, output)
+        waits.cancel()
+
+    run_in_loop(main())
+    (line,) = [line for line in output.getvalue().splitlines() if line.startswith("task waits awaits: ")]
+    places = [place.split(" (")[0] for place in line.partition(": ")[2].split(" > ")]
+    assert places == ["outer", "inner", "wait"]
+
+
+def test_without_a_loop_there_is_nothing_to_say() -> None:
+    output = io.StringIO()
+    print_tasks(output)
+    assert output.getvalue() == ""

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import faust
-from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
+from aiokafka.errors import (
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    OffsetMetadataTooLargeError,
+)
 from faust.exceptions import ProducerSendError
 
 from consumers.processors.contract import EventHandler, EventTooLargeError
@@ -71,10 +77,21 @@ class FaustSource:
         """Deliver nothing more until the end."""
         self._app.flow_control.suspend()
 
-    async def commit(self, entity: Source, offsets: Offsets) -> bool:
+    async def commit(self, entity: Source, offsets: Offsets, metadata: Mapping[int, str]) -> bool:
         """Commit the next offset to read of each partition. Return False if the broker refuses or is silent."""
+        topic = topic_name(self._config, entity)
         try:
-            await asyncio.wait_for(commit(self._app, topic_name(self._config, entity), offsets), COMMIT_TIMEOUT_S)
+            await asyncio.wait_for(commit(self._app, topic, offsets, metadata), COMMIT_TIMEOUT_S)
+        except OffsetMetadataTooLargeError:
+            if not any(metadata.values()):
+                raise
+            logger.warning(
+                "%s: the broker takes less metadata than Kafka's default (offset.metadata.max.bytes = 4096). If this "
+                "processor ends, the rest of a released group may hold the committed offset of its successor for "
+                "processor.group_deadline_s. Raise the broker's setting",
+                topic,
+            )
+            return await self.commit(entity, offsets, {})
         except (KafkaError, TimeoutError) as error:
             logger.warning("offsets not committed, will try again: %s", str(error) or type(error).__name__)
             return False

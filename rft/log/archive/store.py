@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -36,23 +36,34 @@ class ArchiveStore:
 
     def topics(self) -> dict[str, int]:
         """Return the number of partitions of each archived topic. Raises ArchiveError if this is no archive."""
+        return {str(topic): int(count) for topic, count in self._manifest()["topics"].items()}
+
+    def names(self) -> dict[str, str]:
+        """Return the name of each entity's topic. Archives of release 0.1.0 hold none."""
+        return {str(entity): str(topic) for entity, topic in self._manifest().get("names", {}).items()}
+
+    def _manifest(self) -> dict[str, Any]:
         with self._faults("read"):
             if not self._fs.exists(self._at(MANIFEST)):
                 raise ArchiveError(
                     f"{self.url} is no archive: it holds no {MANIFEST}. `rft run` and `rft archiver` write archives. "
                     "Check run.name and run.folder, or start the run"
                 )
-            manifest = json.loads(self._fs.cat_file(self._at(MANIFEST)))
+            manifest: dict[str, Any] = json.loads(self._fs.cat_file(self._at(MANIFEST)))
         if manifest.get("format") != _FORMAT:
             raise ArchiveError(f"archive {self.url}: format {manifest.get('format')}, this release reads {_FORMAT}")
-        return {str(topic): int(count) for topic, count in manifest["topics"].items()}
+        return manifest
 
-    def add_topics(self, topics: Mapping[str, int]) -> None:
-        """Create the archive if there is none, and record that it holds these topics."""
+    def add_topics(self, topics: Mapping[str, int], names: Mapping[str, str]) -> None:
+        """Create the archive if there is none, and record that it holds these topics, and their names by entity."""
         with self._faults("write"):
             self._fs.makedirs(self._root, exist_ok=True)
-            known = self.topics() if self._fs.exists(self._at(MANIFEST)) else {}
-            manifest = {"format": _FORMAT, "topics": {**known, **topics}}
+            known = self._manifest() if self._fs.exists(self._at(MANIFEST)) else {}
+            manifest = {
+                "format": _FORMAT,
+                "topics": {**known.get("topics", {}), **topics},
+                "names": {**known.get("names", {}), **names},
+            }
             with self.create(MANIFEST + PART) as file:
                 file.write(json.dumps(manifest, indent=1).encode())
                 self.force(file)

@@ -37,7 +37,8 @@ class ArchiveView:
         self._cache: OrderedDict[ArchiveFile, list[Block]] = OrderedDict()
         if not self.entities():
             held = ", ".join(sorted(self._counts)) or "nothing"
-            raise ArchiveError(f"archive {url} holds {held}, but no topics {config.log.namespace}.*: set log.namespace")
+            ours = ", ".join(self._topics.values())
+            raise ArchiveError(f"archive {url} holds {held}, but none of {ours}: set log.namespace or log.topics")
 
     @property
     def name(self) -> str:

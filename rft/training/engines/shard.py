@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from rft.config import Config, TrainerConfig
 from rft.errors import PolicyError
 from rft.lora.peft_layers import adapter_parameters
+from rft.telemetry.activity import role_activity
 from rft.training.batch import MicroBatch, StepBatch
 from rft.training.engines.channel import Channel
 from rft.training.engines.torch_engine import learning_rate_of, step_metrics
@@ -110,6 +111,7 @@ class Shard:
         for update in step_loss.updates():
             micro_batches = self._micro_batches(batch, update.units)
             for index, (micro_batch, own) in enumerate(micro_batches):
+                role_activity().progressed()
                 loss = step_loss.loss(update, micro_batch, models, counted=own)
                 self._engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
                 self._engine.backward(loss * (self._ranks if own else 0.0))

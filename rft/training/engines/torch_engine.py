@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rft.config import Config
 from rft.model_files.weights_file import WeightsFile
+from rft.telemetry.activity import role_activity
 from rft.training.batch import MicroBatch, StepBatch
 from rft.training.engines.trained_model import TrainedModel, prepare_torch
 from rft.training.engines.value_head_optimizer import ValueHeadOptimizer, optimizer_state, restore_optimizer_state
@@ -111,6 +112,7 @@ class TorchEngine:
         packed = self._policy.should_pack(batch, units)
         for micro_batch in make_micro_batches(batch, self.config.micro_batch_tokens, units, packed=packed):
             yield micro_batch.to(self.device)
+            role_activity().progressed()
 
     def _update(self, learning_rate: float) -> float:
         """Update the weights from the gradients so far, unless their norm is not finite. Returns the norm."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from consumers.processors.contract import EventHandler, EventTooLargeError
@@ -17,6 +17,8 @@ class MemorySource:
     """Delivers what the test gives it, and records commits."""
 
     commits: list[tuple[Source, Offsets]] = field(default_factory=list)
+    metadata: list[Mapping[int, str]] = field(default_factory=list)
+    """What was committed beside the offsets."""
     refuses_commits: bool = False
     paused: bool = False
     failure: str | None = None
@@ -28,10 +30,11 @@ class MemorySource:
     def pause(self) -> None:
         self.paused = True
 
-    async def commit(self, entity: Source, offsets: Offsets) -> bool:
+    async def commit(self, entity: Source, offsets: Offsets, metadata: Mapping[int, str]) -> bool:
         if self.refuses_commits:
             return False
         self.commits.append((entity, dict(offsets)))
+        self.metadata.append(dict(metadata))
         return True
 
     async def stop(self) -> None:
@@ -86,6 +89,11 @@ class NoQueries:
         pass
 
     async def committed(self, partitions: Collection[EntityPartition]) -> dict[EntityPartition, int]:
+        return {}
+
+    async def committed_metadata(
+        self, partitions: Collection[EntityPartition]
+    ) -> dict[EntityPartition, tuple[int, str]]:
         return {}
 
     async def begins(self, partitions: Collection[EntityPartition]) -> dict[EntityPartition, int]:

@@ -10,7 +10,7 @@ import pytest
 from memory_backend import MemorySink, MemorySource, NoQueries, delivered
 from processor_worker import experience
 
-from consumers.processors import commit_monitor, missed_events
+from consumers.processors import commit_monitor, missed_events, shell
 from consumers.processors.output import Output
 from consumers.processors.registry_wait import RegistryWait
 from consumers.processors.shell import Shell
@@ -57,6 +57,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Scenario], None]:
     """Run a scenario with a shell that both partitions are assigned to."""
     monkeypatch.setattr(missed_events, "OffsetQueries", SilentQueries)
     monkeypatch.setattr(commit_monitor, "OffsetQueries", GroupQueries)
+    monkeypatch.setattr(shell, "OffsetQueries", NoQueries)
     monkeypatch.setattr(commit_monitor, "STALL_S", 0.0)
     monkeypatch.setattr(SilentQueries, "silent", False)
     monkeypatch.setattr(GroupQueries, "found", {})

@@ -12,7 +12,7 @@ from processor_worker import committed, experience, publish, read_until, wait_fo
 from rft.log.reader import EventReader
 from rft.log.topics import ensure_topics
 from rft.log.writer import EventWriter
-from schemas.events import ScoredExperience
+from schemas.events import Reward, ScoredExperience
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
@@ -71,6 +71,66 @@ def test_a_processor_that_is_asked_to_stop_while_the_broker_is_away_ends_within_
         began = time.monotonic()
         worker.stop(40)
         assert time.monotonic() - began < 35, worker.log
+
+
+SHORT_WATCH = """
+from consumers.processors import broker_watch
+broker_watch.AWAY_S = 2.0
+"""
+
+
+def test_an_open_group_that_an_outage_outlasts_is_released_whole_after_it(node, make_config, start_worker):
+    """What is missing of it could not come, so the group's deadline counts again from the end of the outage."""
+    config = make_config(node.servers, log={"partitions": 1}, processor={"group_deadline_s": 12.0})
+    ensure_topics(config)
+    worker = start_worker(config, before=SHORT_TIMEOUTS + SHORT_WATCH)
+    with EventWriter(config, "test") as writer:
+        for number in range(5):
+            writer.send("experiences", experience(number, 0))
+    wait_for(lambda: "open groups 5" in worker.log, 30, lambda: worker.log)
+    with node.away():
+        time.sleep(20)
+    time.sleep(3)  # the deadlines passed long ago, and the rest is published only now
+    with EventWriter(config, "test") as writer:
+        for number in range(5):
+            for sample in range(1, 4):
+                writer.send("experiences", experience(number, sample))
+    with EventReader(config, "test", ["ready"]) as reader:
+        events = read_until(reader, lambda seen: len(ids(seen)) == 20, 60, lambda: worker.log)
+    assert {event.record(ScoredExperience).release_size for event in events} == {4}
+    assert worker.stop() == 0, worker.log
+    assert "(0 at deadline" in worker.log
+
+
+def test_rewards_that_could_not_come_during_an_outage_still_count_after_it(node, make_config, start_worker):
+    external = {"required": ["human"], "deadline_s": 12.0}
+    config = make_config(node.servers, log={"partitions": 1}, processor={"external": external, "rewards": []})
+    ensure_topics(config)
+    worker = start_worker(config, before=SHORT_TIMEOUTS + SHORT_WATCH)
+    publish(config, 0, size=2)
+    wait_for(lambda: "open groups 1" in worker.log, 30, lambda: worker.log)
+    with node.away():
+        time.sleep(20)
+    time.sleep(3)
+    with EventWriter(config, "test") as writer:
+        for sample in range(2):
+            name = f"train-00000000/{sample}"
+            writer.send("rewards", Reward(name, "train-00000000", "human", float(sample), 1, 0))
+    with EventReader(config, "test", ["ready"]) as reader:
+        events = read_until(reader, lambda seen: len(seen) == 2, 60, lambda: worker.log)
+    records = [event.record(ScoredExperience) for event in events]
+    assert sorted(one.reward for one in records) == [0.0, 1.0]
+    assert {one.verdict for one in records} == {"train"}
+    assert worker.stop() == 0, worker.log
+
+
+def test_a_processor_waits_for_no_longer_than_the_longest_outage_allowed(node, make_config, start_worker):
+    config = make_config(node.servers, log={"partitions": 1}, broker={"outage_s": 5.0})
+    ensure_topics(config)
+    worker = start_worker(config)
+    with node.away():
+        assert worker.process.wait(60) == 3
+    assert "broker.outage_s" in worker.log
 
 
 def ids(events) -> set[str]:

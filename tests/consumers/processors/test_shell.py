@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from memory_backend import MemorySink, MemorySource, NoQueries, delivered
 from processor_worker import experience
 
 from consumers.processors import missed_events, shell
+from consumers.processors.divided_groups import decode_offsets, encode_offsets
 from consumers.processors.output import Output
 from consumers.processors.registry_wait import RegistryWait
 from consumers.processors.shell import Shell
@@ -32,6 +33,7 @@ ONE = EntityPartition("experiences", 0)
 def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Scenario], None]:
     """Run a scenario with a shell that partition 0 is assigned to."""
     monkeypatch.setattr(missed_events, "OffsetQueries", NoQueries)
+    monkeypatch.setattr(shell, "OffsetQueries", NoQueries)
     monkeypatch.setattr(shell, "SETTLE_S", 0.1)
 
     def run(scenario: Scenario) -> None:
@@ -146,6 +148,94 @@ def test_closing_commits_what_is_acknowledged_and_leaves_open_groups_unpublished
         await one.close()
         assert source.paused
         assert source.commits == [("experiences", {0: 1})]
+        assert len(sink.sent) == 1
+
+    play(scenario)
+
+
+class BeganBefore(NoQueries):
+    """Says that a former owner has committed offset 1 and finished offset 2."""
+
+    async def committed(self, partitions: Collection[EntityPartition]) -> dict[EntityPartition, int]:
+        return {ONE: 1}
+
+    async def committed_metadata(
+        self, partitions: Collection[EntityPartition]
+    ) -> dict[EntityPartition, tuple[int, str]]:
+        await asyncio.sleep(0.05)
+        return {ONE: (1, encode_offsets(1, [(2,)]))}
+
+
+class SilentBroker(NoQueries):
+    async def committed_metadata(
+        self, partitions: Collection[EntityPartition]
+    ) -> dict[EntityPartition, tuple[int, str]]:
+        raise OSError("no answer")
+
+
+def test_an_event_that_a_former_owner_has_finished_is_not_taken_for_a_new_group(play, monkeypatch):
+    async def scenario(one, source, sink):
+        sink.acknowledges = True
+        monkeypatch.setattr(shell, "OffsetQueries", BeganBefore)
+        monkeypatch.setattr(one._missed, "_queries", BeganBefore(None))
+        await one.assigned([ONE])
+        for offset, (number, sample) in enumerate([(1, 0), (0, 1), (1, 1)], start=1):
+            event = experience(number, sample, size=2)
+            await one.received("experiences", delivered(offset, event.group_id.encode(), encode(event)))
+        await one.settle()
+        await asyncio.sleep(0.01)
+        await one.commit()
+        assert [sent.key for sent in sink.sent] == [b"train-00000001"] * 2
+        assert source.commits == [("experiences", {0: 4})]
+
+    play(scenario)
+
+
+def test_what_a_former_owner_has_finished_is_committed_again_until_it_lies_behind(play, monkeypatch):
+    async def scenario(one, source, sink):
+        monkeypatch.setattr(shell, "OffsetQueries", BeganBefore)
+        monkeypatch.setattr(one._missed, "_queries", BeganBefore(None))
+        await one.assigned([ONE])
+        event = experience(1, 0, size=2)
+        await one.received("experiences", delivered(1, event.group_id.encode(), encode(event)))
+        await asyncio.sleep(0.01)
+        await one.commit()
+        assert [decode_offsets(1, metadata[0]) for metadata in source.metadata] == [{2}]
+
+    play(scenario)
+
+
+def test_a_processor_that_cannot_learn_what_is_finished_ends(play, monkeypatch):
+    async def scenario(one, source, sink):
+        monkeypatch.setattr(shell, "OffsetQueries", SilentBroker)
+        await one.assigned([ONE])
+        await asyncio.sleep(0.01)
+        with pytest.raises(BrokerError, match="no answer"):
+            one.raise_failure()
+
+    play(scenario)
+
+
+def test_no_deadline_passes_while_the_broker_is_away(play, monkeypatch):
+    clock = [1_000_000]
+    monkeypatch.setattr(shell, "_now_ms", lambda: clock[0])
+    deadline_ms = int(Config().processor.group_deadline_s * 1000)
+
+    async def scenario(one, source, sink):
+        event = experience(0, 0, size=2)
+        await one.received("experiences", delivered(0, event.group_id.encode(), encode(event)))
+        one.broker_went_away()
+        clock[0] += 2 * deadline_ms
+        one.tick()
+        one.broker_came_back()
+        one.tick()
+        clock[0] += deadline_ms - 1
+        one.tick()
+        await asyncio.sleep(0.01)
+        assert not sink.sent
+        clock[0] += 1
+        one.tick()
+        await asyncio.sleep(0.01)
         assert len(sink.sent) == 1
 
     play(scenario)

@@ -35,6 +35,13 @@ def test_cause_and_origin_are_named() -> None:
         "rft.error.offset": b"17",
         "rft.error.attempt": b"1",
         "rft.error.first-failure": b"1700000000000",
+        "__connect.errors.topic": b"rft.experiences.v1",
+        "__connect.errors.partition": b"3",
+        "__connect.errors.offset": b"17",
+        "__connect.errors.connector.name": b"stream-rft",
+        "__connect.errors.stage": b"VALUE_CONVERTER",
+        "__connect.errors.exception.class.name": b"schemas.errors.DecodeError",
+        "__connect.errors.exception.message": b"tokens: trailing bytes",
     }
 
 

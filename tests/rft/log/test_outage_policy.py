@@ -12,7 +12,7 @@ from kafka.errors import KafkaConnectionError, KafkaTimeoutError, TopicAuthoriza
 
 from rft.errors import BrokerError, OutageError, OutageLimitError
 from rft.log import outages
-from rft.log.outages import Outage, ProgressWatch, describe_wait, wait_for_broker, wait_out
+from rft.log.outages import Outage, ProgressWatch, longest_wait, wait_for_broker, wait_out
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def test_a_role_waits_as_long_as_it_takes() -> None:
     wait_for_broker(0, threading.Event())
     assert wait_out("cannot read", away(50)) == 51
     assert wait_out("cannot read", away(50, lambda: OutageError("refused"))) == 51
-    assert describe_wait() is None
+    assert longest_wait() is None
 
 
 def test_what_waiting_cannot_cure_is_raised_at_once() -> None:
@@ -99,10 +99,10 @@ def test_a_wait_is_described_while_it_lasts_and_logged_once(
     for _ in range(20):
         first.failed(KafkaConnectionError("refused"))
         second.failed(KafkaConnectionError("refused"))
-    assert str(describe_wait()).startswith("waits for the broker since 0 s: cannot read rft.ready.v1")
+    assert str(longest_wait()).startswith("waits for the broker since 0 s: cannot read rft.ready.v1")
     first.succeeded()
     second.succeeded()
-    assert describe_wait() is None
+    assert longest_wait() is None
     assert sum("waits for the broker since" in line for line in caplog.messages) == 1
     assert "the broker answers again" in caplog.text
 

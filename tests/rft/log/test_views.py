@@ -30,7 +30,7 @@ ConfigMaker = Callable[..., Config]
 def write_archive(config: Config, url: str, events: list[Event], bounds: dict[int, list[int]]) -> None:
     """Write an archive. ``bounds``: for each partition of ``ready``, where its files begin, and the end of the last."""
     store, topic = ArchiveStore(url), topic_name(config, "ready")
-    store.add_topics({topic: len(bounds)})
+    store.add_topics({topic: len(bounds)}, {})
     for partition, offsets in bounds.items():
         for first, end in itertools.pairwise(offsets):
             writer = FileWriter(store, topic, partition, first, "null")

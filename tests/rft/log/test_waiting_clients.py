@@ -12,7 +12,7 @@ from broker_outages import OwnNode
 
 from rft.config import Config
 from rft.errors import BrokerError, OutageError
-from rft.log import outages, writer
+from rft.log import outages
 from rft.log.changelog import read_changelog
 from rft.log.coordinates import EntityPartition, LogPosition
 from rft.log.exact_reader import ExactReader
@@ -110,7 +110,7 @@ def test_every_question_to_the_log_waits_for_its_answer(node, config, stop):
             failed = {name: one.exception() for name, one in answers.items() if one.done() and one.exception()}
             assert not failed
             time.sleep(0.2)
-        assert str(outages.describe_wait()).startswith("waits for the broker since")
+        assert str(outages.longest_wait()).startswith("waits for the broker since")
         node.start()
         for name, answer in answers.items():
             expected = questions[name][1]
@@ -118,7 +118,7 @@ def test_every_question_to_the_log_waits_for_its_answer(node, config, stop):
             assert expected is None or found == expected, name
     for client in (follower, exact, idle, publisher):
         client.close()
-    assert outages.describe_wait() is None
+    assert outages.longest_wait() is None
 
 
 def follower_ends(reader: EventReader) -> int:
@@ -151,9 +151,8 @@ def test_a_command_does_not_wait(node, config, monkeypatch):
         assert time.monotonic() - began < 20
 
 
-def test_an_event_loop_is_not_blocked_while_the_buffer_is_full_and_the_broker_away(node, config, stop, monkeypatch):
-    monkeypatch.setattr(writer, "_MAX_IN_FLIGHT_BYTES", 100_000)
-    publisher = EventWriter(config, "loop")
+def test_an_event_loop_is_not_blocked_while_the_buffer_is_full_and_the_broker_away(node, config, stop):
+    publisher = EventWriter(config, "loop", max_in_flight_bytes=100_000)
     publisher.prepare("members", "dlq")
     before = end_offsets(config, "ends", [ONE])[ONE]
     with node.away():
