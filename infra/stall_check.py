@@ -67,9 +67,11 @@ class StallCheck:
     def _watch(self) -> None:
         clock = StallClock(time.monotonic())
         while not self._closed.wait(LOOK_EVERY_S):
-            self._set_timer()
+            if time.monotonic() - self._timer_set_at >= min(SET_TIMER_EVERY_S, self._limit_s):
+                self._set_timer()
             if clock.observe(time.monotonic(), self._activity.state()) < self._limit_s:
                 continue
+            self._set_timer()  # the broker may take its time to answer
             if (fault := cluster_fault(self._config)) is not None:
                 logger.warning("no progress since %.0f s. The cluster is the cause: %s", self._limit_s, fault)
                 clock.excuse(time.monotonic())
@@ -81,10 +83,8 @@ class StallCheck:
                 return
 
     def _set_timer(self) -> None:
-        now = time.monotonic()
-        if now - self._timer_set_at >= min(SET_TIMER_EVERY_S, self._limit_s):
-            self._timer_set_at = now
-            faulthandler.dump_traceback_later(self._limit_s + TIMER_GRACE_S, exit=True)
+        self._timer_set_at = time.monotonic()
+        faulthandler.dump_traceback_later(self._limit_s + TIMER_GRACE_S, exit=True)
 
     def _end_role(self, state: ActivityState) -> None:
         self.stalled = True

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rft.log.coordinates import LogPosition
-from rft.log.dead_letters import EARLIER_STAGES, PREFIX, VALUE_OMITTED, parse_number
+from rft.log.dead_letters import EARLIER_STAGES, PREFIX, VALUE_OMITTED, parse_number, without_failure
 from rft.log.events import Event
 from schemas.framing import Headers
 
@@ -173,7 +173,7 @@ def retry_headers(event: Event) -> list[tuple[str, bytes | None]]:
     """Return the headers to send a dead letter's event again with: its own, and what a next failure must know."""
     letter = read_dead_letter(event)
     # Earlier failures stay on dlq; carried along, their headers would grow with every attempt.
-    own = [(name, value) for name, value in event.headers if not name.startswith((PREFIX, RESOLUTION_PREFIX))]
+    own = [header for header in without_failure(event.headers) if not header[0].startswith(RESOLUTION_PREFIX)]
     return [
         *own,
         (PREFIX + "attempt", str(letter.attempt).encode()),

@@ -66,7 +66,7 @@ def dead_letter_headers(
         "partition": str(partition),
         "offset": str(offset),
         "connector.name": "stream-rft",
-        "stage": _CONNECT_STAGES[stage],
+        "stage": _CONNECT_STAGES.get(stage, "TASK_PUT"),
         "exception.class.name": f"{type(error).__module__}.{type(error).__qualname__}",
         "exception.message": message,
     }
@@ -75,6 +75,19 @@ def dead_letter_headers(
         *((PREFIX + name, value.encode()) for name, value in facts.items()),
         *((CONNECT_PREFIX + name, value.encode()) for name, value in for_connect.items()),
     ]
+
+
+def without_failure(headers: Sequence[tuple[str, bytes | None]]) -> list[tuple[str, bytes | None]]:
+    """Return a dead letter's headers without ours.
+
+    Connect's names are ours only behind our own: an event that Kafka Connect has set aside before has them, too.
+    """
+    own, ours = [], False
+    for name, value in headers:
+        ours = ours or name.startswith(PREFIX)
+        if not name.startswith(PREFIX) and not (ours and name.startswith(CONNECT_PREFIX)):
+            own.append((name, value))
+    return own
 
 
 def earlier_failure(headers: Sequence[tuple[str, bytes | None]] | None) -> tuple[int, int] | None:

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from infra.log_rate_limit import RateLimitFilter
+from infra.log_rate_limit import INTERVAL_S, RateLimitFilter
 from infra.roles import ROLES
 
 ROLE = """
@@ -103,7 +104,8 @@ def test_every_role_of_the_table_can_be_imported():
 
 
 def test_a_line_that_kafkas_clients_repeat_is_logged_once_in_a_while_and_no_other_is_withheld(monkeypatch):
-    monkeypatch.setattr("infra.log_rate_limit.INTERVAL_S", 0.3)
+    clock = [0.0]
+    monkeypatch.setattr("infra.log_rate_limit.time", SimpleNamespace(monotonic=lambda: clock[0]))
     written = io.StringIO()
     handler = logging.StreamHandler(written)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
@@ -116,7 +118,7 @@ def test_a_line_that_kafkas_clients_repeat_is_logged_once_in_a_while_and_no_othe
             noisy.error("%s: connection lost", number, exc_info=ValueError("no one wants this traceback"))
             ours.error("ours")
         noisy.error("not authorized")
-        time.sleep(0.4)
+        clock[0] += INTERVAL_S
         noisy.error("%s: connection lost", 200)
     finally:
         for logger in (noisy, ours):

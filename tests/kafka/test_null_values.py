@@ -46,7 +46,7 @@ def untouched(letters: list[Event]) -> dict[str, Any]:
     for letter in letters:
         (_, name), *headers = letter.headers
         assert name is not None
-        own = tuple(header for header in headers if not header[0].startswith("rft.error."))
+        own = tuple(header for header in headers if not header[0].startswith(("rft.error.", "__connect.errors.")))
         found[name.decode()] = (letter.key, letter.value, own)
     return found
 

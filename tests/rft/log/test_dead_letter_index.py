@@ -87,6 +87,13 @@ def test_headers_and_the_first_failure_survive_any_number_of_failures(original, 
         assert len(carried) == len(original) + 3, "nothing piles up"
 
 
+def test_headers_that_kafka_connect_wrote_before_us_stay():
+    connects = [("__connect.errors.topic", b"theirs"), ("mine", b"1")]
+    event = letter_event((0, 1), connects)
+    assert retry_headers(event)[:2] == connects
+    assert [name for name, _ in retry_headers(event)].count("__connect.errors.topic") == 1
+
+
 def test_a_letter_is_open_until_an_event_closes_it():
     index = DeadLetterIndex()
     index.feed_all([letter_event((0, 0)), letter_event((0, 1)), letter_event((1, 0))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 from brokers import ConfigMaker
@@ -23,7 +24,7 @@ def test_events_sizes_and_lags_are_counted(any_config: Config) -> None:
     topic, group = topic_name(any_config, "dlq"), f"{any_config.log.namespace}.people"
     with EventWriter(any_config, "writer") as writer:
         for n in range(500):
-            writer.send_bytes("dlq", b"x" * 1000, key=f"{n}".encode())
+            writer.send_bytes("dlq", random.Random(n).randbytes(1000), key=f"{n}".encode())
     consumer = make_consumer(any_config, "people", group)
     consumer.subscribe([topic])
     read, deadline = 0, time.monotonic() + 60
