@@ -277,7 +277,8 @@ class Shell:
         watermark = self._trackers[entity].watermark(action.partition)
         if isinstance(action, Resolve):
             watermark.finished(action.offset)
-            self._trackers[entity].divided(action.partition).repeated(action.offset)
+            if entity == "experiences":  # the metadata of rewards is never read: `waiting` knows their groups
+                self._trackers[entity].divided(action.partition).repeated(action.offset)
         elif isinstance(action, Publish):
             divided = self._trackers[entity].divided(action.partition)
             self._start_write(self._publish(action, watermark, divided), action.size_bytes)

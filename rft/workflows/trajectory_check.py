@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rft.errors import RolloutError
+from rft.stream.validate import MAX_LOGPROB
 from rft.texts import utf8_fault
 from rft.workflows.base import Trajectory
 from schemas.events import NOT_WRITTEN
 
 FINISH_REASONS = ("stop", "length")
-MAX_LOGPROB = 1e-3
-"""Log-probabilities are at most 0; softmax in half precision may round a little above."""
 _KINDS: dict[str, tuple[type[np.generic], str, str]] = {
     "tokens": (np.int32, "iu", "integers"),
     "action_mask": (np.uint8, "iub", "0 and 1"),
