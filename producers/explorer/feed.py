@@ -25,6 +25,7 @@ from rft.errors import BrokerError
 from rft.log.clients import make_consumer
 from rft.log.coordinates import EntityPartition, LogPosition
 from rft.log.events import Event
+from rft.log.group_join import finish_join
 from rft.log.offset_queries import ask_offsets
 from rft.log.outages import Outage, asking_once, wait_out
 from rft.log.reader import to_event
@@ -158,6 +159,7 @@ class TaskFeed(AsyncConsumerRebalanceListener):
             self._consumer.close(autocommit=False, timeout_ms=LEAVE_TIMEOUT_MS)
 
     def _poll(self) -> dict[TopicPartition, list[Any]]:
+        finish_join(self._consumer)
         try:
             batches: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=POLL_MS)
         except NoOffsetForPartitionError as error:
