@@ -1,0 +1,130 @@
+"""Defines what lies between the protocols of the gateway and its sessions.
+
+The protocols (OpenAI Chat Completions and Responses, Anthropic Messages) translate a body into a :class:`ChatRequest`
+and an :class:`Answer` into a body. The sessions know nothing of HTTP. Besides the errors here they raise RequestError
+(400), TokenBudgetError (400, ``context_length_exceeded``) and PolicyError (503) of :mod:`rft.errors`; any other
+exception is answered with 500 and a text that shows nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rft.errors import RftError
+from schemas.events import LogprobArray, TokenArray
+
+Message = dict[str, Any]
+"""OpenAI's chat format in one canonical form, whatever protocol it came by. ``role``: system, user, assistant or tool.
+``content``: always a text, empty if there is none. Of an assistant, where there are any: ``tool_calls``, a list of
+``{"id", "type": "function", "function": {"name", "arguments"}}`` with the arguments as a dict, and
+``reasoning_content``, a text. Of a tool: ``tool_call_id``. ``name`` if the client gave one. No other keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """Asks for the next turn of a conversation. Texts are valid UTF-8, numbers within the ranges of the protocols."""
+
+    messages: tuple[Message, ...]
+    """The whole history; at least one."""
+    model: str = ""
+    """The name that the client gave; nothing depends on it."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """OpenAI's function schemas: ``{"type": "function", "function": {"name", "description", "parameters"}}``."""
+    tool_choice: str = "auto"
+    """``auto``, ``none``, ``required`` or the name of one of ``tools``."""
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    n: int = 1
+    """Number of turns to draw for the same history."""
+
+
+class WrittenTurn(Protocol):
+    """What the protocols read of a Turn of the contract of conversations."""
+
+    index: int
+    tokens: TokenArray
+    logprobs: LogprobArray
+    finish_reason: str
+    reply: Any
+    """Has ``content``, ``thinking`` and ``tool_calls``, each of which has ``id``, ``name`` and ``arguments``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """The turns that were written for a request."""
+
+    turns: tuple[WrittenTurn, ...]
+    """``n`` turns, in the order of the choices."""
+    prompt_token_ids: Sequence[int]
+    """The tokens that the policy read."""
+    cached_tokens: int = 0
+    """How many of them it had read in an earlier turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReward:
+    """A reward for a session: exactly one of ``value`` and ``rewards`` is given."""
+
+    value: float | None = None
+    turn: int | None = None
+    """The turn that ``value`` is for (Turn.index); None for the whole session."""
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    """Rewards of the whole session by name."""
+    revision: int = 0
+    """A higher revision replaces what came before it."""
+
+
+class Sessions(Protocol):
+    """Keeps the sessions. All methods are called in one event loop, many at once; a canceled call ends its work.
+
+    A session's name matches :data:`producers.gateway.access.NAME`.
+    """
+
+    @property
+    def models(self) -> Sequence[str]:
+        """Names of the models that are served, the first one as the default."""
+        ...
+
+    async def complete(self, session: str, request: ChatRequest) -> Answer:
+        """Return the next turn. It is on the log by then. A session that is new is opened, if agents may do so."""
+        ...
+
+    async def count(self, session: str, request: ChatRequest) -> int:
+        """Return how many tokens the policy would read for ``request``. Generates nothing and opens no session."""
+        ...
+
+    async def reward(self, session: str, reward: SessionReward) -> None:
+        """Take a reward. It is on the log by the return."""
+        ...
+
+    async def describe(self, session: str) -> Mapping[str, Any]:
+        """Return what is known of a session, as JSON. It has ``state`` (``open`` or ``ended``) and ``turns`` (int)."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens kept."""
+        ...
+
+
+class SessionError(RftError):
+    """A session cannot serve a request."""
+
+
+class UnknownSessionError(SessionError):
+    """There is no session of this name, and agents may not open one (404)."""
+
+
+class SessionEndedError(SessionError):
+    """The session has ended: its experience is on the log (409)."""
+
+
+class OverloadedError(SessionError):
+    """Too much is under way; the request was not begun (429 with Retry-After)."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
