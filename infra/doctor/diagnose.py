@@ -14,7 +14,7 @@ import psutil
 from kafka.errors import KafkaError
 
 from infra.broker import open_broker
-from infra.launcher.preflight import check_algorithm
+from infra.launcher.preflight import check_algorithm, warn_of_algorithm
 from infra.processes import is_free
 from rft.config import Config
 from rft.errors import BrokerError, ConfigError, RegistryError, RftError
@@ -51,7 +51,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
     yield from _registry(config)
     yield _disk(config)
     yield _memory(config)
-    yield _algorithm(config)
+    yield from _algorithm(config)
     yield from _step_memory(config)
     yield from _model(config)
     yield from _engines(config)
@@ -161,12 +161,17 @@ def _memory(config: Config) -> Finding:
     return Finding("ok", what)
 
 
-def _algorithm(config: Config) -> Finding:
+def _algorithm(config: Config) -> Iterator[Finding]:
+    what = f"algorithm {config.algorithm.name}"
     try:
         check_algorithm(config)
     except ConfigError as error:
-        return Finding("fail", f"algorithm {config.algorithm.name}", str(error))
-    return Finding("ok", f"algorithm {config.algorithm.name}")
+        yield Finding("fail", what, str(error))
+        return
+    warnings = warn_of_algorithm(config)
+    yield from (Finding("warn", what, warning) for warning in warnings)
+    if not warnings:
+        yield Finding("ok", what)
 
 
 def _step_memory(config: Config) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ from infra.launcher.folder import (
 )
 from infra.launcher.interrupts import Interrupts
 from infra.launcher.lag import LagMeter
-from infra.launcher.preflight import check_algorithm, check_model
+from infra.launcher.preflight import check_algorithm, check_model, warn_of_algorithm
 from infra.launcher.progress import RoleFacts
 from infra.launcher.role_notes import note
 from infra.launcher.role_processes import RoleProcesses, resident_bytes
@@ -111,6 +111,8 @@ class _Run:
             return False
         check_model(config)
         check_algorithm(config)
+        for warning in warn_of_algorithm(config):
+            self._print(f"warning: {warning}")
         check_trackers(config)
         if todo == "resume":
             self._print(f"resuming the run in {path}")

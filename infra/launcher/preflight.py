@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+from rft.algorithms.advice import algorithm_warnings
 from rft.config import AlgorithmConfig, Config
 from rft.errors import PolicyError
 from rft.lora.adapter import base_model_folder
@@ -38,6 +39,13 @@ def check_model(config: Config) -> None:
         from rft.policy.vllm.engine_start import NOT_INSTALLED
 
         raise PolicyError(NOT_INSTALLED)
+
+
+def warn_of_algorithm(config: Config) -> list[str]:
+    """Return a warning for each setting of a trainer's algorithm that hardly does what its user expects."""
+    trainers = [config, *(config.of_trainer(identity) for identity in config.trainers)]
+    found = [warning for trainer in trainers for warning in algorithm_warnings(trainer.algorithm)]
+    return list(dict.fromkeys(found))
 
 
 def check_algorithm(config: Config) -> None:

@@ -51,6 +51,8 @@ class Algorithm:
     """(logprobs [N], reference [N]) → estimates [N]; None without a KL term."""
     kl_coef: float
     kl_in_reward: bool
+    kl_unbiased: bool
+    """In the loss, the estimates are multiplied by the ratio of the policy to the sampler."""
     entropy_coef: float
     old_from_trainer: bool
     """Ratios are taken against the policy as the step began, else against the sampler."""

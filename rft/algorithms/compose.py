@@ -78,6 +78,11 @@ def _compose(config: AlgorithmConfig, max_tokens: int) -> Algorithm:
             "algorithm.old = 'sampler' contradicts algorithm.correction: the correction is for ratios against the "
             "trainer's own log-probabilities. Leave algorithm.old out, or set correction = 'none'"
         )
+    if config.kl_unbiased and config.kl_in == "reward":
+        raise ConfigError(
+            "algorithm.kl_unbiased is for a KL term in the loss: in the reward it has no gradient. Set kl_in = 'loss', "
+            "or leave kl_unbiased out"
+        )
     if needs.teacher and not config.teacher:
         raise ConfigError("algorithm.teacher must name the teacher's model folder")
     return Algorithm(
@@ -94,6 +99,7 @@ def _compose(config: AlgorithmConfig, max_tokens: int) -> Algorithm:
         kl=resolve("algorithm.kl", config.kl, KL),
         kl_coef=config.kl_coef,
         kl_in_reward=config.kl_in == "reward",
+        kl_unbiased=config.kl_unbiased,
         entropy_coef=config.entropy_coef,
         old_from_trainer=correction != "none" or (config.old or preset.old) == "trainer",
         correction=partial(CORRECTIONS[correction], low=config.correction_low, high=config.correction_high)

@@ -41,6 +41,10 @@ class AlgorithmConfig(Section):
     """``loss``: the KL term is added to each token's loss. ``reward``: it is subtracted from the reward, token by token
     for advantages that have one value a token, otherwise summed over the sequence. In the reward it is estimated with
     the policy as it was when the step began."""
+    kl_unbiased: bool = False
+    """Multiply the KL term in the loss by the ratio of the policy to the sampler, through which the gradient also goes
+    (DeepSeek-V3.2, arXiv:2512.02556, equation 7). Then the gradient of any estimator is that of the true KL divergence,
+    also with samples of an older policy. Without it that of ``k1`` is 0 on-policy, and that of ``k3`` is biased."""
     entropy_coef: float = Field(default=0.0, ge=0)
     """Weight of the policy's entropy. The product is subtracted from each token's loss."""
     aggregation: str | None = None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rft.algorithms.algorithm import Algorithm
 from rft.algorithms.inputs import TokenBatch, TokenLoss
+from rft.algorithms.kl import unbiased
 from rft.training.batch import MicroBatch, StepBatch
 from rft.training.metrics import TokenTotals
 from rft.training.plan import OptimizerUpdate, StepPlan, plan_step
@@ -53,6 +54,7 @@ class StepLoss:
         separate = algorithm.demonstration_loss is not None
         imitated = np.array([separate and kind == "demonstration" for kind in batch.kinds])
         self._imitated = torch.from_numpy(imitated).to(device) if imitated.any() else None
+        self._sampled = torch.tensor([kind == "rollout" for kind in batch.kinds], device=device)
         self._rewards = torch.from_numpy(batch.rewards).float().to(device)
         self._groups = torch.from_numpy(batch.groups).to(device)
 
@@ -92,7 +94,7 @@ class StepLoss:
         if algorithm.kl is not None:
             estimates = algorithm.kl(found.plain, self._reference(micro_batch, models))
             if not algorithm.kl_in_reward:
-                loss = loss + algorithm.kl_coef * estimates
+                loss = loss + algorithm.kl_coef * self._kl_term(estimates, micro_batch, found)
         if algorithm.entropy_coef:
             loss = loss + algorithm.entropy_coef * (found.distribution.exp() * found.distribution).sum(dim=-1)
         if algorithm.value_head is not None:
@@ -162,6 +164,17 @@ class StepLoss:
             raise RuntimeError("the objective needs a reference model")
         with torch.no_grad():
             return self._settings.logprobs(models.reference(micro_batch), micro_batch).plain
+
+    def _kl_term(self, estimates: Tensor, micro_batch: MicroBatch, found: TokenLogprobs) -> Tensor:
+        """Return what is added to the token losses [N], before ``kl_coef``.
+
+        Experts' tokens are no samples of a policy, so their estimates have no ratio.
+        """
+        if not self._algorithm.kl_unbiased:
+            return estimates
+        terms = unbiased(estimates, found.nucleus, micro_batch.sampler_logprobs)
+        sampled = self._sampled[micro_batch.batch_indices][micro_batch.sequences]
+        return torch.where(sampled, terms, estimates)
 
     def _token_loss(
         self, micro_batch: MicroBatch, now: Tensor, old: Tensor, advantages: Tensor, models: Models

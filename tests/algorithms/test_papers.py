@@ -1,9 +1,11 @@
 """Each algorithm's loss and gradient equal those of its paper, computed in float64 token by token."""
 
 import math
+from dataclasses import replace
 
 import papers
 import pytest
+import torch
 from random_steps import LIMIT, assert_equal, random_case, run
 
 SEEDS = range(3)
@@ -99,6 +101,14 @@ def test_kto_equals_its_paper_with_the_reference_point_from_other_prompts_answer
     assert result.baseline == pytest.approx(kto_baseline(case), rel=1e-5)
 
 
+def near_reference(case):
+    """Return ``case`` with a reference near the policy: e^20 of k3 would leave no digits of all else in float32."""
+    with torch.no_grad():
+        return replace(
+            case, reference=case.policy.output(case.policy.hidden) + 0.5 * case.reference[: len(case.policy.hidden)]
+        )
+
+
 def kto_baseline(case):
     """max(0, mean over prompts of log π(y')/π_ref(y')), y' the next sequence of another group."""
     batch, total, index = case.batch, 0.0, 0
@@ -170,3 +180,29 @@ def test_the_micro_batch_size_changes_nothing(name):
     assert single.loss == pytest.approx(whole.loss, rel=1e-5, abs=1e-7)
     for key, gradient in whole.gradients.items():
         assert (single.gradients[key] - gradient).abs().max() <= 1e-5 * gradient.abs().max(), key
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", ["k1", "k2", "k3"])
+def test_the_unbiased_kl_term_is_the_estimate_times_the_ratio_to_the_sampler(kind, seed):
+    """DeepSeek-V3.2: the ratio has a gradient too. Experts' tokens have no sampler and so no ratio."""
+
+    def paper(step, separate):
+        every = [(seq, t) for seq in papers.all_sequences(step) for t in range(len(seq))]
+        total = papers.mixed(step, 0.1, phi=False) if separate else papers.grpo(step)
+        rollouts = sum(not seq.demonstration for seq, _ in every)
+        for seq, t in every:
+            gap = seq.ref[t] - seq.logp[t]
+            estimate = {"k1": -gap, "k2": gap**2 / 2, "k3": gap.exp() - gap - 1}[kind]
+            ratio = 1.0 if seq.demonstration else (seq.logp[t] - seq.mu[t]).exp()
+            share = 1.0 / len(every)
+            if separate:
+                share = 0.1 / (len(every) - rollouts) if seq.demonstration else 0.9 / rollouts
+            total = total + 0.3 * ratio * estimate * share
+        return total
+
+    settings = {"kl": kind, "kl_coef": 0.3, "kl_unbiased": True}
+    case = near_reference(random_case(seed))
+    assert_equal(case, run(case, **settings), lambda step: paper(step, False))
+    case = near_reference(random_case(seed, kinds="mixed"))
+    assert_equal(case, run(case, name="mix", **settings), lambda step: paper(step, True))

@@ -90,3 +90,12 @@ def test_a_broker_of_our_own_is_checked_without_starting_it(tmp_path: Path, mode
     (finding,) = findings(home, "fail")
     assert "holds no Apache Kafka" in finding.advice
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_setting_of_the_algorithm_that_has_no_effect_is_warned_of(tmp_path: Path, model: str) -> None:
+    config = Config(
+        policy={"model": model}, run={"folder": tmp_path}, algorithm={"kl": "k1", "kl_coef": 0.1},
+        trainers={"other": {"algorithm": {"kl": "k3"}}},
+    )  # fmt: skip
+    warnings = [finding for finding in findings(config, "warn") if finding.what == "algorithm grpo"]
+    assert [finding.advice.partition(":")[0] for finding in warnings] == ["algorithm.kl = 'k1' in the loss"]

@@ -1,0 +1,60 @@
+"""The expected gradients of KL terms, computed exactly over a whole vocabulary in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from rft.algorithms import kl
+from rft.algorithms.advice import algorithm_warnings
+from rft.config import AlgorithmConfig
+
+ESTIMATORS = {"k1": kl.k1, "k2": kl.k2, "k3": kl.k3}
+
+
+def distributions() -> tuple[Tensor, Tensor, Tensor]:
+    """Return the policy's logits, and the log-probabilities of the reference and of an older policy; [V] each."""
+    numbers = torch.Generator().manual_seed(0)
+    logits, reference, older = torch.randn(3, 9, generator=numbers, dtype=torch.float64).unbind()
+    return logits.requires_grad_(), reference.log_softmax(-1), older.log_softmax(-1)
+
+
+def true_gradient() -> Tensor:
+    logits, reference, _ = distributions()
+    policy = logits.log_softmax(-1)
+    (gradient,) = torch.autograd.grad((policy.exp() * (policy - reference)).sum(), logits)
+    return gradient
+
+
+def expected_gradient(name: str, *, unbiased: bool, stale: bool) -> Tensor:
+    """Return ``E[∇ term]`` over all tokens that the sampler may draw: the policy itself, or the older one."""
+    logits, reference, older = distributions()
+    policy = logits.log_softmax(-1)
+    sampler = older if stale else policy.detach()
+    terms = ESTIMATORS[name](policy, reference)
+    if unbiased:
+        terms = kl.unbiased(terms, policy, sampler)
+    (gradient,) = torch.autograd.grad((sampler.exp() * terms).sum(), logits)
+    return gradient
+
+
+@pytest.mark.parametrize("stale", [False, True])
+@pytest.mark.parametrize("name", ["k1", "k3"])
+def test_an_estimator_times_the_ratio_has_the_true_gradient(name: str, stale: bool) -> None:
+    assert torch.allclose(expected_gradient(name, unbiased=True, stale=stale), true_gradient(), atol=1e-12)
+
+
+def test_without_the_ratio_k1_has_no_gradient_on_policy_and_k3_a_biased_one() -> None:
+    truth = true_gradient()
+    assert expected_gradient("k1", unbiased=False, stale=False).abs().max() < 1e-12
+    assert (expected_gradient("k3", unbiased=False, stale=False) - truth).abs().max() > 0.05 * truth.abs().max()
+    assert torch.allclose(expected_gradient("k2", unbiased=False, stale=False), truth, atol=1e-12)
+
+
+def test_k1_in_the_loss_is_warned_of_before_the_run() -> None:
+    (warning,) = algorithm_warnings(AlgorithmConfig(kl="k1", kl_coef=0.1))
+    assert "its gradient is 0" in warning
+    assert "kl_unbiased = true" in warning
+    for fields in ({"kl_unbiased": True}, {"kl_in": "reward"}, {"kl": "k3"}, {"kl_coef": 0.0}):
+        assert algorithm_warnings(AlgorithmConfig(**{"kl": "k1", "kl_coef": 0.1} | fields)) == []
