@@ -7,52 +7,14 @@ Records are immutable and compare by value.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
-TokenArray = npt.NDArray[np.int32]
-MaskArray = npt.NDArray[np.uint8]
-LogprobArray = npt.NDArray[np.float32]
-
-NOT_WRITTEN = -1
-"""Version stamp of a token that no policy wrote: prompt, tool output, demonstration."""
-
-
-class Record:
-    """Base of all records. Records are equal if their values are; arrays are compared element by element."""
-
-    __slots__ = ()
-
-    def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other):
-            return NotImplemented
-        return all(
-            _same(getattr(self, f.name), getattr(other, f.name))
-            for f in fields(self)  # type: ignore[arg-type]
-        )
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return bool(np.array_equal(a, b))
-    return bool(a == b)
-
-
-def _empty_tokens() -> TokenArray:
-    return np.zeros(0, dtype=np.int32)
-
-
-def _empty_mask() -> MaskArray:
-    return np.zeros(0, dtype=np.uint8)
-
-
-def _empty_logprobs() -> LogprobArray:
-    return np.zeros(0, dtype=np.float32)
+from schemas.record import NOT_WRITTEN as NOT_WRITTEN
+from schemas.record import LogprobArray as LogprobArray
+from schemas.record import MaskArray as MaskArray
+from schemas.record import Record as Record
+from schemas.record import TokenArray as TokenArray
+from schemas.record import empty_logprobs, empty_mask, empty_tokens
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,18 +50,19 @@ class Task(Record):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Experience(Record):
-    """One trajectory with everything that learning needs. Arrays have one element a token, prompt included."""
+    """One trajectory, or one row of it, with everything that learning needs. Arrays have one element a token, prompt
+    included, except ``turn_rewards``."""
 
     experience_id: str
-    """``group_id/sample`` or ``group_id/sample/turn``. A rollout that is repeated gets the same id, so it is removed as
-    a duplicate."""
+    """``group_id/sample``, or ``group_id/sample/row`` where one rollout gives several rows. A rollout that is repeated
+    gets the same ids, so it is removed as a duplicate."""
     group_id: str
     number: int
     """The task's number; -1 if no conductor issued it."""
     sample: int
     split: str
     group_size: int
-    """Number of experiences of the complete group."""
+    """Number of samples of the complete group. A sample of several rows counts as one."""
     prompt: str
     response: str
     answer: str | None
@@ -108,17 +71,18 @@ class Experience(Record):
     source: str
     """Who published it (explorer id or producer name)."""
     model: str
-    tokens: TokenArray = field(default_factory=_empty_tokens)
+    tokens: TokenArray = field(default_factory=empty_tokens)
     """int32 [T]: prompt and response token ids."""
-    action_mask: MaskArray = field(default_factory=_empty_mask)
+    action_mask: MaskArray = field(default_factory=empty_mask)
     """uint8 [T]: 1 where the policy wrote the token."""
-    logprobs: LogprobArray = field(default_factory=_empty_logprobs)
+    logprobs: LogprobArray = field(default_factory=empty_logprobs)
     """float32 [T]: the sampler's log-probability; 0 where ``action_mask`` is 0."""
-    versions: TokenArray = field(default_factory=_empty_tokens)
+    versions: TokenArray = field(default_factory=empty_tokens)
     """int32 [T]: weight version that wrote the token; -1 where ``action_mask`` is 0. Run-length on the wire."""
     kind: str = "rollout"
     """``rollout``, ``demonstration`` or ``preference``."""
     turn: int = 0
+    """Not used. See ``row``."""
     temperature: float = 1.0
     top_p: float = 1.0
     finish_reason: str = "stop"
@@ -126,11 +90,30 @@ class Experience(Record):
     error: str | None = None
     """Why the rollout failed, if ``finish_reason`` is ``error``. Its arrays are then empty."""
     reward: float | None = None
-    """A reward that the producer or environment already knows."""
+    """A reward of the sample that the producer or environment already knows. Of several rows, the last one's counts."""
     duration_ms: int = 0
     """How long the rollout took."""
     metadata: str = "{}"
     """JSON object from the task."""
+    row: int = 0
+    """Which row of its sample this is, from 0. A rollout gives several rows where its history was rewritten."""
+    rows: int = 1
+    """Rows of its sample. Those of one try have the same ``source`` and ``created_at``."""
+    turn_rewards: LogprobArray = field(default_factory=empty_logprobs)
+    """float32 [turns of the row]: rewards by turn, NaN where none is known; empty when none is. A turn is a contiguous
+    run of ``action_mask`` 1."""
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    """Rewards of the sample by name. Of several rows, the last one's count."""
+
+    @property
+    def sample_id(self) -> str:
+        """Return what names the sample: ``group_id/sample`` for each of several rows, else the ``experience_id``."""
+        return self.experience_id if self.rows == 1 else f"{self.group_id}/{self.sample}"
+
+    @property
+    def attempt(self) -> str:
+        """Return what names the try of a rollout with several rows: rows of different tries never make one sample."""
+        return "" if self.rows == 1 else f"{self.source}/{self.created_at}"
 
     @property
     def oldest_version(self) -> int:
@@ -141,7 +124,7 @@ class Experience(Record):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reward(Record):
-    """A reward for one experience. Any producer may send it at any time."""
+    """A reward for one sample. Any producer may send it at any time."""
 
     experience_id: str
     group_id: str
@@ -330,6 +313,10 @@ class WaitingMember:
     """Reward by function."""
     external: tuple[ExternalReward, ...]
     """One entry a source."""
+    rows: int = 1
+    """Rows of its sample."""
+    attempt: str = ""
+    """Which try of the rollout gave it; empty when its sample has one row."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -94,6 +94,7 @@ def _build(raw: Any) -> Schema:
     prefix, _, short = full_name.rpartition(".")
     named: dict[str, Any] = {}
     parsed = fastavro.parse_schema(raw, named_schemas=named)
+    _make_bytes_defaults(parsed)
     canonical = to_parsing_canonical_form(raw)
     return Schema(
         name=short if prefix == NAMESPACE else full_name,
@@ -103,6 +104,20 @@ def _build(raw: Any) -> Schema:
         canonical=canonical,
         fingerprint=bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO")),
     )
+
+
+def _make_bytes_defaults(node: Any) -> None:
+    """Turn the defaults of bytes fields into bytes: in JSON they are texts, and fastavro would return those."""
+    if isinstance(node, list):
+        for branch in node:
+            _make_bytes_defaults(branch)
+    if isinstance(node, dict):
+        for field in node.get("fields", ()):
+            if field["type"] == "bytes" and isinstance(field.get("default"), str):
+                field["default"] = field["default"].encode("latin-1")
+            _make_bytes_defaults(field["type"])
+        for inner in ("items", "values", "type"):
+            _make_bytes_defaults(node.get(inner))
 
 
 def _read(name: str) -> Any:

@@ -14,7 +14,9 @@ from schemas.errors import DecodeError, EncodeError
 from schemas.events import NOT_WRITTEN, LogprobArray, MaskArray, TokenArray
 
 PACKED = ("tokens", "action_mask", "logprobs", "versions")
-"""Fields of Experience that are packed, in the order of the schema."""
+"""Fields of Experience with one element a token, in the order of the schema."""
+
+NO_TURN_REWARD = "holds infinity; a reward of a turn is finite, or NaN where none is known"
 
 _I4 = np.dtype("<i4")
 _F4 = np.dtype("<f4")
@@ -45,6 +47,22 @@ def unpack(
     logprob_array = _view(logprobs, _F4, at + "logprobs")
     _check(token_array, mask_array, logprob_array, DecodeError, at)
     return token_array, mask_array, logprob_array, _expand(versions, token_array.size, at + "versions")
+
+
+def pack_turn_rewards(turn_rewards: LogprobArray) -> bytes:
+    """Return the rewards by turn, of shape [turns], as bytes. Raises EncodeError."""
+    array = _exact(turn_rewards, _F4, "turn_rewards")
+    if np.isinf(array).any():
+        raise EncodeError(NO_TURN_REWARD, "turn_rewards")
+    return array.tobytes()
+
+
+def unpack_turn_rewards(data: bytes, at: str = "") -> LogprobArray:
+    """Undo :func:`pack_turn_rewards`. Errors put ``at`` before the field's name. Raises DecodeError."""
+    array = _view(data, _F4, at + "turn_rewards")
+    if array.size and np.isinf(array).any():
+        raise DecodeError(NO_TURN_REWARD, at + "turn_rewards")
+    return array
 
 
 def _check(

@@ -24,7 +24,7 @@ from schemas.events import (
     WeightVersion,
 )
 from schemas.load import current
-from schemas.packing import PACKED, pack, unpack
+from schemas.packing import PACKED, pack, pack_turn_rewards, unpack, unpack_turn_rewards
 
 Wire = dict[str, Any]
 _Error = type[DecodeError] | type[EncodeError]
@@ -67,11 +67,13 @@ def from_wire(kind: type[Record], wire: Wire, at: str = "") -> Record:
 
 def _pack_experience(wire: Wire) -> None:
     wire.update(zip(PACKED, pack(*(wire[name] for name in PACKED)), strict=True))
+    wire["turn_rewards"] = pack_turn_rewards(wire["turn_rewards"])
 
 
 def _unpack_experience(wire: Wire, at: str) -> None:
     arrays = unpack(wire["tokens"], wire["action_mask"], wire["logprobs"], wire["versions"], at)
     wire.update(zip(PACKED, arrays, strict=True))
+    wire["turn_rewards"] = unpack_turn_rewards(wire["turn_rewards"], at)
 
 
 def _unnest_experience(wire: Wire) -> None:

@@ -90,6 +90,8 @@ class Pipeline:
             validate(experience, event.key)
             self._rules.check_partition(event)
             keeper.check(event.partition, experience)
+            if experience.rows > 1:
+                raise DecodeError(f"is {experience.rows}; processors do not take several rows yet", field="rows")
         except DecodeError as error:
             return [self._dead_letter(event, "validate", error)]
 

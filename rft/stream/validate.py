@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+
 from rft.errors import DecodeError
-from rft.log.record_checks import check_group_id, check_printable, printable
+from rft.log.record_checks import SHOWN, check_group_id, check_printable, printable
 from rft.rewards.bounds import ALLOWED, is_reward
 from schemas.events import NOT_WRITTEN, Experience, Reward
+from schemas.turns import turn_starts
 
 KINDS = ("rollout", "demonstration", "preference")
 SPLITS = ("train", "eval")
 FINISH_REASONS = ("stop", "length", "error")
 MAX_GROUP_SIZE = 65_536
 """Far above any sensible group: a number in a malformed event must not decide how much is remembered."""
+
+MAX_ROWS = 1024
+"""Rows of one sample."""
+
+MAX_NAMED_REWARDS = 256
+"""Rewards by name of one experience."""
+
+MAX_NAME = 256
+"""Length of the name of such a reward, and of the source of an experience whose sample has several rows."""
 
 MAX_SUFFIX = 256
 """Length of an experience_id beyond its group's, where it waits for external rewards."""
@@ -46,13 +58,16 @@ def validate(experience: Experience, key: bytes | None) -> None:
         raise DecodeError(
             f"is {experience.sample}, allowed: 0 to {experience.group_size - 1}, below group_size", field="sample"
         )
+    _check_rows(experience)
     check_printable("experience_id", experience.experience_id)
     _check_choice("kind", experience.kind, KINDS)
     _check_choice("split", experience.split, SPLITS)
     _check_choice("finish_reason", experience.finish_reason, FINISH_REASONS)
     _check_reward("reward", experience.reward)
+    _check_named_rewards(experience)
     _check_metadata(experience.metadata)
     _check_arrays(experience)
+    _check_turn_rewards(experience)
 
 
 def validate_reward(reward: Reward, key: bytes | None) -> None:
@@ -77,6 +92,26 @@ def check_group_size(experience: Experience, size: int) -> None:
         )
 
 
+def _check_rows(experience: Experience) -> None:
+    if not 1 <= experience.rows <= MAX_ROWS:
+        raise DecodeError(f"is {experience.rows}, allowed: 1 to {MAX_ROWS}", field="rows")
+    if not 0 <= experience.row < experience.rows:
+        raise DecodeError(f"is {experience.row}, allowed: 0 to {experience.rows - 1}, below rows", field="row")
+    if experience.rows == 1:
+        return
+    if experience.kind != "rollout":
+        raise DecodeError(f"is {experience.rows}, but a {experience.kind} has one row", field="rows")
+    expected = f"{experience.group_id}/{experience.sample}/{experience.row}"
+    if experience.experience_id != expected:
+        raise DecodeError(
+            f"is {experience.experience_id[:SHOWN]!r}, must be {expected[:SHOWN]!r}: one of several rows is named "
+            "group_id/sample/row",
+            field="experience_id",
+        )
+    if len(experience.source) > MAX_NAME:
+        raise DecodeError(f"is longer than {MAX_NAME} characters", field="source")
+
+
 def _check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise DecodeError(f"is {value[:80]!r}, allowed: {', '.join(allowed)}", field=field)
@@ -85,6 +120,17 @@ def _check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
 def _check_reward(field: str, value: float | None) -> None:
     if value is not None and not is_reward(value):
         raise DecodeError(f"is {value}; rewards are finite and {ALLOWED}", field=field)
+
+
+def _check_named_rewards(experience: Experience) -> None:
+    if len(experience.rewards) > MAX_NAMED_REWARDS:
+        raise DecodeError(f"has {len(experience.rewards)} names, allowed: {MAX_NAMED_REWARDS}", field="rewards")
+    for name, value in experience.rewards.items():
+        if not 1 <= len(name) <= MAX_NAME:
+            raise DecodeError(
+                f"has a name of {len(name)} characters ({name[:SHOWN]!r}), allowed: 1 to {MAX_NAME}", field="rewards"
+            )
+        _check_reward(f"rewards[{name[:SHOWN]!r}]", value)
 
 
 def _check_metadata(text: str) -> None:
@@ -110,3 +156,18 @@ def _check_arrays(experience: Experience) -> None:
         raise DecodeError("has no version for a token that the policy wrote", field="versions")
     if float(experience.logprobs.max()) > MAX_LOGPROB:
         raise DecodeError("holds a positive log-probability", field="logprobs")
+
+
+def _check_turn_rewards(experience: Experience) -> None:
+    """Check the number of the rewards by turn, and their values. NaN says that a turn has none."""
+    rewards = experience.turn_rewards
+    if not rewards.size:
+        return
+    turns = turn_starts(experience.action_mask).size
+    if rewards.size != turns:
+        raise DecodeError(
+            f"has {rewards.size} elements, but the action_mask has {turns} turns (contiguous runs of 1)",
+            field="turn_rewards",
+        )
+    for reward in rewards[~np.isnan(rewards)].tolist():
+        _check_reward("turn_rewards", reward)

@@ -14,17 +14,30 @@ MAX_ERROR_CHARS = 1000
 """Longest error text in an experience."""
 
 
-def experience_id(task: Task, sample: int) -> str:
-    """Return the id of one rollout. A rollout that is repeated gets the same id."""
-    return f"{task.group_id}/{sample}"
+def experience_id(task: Task, sample: int, row: int = 0, rows: int = 1) -> str:
+    """Return the id of one row of a rollout. A rollout that is repeated gets the same ids."""
+    name = f"{task.group_id}/{sample}"
+    return name if rows == 1 else f"{name}/{row}"
 
 
 def make_experience(
-    task: Task, sample: int, trajectory: Trajectory, *, source: str, model: str, now_ms: int, duration_ms: int
+    task: Task,
+    sample: int,
+    trajectory: Trajectory,
+    *,
+    source: str,
+    model: str,
+    now_ms: int,
+    duration_ms: int,
+    row: int = 0,
+    rows: int = 1,
 ) -> Experience:
-    """Return the experience of a rollout that succeeded."""
+    """Return the experience of a rollout that succeeded, or of one of its rows.
+
+    ``source`` and ``now_ms`` must be the same for all rows of one rollout: they tell its tries apart.
+    """
     return Experience(
-        experience_id=experience_id(task, sample),
+        experience_id=experience_id(task, sample, row, rows),
         group_id=task.group_id,
         number=task.number,
         sample=sample,
@@ -45,6 +58,8 @@ def make_experience(
         finish_reason=trajectory.finish_reason,
         duration_ms=duration_ms,
         metadata=task.metadata,
+        row=row,
+        rows=rows,
     )
 
 

@@ -62,6 +62,10 @@ def experiences(draw: st.DrawFn) -> Experience:
         reward=draw(st.none() | real),
         duration_ms=draw(number),
         metadata=draw(text),
+        row=draw(number),
+        rows=draw(number),
+        turn_rewards=np.array(draw(st.lists(st.floats(width=32, allow_infinity=False), max_size=5)), np.float32),
+        rewards=draw(reals),
     )
 
 
@@ -181,6 +185,8 @@ waiting_members = st.builds(
     reward=real,
     rewards=reals,
     external=st.lists(external, max_size=3).map(tuple),
+    rows=number,
+    attempt=text,
 )
 waiting = st.builds(
     Waiting,
