@@ -166,7 +166,9 @@ def ticks(low: float, high: float, *, inside: bool = False, about: int = 6) -> l
 
 
 def number(value: float) -> str:
-    """Return a number as short text without trailing zeros: ``1,200``, ``0.25``."""
+    """Return a number as short text without trailing zeros: ``1,200``, ``0.25``, ``2e-05``."""
     if abs(value) >= 1000:
         return f"{value:,.0f}"
+    if 0 < abs(value) < 0.001:
+        return f"{value:.2g}"
     return f"{value:.3f}".rstrip("0").rstrip(".") or "0"

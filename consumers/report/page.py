@@ -12,7 +12,7 @@ from typing import Any
 from consumers.report.charts import Line, Share, figures_table, line_chart, smooth, stacked_bars
 from consumers.report.evaluations import evaluation_cards
 from consumers.report.measures import NOT_SCORED
-from consumers.report.reducer import Rollout, RunSummary
+from consumers.report.reducer import Rollout, RunSummary, Step
 from consumers.report.report_json import MAX_TEXT_CHARS, accuracies, samples, steps_in_order, throughput
 from consumers.report.transfers import transfers_card
 from rft.config import Config
@@ -122,6 +122,7 @@ def _charts(report: Mapping[str, Any], summary: RunSummary, config: Config) -> s
             "distinct experiences a second",
             line_chart([Line("experiences/s", throughput(summary), "a")], x_label="seconds"),
         ),
+        *_learning_rate(steps),
         *([_card("Other trainers", "on the same log", _other_trainers(trainers))] if trainers else []),
         *([_card("Weight versions", "seconds until all members hold one", transfers)] if transfers else []),
         _card("Where the time went", "", _time(report)),
@@ -129,6 +130,15 @@ def _charts(report: Mapping[str, Any], summary: RunSummary, config: Config) -> s
     ]
     cards += [_card(*card) for card in evaluation_cards(report["evaluations"], config)]
     return f'<section class="grid2">{"".join(cards)}</section>'
+
+
+def _learning_rate(steps: Sequence[Step]) -> list[str]:
+    """Return a card if the learning rate has changed in the run."""
+    rates = [(step.number, step.learning_rate) for step in steps]
+    if len({rate for _, rate in rates}) < 2:
+        return []
+    chart = line_chart([Line("learning rate", rates, "a")], x_label="step")
+    return [_card("Learning rate", "of each step", chart)]
 
 
 def _accuracy_lines(summary: RunSummary, config: Config) -> list[Line]:

@@ -47,6 +47,7 @@ class Step:
     """int32 [trained]: in weight versions; −1 where the policy wrote no token."""
     reward_mean: float
     loss: float
+    learning_rate: float
     seconds: TrainerSeconds
     weights: Mapping[str, float] = field(default_factory=dict)
     """Metrics of weight transfers."""
@@ -189,6 +190,7 @@ class RunReducer:
             staleness=np.array([ref.staleness for ref in record.trained], dtype=np.int32),
             reward_mean=record.metrics.get("reward_mean", 0.0),
             loss=record.metrics.get("loss", 0.0),
+            learning_rate=record.metrics.get("learning_rate", 0.0),
             seconds=trainer_seconds(record.metrics),
             weights={name: value for name, value in record.metrics.items() if name.startswith(TRANSFER_PREFIX)},
         )

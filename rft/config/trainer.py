@@ -43,9 +43,17 @@ class TrainerConfig(Section):
     """Groups in a row that may be retired without a gradient step, because all were filtered or stale, before the run
     fails and says why; 0: no limit."""
     learning_rate: float = Field(default=1e-5, gt=0)
-    """AdamW's learning rate after warm-up."""
+    """AdamW's learning rate after warm-up, the highest of the run."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps over which the learning rate rises linearly."""
+    learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate goes on after warm-up: ``constant``, or falling to ``final_learning_rate`` in a line or
+    along half a cosine."""
+    final_learning_rate: float = Field(default=0.0, ge=0)
+    """Learning rate at the end of a falling schedule, and after it."""
+    decay_steps: int | None = Field(default=None, ge=1)
+    """Steps, those of warm-up included, over which a schedule falls; by default ``steps``. Set it if ``steps`` will be
+    raised later: a step that is redone must have the rate that it had."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's β₁ and β₂."""
     weight_decay: float = Field(default=0.0, ge=0)
@@ -120,6 +128,28 @@ class TrainerConfig(Section):
                 f"keep_every = {self.keep_every} must be a multiple of checkpoint_interval = {self.checkpoint_interval}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _schedule_falls(self) -> TrainerConfig:
+        if self.learning_rate_schedule == "constant":
+            return self
+        if self.final_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"final_learning_rate = {self.final_learning_rate:g} is above learning_rate = {self.learning_rate:g}, "
+                f"but the schedule '{self.learning_rate_schedule}' falls: lower it"
+            )
+        if self.decay_end <= self.warmup_steps:
+            source = "steps" if self.decay_steps is None else "decay_steps"
+            raise ValueError(
+                f"warmup_steps = {self.warmup_steps} leaves no steps in which the learning rate can fall: it must be "
+                f"below {source} = {self.decay_end}"
+            )
+        return self
+
+    @property
+    def decay_end(self) -> int:
+        """The last step of a falling learning rate."""
+        return self.steps if self.decay_steps is None else self.decay_steps
 
     @model_validator(mode="after")
     def _engine_can(self) -> TrainerConfig:

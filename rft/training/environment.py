@@ -12,8 +12,8 @@ import transformers
 from rft.config import Config, engine_fields
 
 _TRAINER_FIELDS = (
-    "learning_rate", "warmup_steps", "betas", "weight_decay", "max_grad_norm", "micro_batch_tokens", "epochs",
-    "minibatches", "threads", "device", "dtype",
+    "learning_rate", "warmup_steps", "learning_rate_schedule", "final_learning_rate", "betas", "weight_decay",
+    "max_grad_norm", "micro_batch_tokens", "epochs", "minibatches", "threads", "device", "dtype",
 )  # fmt: skip
 
 
@@ -26,6 +26,7 @@ def training_environment(config: Config) -> dict[str, Any]:
         "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "algorithm": config.algorithm.model_dump(mode="json"),
         **{name: trainer[name] for name in _TRAINER_FIELDS},
+        "decay_steps": config.trainer.decay_end if config.trainer.learning_rate_schedule != "constant" else None,
         **engine_fields(config.trainer),
         "content": config.weights.content,
     }

@@ -47,7 +47,8 @@ def compare(model: Path, teacher: Path, name: str, found: Path) -> None:
             algorithm={"name": name, **FIELDS.get(name, {})} | ({"teacher": str(teacher)} if name == "distill" else {}),
             trainer={
                 "engine": engine, "learning_rate": RATE, "micro_batch_tokens": 48,
-                "minibatches": 2 if name in SEVERAL else 1, **trainer,
+                "learning_rate_schedule": "cosine", "decay_steps": STEPS, "minibatches": 2 if name in SEVERAL else 1,
+                **trainer,
             },
         )  # fmt: skip
         opened = open_engine(model, config)

@@ -39,7 +39,7 @@ class Engine(Protocol):
         micro-batches and the number of ranks change the gradient by rounding only.
 
         Args:
-            number: decides the learning rate during warm-up.
+            number: decides the learning rate (:mod:`rft.training.learning_rate`).
             version: see :meth:`rft.training.objective.Objective.begin`.
 
         Raises EngineError if a rank has failed. The engine cannot be used after that.

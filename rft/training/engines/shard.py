@@ -30,10 +30,11 @@ from rft.lora.peft_layers import adapter_parameters
 from rft.telemetry.activity import role_activity
 from rft.training.batch import MicroBatch, StepBatch
 from rft.training.engines.channel import Channel
-from rft.training.engines.torch_engine import learning_rate_of, step_metrics
+from rft.training.engines.torch_engine import step_metrics
 from rft.training.engines.trained_model import TrainedModel, prepare_torch
 from rft.training.engines.value_head_optimizer import ValueHeadOptimizer
 from rft.training.engines.zero_partitions import buckets, set_optimizer_state, set_weight, whole_shape
+from rft.training.learning_rate import learning_rate_of
 from rft.training.micro_batches import make_micro_batches, micro_batch_indices, split_over_ranks
 from rft.training.objective import Objective
 from rft.training.scores import Models
@@ -96,7 +97,7 @@ class Shard:
         started = time.perf_counter()
         models = Models(self._policy_logits, self._reference_logits, self.policy.teacher_logits)
         step_loss = self.objective.begin(number, batch, version=version, device=self.policy.device)
-        learning_rate = learning_rate_of(number, self.config.learning_rate, self.config.warmup_steps)
+        learning_rate = learning_rate_of(number, self.config)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         for scores in step_loss.scores:

@@ -19,6 +19,7 @@ from rft.telemetry.activity import role_activity
 from rft.training.batch import MicroBatch, StepBatch
 from rft.training.engines.trained_model import TrainedModel, prepare_torch
 from rft.training.engines.value_head_optimizer import ValueHeadOptimizer, optimizer_state, restore_optimizer_state
+from rft.training.learning_rate import learning_rate_of
 from rft.training.micro_batches import make_micro_batches
 from rft.training.objective import Objective
 from rft.training.scores import Models
@@ -71,7 +72,7 @@ class TorchEngine:
         policy, objective = self._policy, self.objective
         models = Models(policy.logits, policy.reference_logits, policy.teacher_logits)
         step_loss = objective.begin(number, batch, version=version, device=self.device)
-        learning_rate = learning_rate_of(number, self.config.learning_rate, self.config.warmup_steps)
+        learning_rate = learning_rate_of(number, self.config)
         for scores in step_loss.scores:
             for micro_batch in self._micro_batches(scores.batch, None):
                 scores.add(micro_batch, models, objective.value_head)
@@ -126,11 +127,6 @@ class TorchEngine:
             self._value_head_optimizer.discard_gradients()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
-
-
-def learning_rate_of(number: int, highest: float, warmup_steps: int) -> float:
-    """Return the learning rate of step ``number`` (from 1). It rises linearly over ``warmup_steps``."""
-    return highest * min(1.0, number / max(warmup_steps, 1))
 
 
 def step_metrics(step_loss: StepLoss, norms: list[float], learning_rate: float, step_s: float) -> dict[str, float]:

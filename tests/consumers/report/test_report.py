@@ -224,6 +224,20 @@ def test_an_empty_log_gives_a_report_and_a_page():
     assert "nothing was measured" in render(report, RunSummary(), CONFIG)
 
 
+def test_a_learning_rate_that_changes_is_drawn():
+    def page(*rates: float) -> str:
+        log = MadeUpLog()
+        for number, rate in enumerate(rates, start=1):
+            log.add("steps", step(number, {f"a/{number}": 0}, learning_rate=rate))
+        summary = summary_of(log.of(*READ_ORDER))
+        return render(report_content(summary, CONFIG, wall_s=1, versions={}), summary, CONFIG)
+
+    assert "Learning rate" not in page(1e-5, 1e-5)
+    drawn = page(2e-5, 1e-5, 1e-6)
+    assert "Learning rate" in drawn
+    assert ">2e-05<" in drawn
+
+
 class Tags(HTMLParser):
     """Collects tags, and attributes that could load something."""
 

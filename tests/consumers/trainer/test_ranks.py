@@ -84,7 +84,8 @@ def assert_as_near(config, other, tolerance):
 def test_a_killed_rank_ends_the_trainer_and_the_next_start_continues_the_run(
     embedded_broker, new_run, in_background, stage, kills
 ):
-    engine = {"engine": "deepspeed", "ranks": 2, "zero_stage": stage, "checkpoint_interval": 3}
+    schedule = {"learning_rate_schedule": "cosine", "warmup_steps": 1, "decay_steps": STEPS + 4}
+    engine = {"engine": "deepspeed", "ranks": 2, "zero_stage": stage, "checkpoint_interval": 3, **schedule}
     undisturbed = new_run(embedded_broker, "undisturbed", **engine)
     undisturbed_ends = in_background(undisturbed)
     config = new_run(embedded_broker, "killed", **engine)
@@ -99,9 +100,12 @@ def test_a_killed_rank_ends_the_trainer_and_the_next_start_continues_the_run(
     assert [s.step for s in steps] == list(range(1, STEPS + 1))
     assert [s.digest for s in steps] == [s.digest for s in steps_of(undisturbed)]
     assert set(trained_ids(steps).values()) == {1}
-    alone = new_run(embedded_broker, "alone")
+    alone = new_run(embedded_broker, "alone", **schedule)
     train(alone)
     assert_as_near(config, alone, 1e-5)
+    rates = [s.metrics["learning_rate"] for s in steps]
+    assert rates == [s.metrics["learning_rate"] for s in steps_of(alone)]
+    assert len(set(rates)) > 2
     if stage == 2:
         assert_another_engine_goes_on(config)
     else:

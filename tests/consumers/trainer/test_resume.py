@@ -73,6 +73,25 @@ def test_a_run_killed_at_every_point_equals_the_undisturbed_run(any_broker, new_
     assert_same_run(config, undisturbed)
 
 
+@pytest.mark.timeout(120)
+def test_a_killed_run_goes_on_at_the_learning_rates_of_the_undisturbed_one(embedded_broker, new_run):
+    schedule = {"learning_rate_schedule": "cosine", "warmup_steps": 3, "final_learning_rate": 1e-4}
+    undisturbed = new_run(embedded_broker, "undisturbed", **schedule)
+    train(undisturbed)
+    config = new_run(embedded_broker, "killed", **schedule)
+    for point in ("between a step and its weights", "after a checkpoint", "before a step is recorded"):
+        process = start_trainer(config, kill=point)
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL, point
+    train(config)
+    assert_same_run(config, undisturbed)
+    rates, expected = ([s.metrics["learning_rate"] for s in steps_of(run)] for run in (config, undisturbed))
+    assert rates == expected
+    assert (rates[0], max(rates)) == pytest.approx((1e-2 / 3, 1e-2))
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert rates[-1] < 1e-3
+
+
 @pytest.mark.timeout(240)
 def test_a_run_killed_at_random_moments_equals_the_undisturbed_run(embedded_broker, new_run):
     undisturbed = new_run(embedded_broker, "undisturbed", sync_interval=1)

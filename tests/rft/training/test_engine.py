@@ -128,16 +128,17 @@ def test_the_same_steps_give_the_same_bytes(model, samples):
 
 
 def test_a_restored_engine_continues_bit_for_bit(model, samples, tmp_path):
-    straight = make_engine(model, warmup_steps=4)
+    schedule = {"warmup_steps": 4, "learning_rate_schedule": "cosine", "decay_steps": 7}
+    straight = make_engine(model, **schedule)
     for number in range(1, 7):
         take_step(straight, samples, number)
 
-    first = make_engine(model, warmup_steps=4)
+    first = make_engine(model, **schedule)
     for number in range(1, 4):
         take_step(first, samples, number)
     (tmp_path / "config.json").write_bytes((model / "config.json").read_bytes())
     (tmp_path / "model.safetensors").write_bytes(first.serialized().data)
-    second = make_engine(tmp_path, warmup_steps=4)
+    second = make_engine(tmp_path, **schedule)
     assert second.serialized().sha256 == first.serialized().sha256
     second.restore_optimizer({name: tensor.clone() for name, tensor in first.optimizer_tensors().items()})
     for number in range(4, 7):
