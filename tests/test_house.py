@@ -26,7 +26,7 @@ RFT_FLOORS = (
     {"algorithms", "config_sources", "config_toml", "evaluation", "log", "lora", "rewards"},
     {"telemetry"},
     {"stream", "weights"},
-    {"policy"},
+    {"environments", "policy"},
     {"data", "workflows"},
     {"tasks"},
     {"training"},

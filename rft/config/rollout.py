@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rft.config.section import Section
 
@@ -24,6 +25,28 @@ class RolloutConfig(Section):
     """A rollout that takes longer is stopped and tried again."""
     retries: int = Field(default=2, ge=0, le=20)
     """Further tries of a failed rollout. If all fail, it is published as failed and its group continues without it."""
+    environment: str | None = None
+    """For ``workflow = "environment"`` and ``tasks.source = "environment"``: the environment, as ``<adapter>:<name>``
+    or a class of your own, ``package.module:Class``; see docs/environments.md."""
+    environment_options: dict[str, Any] = {}
+    """Keyword arguments for the environment."""
+    environment_action: str = ""
+    """Regular expression. Its last match in a turn is the action: its group, if it has one. By default, and where
+    nothing matches, the action is the turn's whole text without thinking."""
+    environment_max_turns: int = Field(default=32, ge=1, le=10_000)
+    """An episode that is not done after so many turns ends with the rewards that it has."""
+    environment_turn_tokens: int | None = Field(default=None, ge=1)
+    """Token limit of one turn; by default all that are left of ``max_tokens``."""
+    environment_workers: int = Field(default=64, ge=1, le=4096)
+    """Most processes with environments of one explorer. Further rollouts wait for one, within ``deadline_s``."""
+    environment_spare: int = Field(default=2, ge=0, le=4096)
+    """Processes that stand ready for the next rollouts."""
+    environment_reset_s: float = Field(default=60.0, gt=0)
+    """An environment that takes longer to begin an episode fails its rollout and is replaced."""
+    environment_step_s: float = Field(default=60.0, gt=0)
+    """An environment that takes longer for one action fails its rollout and is replaced."""
+    environment_memory_mb: int | None = Field(default=2048, ge=64)
+    """MiB of data that each process of an environment may hold; ``none``: no limit."""
     max_in_flight: int = Field(default=512, ge=1)
     """Number of rollouts that one explorer runs at once."""
     static_membership: bool = False
@@ -33,3 +56,14 @@ class RolloutConfig(Section):
     assignment: Literal["cooperative", "eager"] = "cooperative"
     """How partitions change hands when explorers come and go. ``cooperative`` takes only those away that move;
     ``eager`` takes all away from all, as release 0.1 does. All explorers of a group need the same."""
+
+    @field_validator("environment_action")
+    @classmethod
+    def _is_pattern(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        if groups > 1:
+            raise ValueError(f"{pattern!r} has {groups} groups, it may have one; write others as (?:…)")
+        return pattern

@@ -1,0 +1,44 @@
+"""Ends the processes of environments when their explorer is gone, however it ended.
+
+The kernel's death signal reaches the environment's own process, but not those that it started. So one small process
+watches the explorer, which writes it a line for each process group that begins (``+pid``) or has ended (``-pid``). When
+the explorer ends, the guard kills the groups that are left. It imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+
+
+def main() -> None:
+    explorer = int(sys.argv[1])
+    groups: set[int] = set()
+    watched = [0]
+    if hasattr(os, "pidfd_open"):
+        # Not only standard input: a process that the explorer forked may hold the other end of it open.
+        with contextlib.suppress(ProcessLookupError):
+            watched.append(os.pidfd_open(explorer))
+    os.set_blocking(0, False)
+    rest = b""
+    while True:
+        ready, _, _ = select.select(watched, [], [])
+        try:
+            read = os.read(0, 65536)
+        except BlockingIOError:
+            read = b""
+        *lines, rest = (rest + read).split(b"\n")
+        for line in lines:
+            (groups.add if line[:1] == b"+" else groups.discard)(int(line[1:]))
+        if not read and ready:
+            break
+    for group in groups:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

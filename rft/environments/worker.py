@@ -1,0 +1,104 @@
+"""Runs one environment in a process of its own. :mod:`rft.environments.worker_process` is the other end.
+
+Standard input and output carry the messages of :mod:`rft.environments.wire`. The environment sees neither: what it
+prints goes to standard error, and it reads nothing. The process ends when standard input does.
+
+The memory limit is RLIMIT_DATA, which the kernel enforces at once, on each process of the environment: a look at the
+resident size now and then would come too late for one that takes gigabytes in a second. RLIMIT_AS would count address
+space, too, of which numerical libraries reserve far more than they use.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Any, BinaryIO
+
+from rft.environments.base import Environment
+from rft.environments.opening import open_environment
+from rft.environments.wire import MAX_FAULT_CHARS, WireError, decode, encode, encode_reply, reset_reply, step_reply
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    explorer = int(sys.argv[1])
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != explorer:
+        return  # it died before the signal was set
+    requests, replies = _take_standard_streams()
+    environment: Environment | None = None
+    for line in requests:
+        request = decode(line)
+        match request["op"]:
+            case "open":
+                _limit_memory(request["memory_bytes"])
+                environment = _answer(replies, "its start", partial(open_environment, *request["environment"]), _opened)
+            case "reset":
+                assert environment is not None
+                reset = partial(environment.reset, request["seed"], request["task"])
+                _answer(replies, "reset", reset, reset_reply)
+            case "step":
+                assert environment is not None
+                _answer(replies, "step", partial(environment.step, request["action"]), step_reply)
+    if close := getattr(environment, "close", None):
+        close()
+    sys.stderr.flush()
+    # Threads that the environment has left behind must not keep the process.
+    os._exit(0)
+
+
+def _take_standard_streams() -> tuple[BinaryIO, BinaryIO]:
+    """Return private copies of standard input and output, and give the environment others."""
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return requests, replies
+
+
+def _limit_memory(size: int | None) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if size is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+
+def _opened(environment: Environment) -> dict[str, Any]:
+    return {"reusable": bool(getattr(environment, "reusable", False))}
+
+
+def _answer(replies: BinaryIO, what: str, call: Callable[[], Any], reply: Callable[[Any], dict[str, Any]]) -> Any:
+    """Send what ``call`` returns, and return it. If it fails, send the fault and end the process."""
+    try:
+        result = call()
+        line = encode_reply(reply(result))
+    except WireError as error:
+        _end(replies, f"{what}: what it returned {error}")
+    except MemoryError:
+        _end(replies, f"{what} ran out of memory (rollout.environment_memory_mb)")
+    # The environment's code may raise anything, and nothing else runs here that would have to go on.
+    except BaseException as error:
+        traceback.print_exc()
+        _end(replies, f"{what} raised {type(error).__name__}: {error}")
+    replies.write(line)
+    replies.flush()
+    return result
+
+
+def _end(replies: BinaryIO, fault: str) -> None:
+    sys.stderr.flush()
+    replies.write(encode({"fault": fault[:MAX_FAULT_CHARS]}))
+    replies.flush()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
