@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from rft.algorithms.corrections import Level
 from rft.algorithms.inputs import Flags, Floats, Ints, Needs, Sequences, TokenBatch, TokenLoss, Trajectories
 from rft.algorithms.trajectories import AdvantageEstimate
 
@@ -58,8 +59,14 @@ class Algorithm:
     """Ratios are taken against the policy as the step began, else against the sampler."""
     correction: Callable[[Tensor], Tensor] | None
     """Log-ratios [N] → weights [N], see :mod:`rft.algorithms.corrections`; None without a correction."""
-    correction_by_sequence: bool
-    """The log-ratio is the sum over the sequence, else that of the token."""
+    correction_level: Level
+    """What the log-ratio of ``correction`` is of."""
+    rejection: Callable[[Tensor], Tensor] | None
+    """Log-ratios [N] → weights [N] of 0 or 1; None without a rejection."""
+    rejection_level: Level
+    """What the log-ratio of ``rejection`` is of."""
+    off_policy_mask: float | None
+    """The threshold δ of :func:`rft.algorithms.corrections.off_policy_mask`; None without it."""
     needs: Needs
     """What loss and estimator need, taken together."""
     value_head: ValueHeadSettings | None

@@ -105,7 +105,12 @@ def _compose(config: AlgorithmConfig, max_tokens: int) -> Algorithm:
         correction=partial(CORRECTIONS[correction], low=config.correction_low, high=config.correction_high)
         if correction != "none"
         else None,
-        correction_by_sequence=config.correction_level == "sequence",
+        correction_level=config.correction_level,
+        rejection=partial(corrections.accepted, low=config.rejection_low, high=config.rejection_high)
+        if config.rejection != "none"
+        else None,
+        rejection_level="token" if config.rejection == "none" else config.rejection,
+        off_policy_mask=config.off_policy_mask,
         needs=needs,
         value_head=ValueHeadSettings(config.value_coef, config.value_clip, config.value_lr_factor, config.value_detach)
         if needs.values

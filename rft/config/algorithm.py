@@ -70,12 +70,26 @@ class AlgorithmConfig(Section):
     """Weight of each token: the ratio of the trainer's probability at the start of the step to the sampler's.
     ``importance``: the ratio itself. ``tis``: truncated at ``correction_high``. ``mis``: masked, 0 outside
     ``correction_low`` to ``correction_high``. A correction sets ``old = "trainer"``."""
-    correction_level: Literal["token", "sequence"] = "token"
-    """The ratio of each token, or the product of the ratios of its sequence."""
+    correction_level: Literal["token", "sequence", "geometric"] = "token"
+    """The ratio of each token, the product of the ratios of its sequence, or their geometric mean."""
     correction_low: float = Field(default=0.5, ge=0)
     """See ``correction``."""
     correction_high: float = Field(default=2.0, gt=0)
     """See ``correction``."""
+    rejection: Literal["none", "token", "sequence", "geometric"] = "none"
+    """Leave out of the policy's loss what the trainer and the sampler disagree on: tokens whose ratio of the trainer's
+    probability at the start of the step to the sampler's is outside ``rejection_low`` to ``rejection_high``, or whole
+    sequences by the product (``sequence``) or the geometric mean (``geometric``) of these ratios. It goes with any
+    ``correction`` and ``old``."""
+    rejection_low: float = Field(default=0.5, ge=0)
+    """See ``rejection``. A geometric mean hardly depends on the length; bounds near 1, such as 0.99 and 1.01, suit
+    it."""
+    rejection_high: float = Field(default=2.0, gt=0)
+    """See ``rejection``."""
+    off_policy_mask: float | None = Field(default=None, ge=0)
+    """Off-policy sequence masking (DeepSeek-V3.2, arXiv:2512.02556, equation 9): tokens with a negative advantage are
+    left out of the policy's loss if the mean log-ratio of the sampler to the policy over their sequence exceeds this
+    many nats; 0.5 is a beginning."""
     demonstration_peak: float = Field(default=0.9, ge=0, le=1)
     """For ``mix`` and ``chord``: share of demonstrations in the loss after ``demonstration_warmup`` steps."""
     demonstration_share: float | None = Field(default=None, ge=0, le=1)

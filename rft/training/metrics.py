@@ -14,6 +14,8 @@
 | logprob_gap_mean, logprob_gap_p99, logprob_gap_max | absolute difference of the trainer's and the sampler's log-probability, in nats, over tokens sampled by the weights that the step started from; absent if there are none |
 | outside_nucleus | share of tokens that the sampler's nucleus held and the trainer's does not, so that their log-probability is not exact; absent if all were sampled with ``top_p`` 1 |
 | correction_mean | mean weight between trainer and sampler (``algorithm.correction``) |
+| rejected_share | share of tokens that ``algorithm.rejection`` leaves out |
+| off_policy_share | share of tokens that ``algorithm.off_policy_mask`` leaves out |
 | value_loss | of the value head |
 | value_crc32 | CRC-32 of the value head's weights after the step, which the policy's digest does not cover; a redo checks it |
 | demonstration_share | μ: the demonstrations' share of the loss |

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rft.algorithms.algorithm import Algorithm
+from rft.algorithms.corrections import at_level, off_policy_mask
 from rft.algorithms.inputs import TokenBatch, TokenLoss
 from rft.algorithms.kl import unbiased
 from rft.training.batch import MicroBatch, StepBatch
@@ -83,14 +84,12 @@ class StepLoss:
         """
         algorithm, plan = self._algorithm, self._planned()
         found = self._settings.logprobs(models.policy(micro_batch), micro_batch)
-        now = found.plain if algorithm.needs.reference else found.nucleus
-        old = self._old(micro_batch, found)
-        token = self._token_loss(micro_batch, now, old, plan.advantages[micro_batch.token_indices], models)
+        tokens = self._tokens(micro_batch, found, plan, models)
+        token = self._token_loss(micro_batch, tokens)
         loss, extra, estimates = token.loss, {}, None
-        if algorithm.correction is not None:
-            weights = self._correction_weights(algorithm.correction, micro_batch, old)
+        for name, weights in self._weights(micro_batch, tokens, found):
             loss = loss * weights
-            extra["correction_mean"] = weights
+            extra[name] = weights if name == "correction_mean" else 1 - weights
         if algorithm.kl is not None:
             estimates = algorithm.kl(found.plain, self._reference(micro_batch, models))
             if not algorithm.kl_in_reward:
@@ -150,8 +149,10 @@ class StepLoss:
 
     def _old(self, micro_batch: MicroBatch, found: TokenLogprobs) -> Tensor:
         """Return the log-probabilities [N] that ratios are taken against."""
-        if not self._algorithm.old_from_trainer:
-            return micro_batch.sampler_logprobs
+        return self._begun(micro_batch, found) if self._algorithm.old_from_trainer else micro_batch.sampler_logprobs
+
+    def _begun(self, micro_batch: MicroBatch, found: TokenLogprobs) -> Tensor:
+        """Return the log-probabilities [N] under the policy as the step began."""
         table = self._own_scores.tables.get("policy")
         return found.nucleus.detach() if table is None else table[micro_batch.token_indices]
 
@@ -176,20 +177,21 @@ class StepLoss:
         sampled = self._sampled[micro_batch.batch_indices][micro_batch.sequences]
         return torch.where(sampled, terms, estimates)
 
-    def _token_loss(
-        self, micro_batch: MicroBatch, now: Tensor, old: Tensor, advantages: Tensor, models: Models
-    ) -> TokenLoss:
-        algorithm = self._algorithm
-        tokens = TokenBatch(
-            logprobs=now,
-            old=old,
-            advantages=advantages,
+    def _tokens(self, micro_batch: MicroBatch, found: TokenLogprobs, plan: StepPlan, models: Models) -> TokenBatch:
+        needs = self._algorithm.needs
+        return TokenBatch(
+            logprobs=found.plain if needs.reference else found.nucleus,
+            old=self._old(micro_batch, found),
+            advantages=plan.advantages[micro_batch.token_indices],
             sequences=micro_batch.sequences,
             rewards=self._rewards[micro_batch.batch_indices],
             groups=self._groups[micro_batch.batch_indices],
-            reference=self._reference(micro_batch, models) if algorithm.needs.reference else None,
+            reference=self._reference(micro_batch, models) if needs.reference else None,
             baseline=self._baseline,
         )
+
+    def _token_loss(self, micro_batch: MicroBatch, tokens: TokenBatch) -> TokenLoss:
+        algorithm = self._algorithm
         token = algorithm.loss(tokens)
         if self._imitated is None or algorithm.demonstration_loss is None:
             return token
@@ -201,19 +203,28 @@ class StepLoss:
             torch.where(imitated, imitation.clipped, token.clipped),
         )
 
-    def _correction_weights(
-        self, correction: Callable[[Tensor], Tensor], micro_batch: MicroBatch, old: Tensor
-    ) -> Tensor:
-        """Return the correction's weights [N]; 1 for demonstrations."""
-        log_ratios = (old - micro_batch.sampler_logprobs).detach()
-        if self._algorithm.correction_by_sequence:
-            sums = torch.zeros(len(micro_batch.batch_indices), dtype=log_ratios.dtype, device=log_ratios.device)
-            log_ratios = sums.index_add(0, micro_batch.sequences, log_ratios)[micro_batch.sequences]
-        weights = correction(log_ratios)
-        if self._imitated is not None:
-            imitated = self._imitated[micro_batch.batch_indices][micro_batch.sequences]
-            weights = torch.where(imitated, torch.ones_like(weights), weights)
-        return weights
+    def _weights(
+        self, micro_batch: MicroBatch, tokens: TokenBatch, found: TokenLogprobs
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield the weights [N] that the loss is multiplied by, each with the metric that reports it."""
+        algorithm, sampler = self._algorithm, micro_batch.sampler_logprobs
+        log_ratios = (self._begun(micro_batch, found) - sampler).detach()
+        if algorithm.correction is not None:
+            weights = algorithm.correction(at_level(tokens, log_ratios, algorithm.correction_level))
+            yield "correction_mean", self._of_rollouts(weights, micro_batch)
+        if algorithm.rejection is not None:
+            weights = algorithm.rejection(at_level(tokens, log_ratios, algorithm.rejection_level))
+            yield "rejected_share", self._of_rollouts(weights, micro_batch)
+        if algorithm.off_policy_mask is not None:
+            weights = off_policy_mask(tokens, found.nucleus, sampler, delta=algorithm.off_policy_mask)
+            yield "off_policy_share", self._of_rollouts(weights, micro_batch)
+
+    def _of_rollouts(self, weights: Tensor, micro_batch: MicroBatch) -> Tensor:
+        """Return ``weights`` [N] with 1 for demonstrations that have a loss of their own."""
+        if self._imitated is None:
+            return weights
+        imitated = self._imitated[micro_batch.batch_indices][micro_batch.sequences]
+        return torch.where(imitated, torch.ones_like(weights), weights)
 
     def _value_losses(self, micro_batch: MicroBatch, clip: float, plan: StepPlan) -> Tensor:
         if self._value_head is None or plan.returns is None:
@@ -231,7 +242,8 @@ def _tables_needed(algorithm: Algorithm, *, several_updates: bool) -> frozenset[
     if algorithm.needs_reference and several_updates:
         names.add("reference")
     # With one update, the policy as the step began is the policy in the loss, so no pass is needed for it.
-    if (algorithm.old_from_trainer and several_updates) or algorithm.needs.policy:
+    compares_start = algorithm.old_from_trainer or algorithm.rejection is not None
+    if (compares_start and several_updates) or algorithm.needs.policy:
         names.add("policy")
     if algorithm.needs.values:
         names.add("values")

@@ -7,6 +7,7 @@ the loss as a scalar that carries the gradient.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -38,6 +39,8 @@ class Seq:
 
 
 Step = list[list[Seq]]
+Kept = Callable[[Seq, int, float], bool]
+"""(sequence, token, advantage) → the token has a part in the loss."""
 
 
 def all_sequences(step: Step) -> list[Seq]:
@@ -90,16 +93,34 @@ def centered(group: list[Seq], seq: Seq) -> float:
 # ---------------------------------------------------------------- policy gradients
 
 
-def grpo(step: Step, low: float = 0.2, high: float = 0.2) -> Tensor:
-    """DAPO equations 8 and 12: one mean over all tokens of the batch."""
+def everything(seq: Seq, t: int, advantage: float) -> bool:
+    return True
+
+
+def grpo(step: Step, low: float = 0.2, high: float = 0.2, kept: Kept = everything) -> Tensor:
+    """DAPO equations 8 and 12: one mean over all tokens of the batch. Those that are not ``kept`` add 0 to it."""
     total, tokens = torch.zeros((), dtype=torch.float64), 0
     for group in step:
         for seq in group:
             advantage = grpo_advantage(group, seq)
-            for logp, mu in zip(seq.logp, seq.mu, strict=True):
-                total = total - ppo_term(torch.exp(logp - mu), advantage, low, high)
+            for t, (logp, mu) in enumerate(zip(seq.logp, seq.mu, strict=True)):
+                if kept(seq, t, advantage):
+                    total = total - ppo_term(torch.exp(logp - mu), advantage, low, high)
                 tokens += 1
     return total / tokens
+
+
+def geometric_ratio(seq: Seq) -> float:
+    """Geometric mean of the ratios of the policy as the step began to the sampler."""
+    product = 1.0
+    for start, mu in zip(seq.start, seq.mu, strict=True):
+        product *= math.exp(start) / math.exp(mu)
+    return product ** (1 / len(seq))
+
+
+def divergence(seq: Seq) -> float:
+    """DeepSeek-V3.2 equation 9: mean over the answer of log(sampler / policy)."""
+    return mean([math.log(math.exp(mu) / math.exp(float(p.detach()))) for p, mu in zip(seq.logp, seq.mu, strict=True)])
 
 
 def grpo_by_sequence(step: Step) -> Tensor:

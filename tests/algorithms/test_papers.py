@@ -53,6 +53,27 @@ PAPERS = {
         {"correction": "tis", "correction_level": "sequence", "correction_high": 3.0},
         lambda step: papers.decoupled_ppo(step, lambda seq, t: min(math.exp(sum(seq.start) - sum(seq.mu)), 3.0)),
     ),
+    "truncated importance of geometric means": (
+        {"correction": "tis", "correction_level": "geometric", "correction_high": 1.1},
+        lambda step: papers.decoupled_ppo(step, lambda seq, t: min(papers.geometric_ratio(seq), 1.1)),
+    ),
+    "rejection of sequences": (
+        {"rejection": "sequence", "rejection_low": 0.3, "rejection_high": 1.5},
+        lambda step: papers.grpo(step, kept=lambda seq, t, a: 0.3 <= math.exp(sum(seq.start) - sum(seq.mu)) <= 1.5),
+    ),
+    "truncated importance of tokens, rejection by geometric mean": (
+        {"correction": "tis", "rejection": "geometric", "rejection_low": 0.9, "rejection_high": 1.2},
+        lambda step: papers.decoupled_ppo(
+            step,
+            lambda seq, t: (
+                min(math.exp(seq.start[t] - seq.mu[t]), 2.0) if 0.9 <= papers.geometric_ratio(seq) <= 1.2 else 0.0
+            ),
+        ),
+    ),
+    "off-policy sequence masking": (
+        {"off_policy_mask": 0.05},
+        lambda step: papers.grpo(step, kept=lambda seq, t, a: a >= 0 or papers.divergence(seq) <= 0.05),
+    ),
     "sft": ({"name": "sft"}, papers.sft),
     "dpo": ({"name": "dpo"}, papers.dpo),
     "conservative dpo": (

@@ -67,6 +67,37 @@ def test_later_updates_keep_the_policy_that_the_step_began_with():
     assert step_loss.metrics()["ratio_mean"] != pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("level", ["token", "sequence", "geometric"])
+def test_rejection_judges_the_policy_that_the_step_began_with_in_every_update(level):
+    """Metrics count tokens of both updates. In the second the policy has moved far, which must not matter."""
+    case = random_case(2)
+    step_loss, models = begin(
+        case, rejection=level, rejection_low=0.8, rejection_high=1.25, epochs=2, kl="k2", kl_coef=1e-9
+    )
+    share = []
+    for update in step_loss.updates():
+        for micro_batch in make_micro_batches(case.batch, 40, update.units):
+            step_loss.loss(update, micro_batch, models)
+        share.append(step_loss.metrics()["rejected_share"])
+        with torch.no_grad():
+            case.policy.hidden.mul_(-1.0)
+    assert 0 < share[0] < 1
+    assert share[1] == share[0]
+
+
+def test_off_policy_masking_judges_the_policy_as_it_is_now():
+    case = random_case(2)
+    step_loss, models = begin(case, off_policy_mask=0.1, epochs=2)
+    share = []
+    for update in step_loss.updates():
+        for micro_batch in make_micro_batches(case.batch, 40, update.units):
+            step_loss.loss(update, micro_batch, models)
+        share.append(step_loss.metrics()["off_policy_share"])
+        with torch.no_grad():
+            case.policy.hidden.mul_(-1.0)
+    assert 0 < share[0] < share[1]
+
+
 def test_a_pair_is_the_best_and_the_worst_of_its_group_and_a_group_of_equals_has_none():
     case = random_case(3)
     step_loss, _ = begin(case, name="dpo")
