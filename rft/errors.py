@@ -117,6 +117,10 @@ class RolloutError(RftError):
     """A rollout failed or ran past its deadline."""
 
 
+class TokenBudgetError(RolloutError):
+    """A conversation may have no more tokens: the rollout's budget is spent, or the model's context is full."""
+
+
 class RewardError(RftError):
     """A reward function raised or returned something that is not a finite number."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +15,14 @@ from rft.plugins import USER_FAILURES
 from rft.policy import open_policy
 from rft.policy.base import Policy, Sampling
 from rft.rewards.scorer import Scorer, make_scorer
+from rft.stream.pending_sample import score
 from rft.tasks.base import TaskItem
+from rft.tasks.chat import task_metadata
 from rft.tasks.finite import seed_of
 from rft.tasks.splits import open_sources
-from rft.workflows.base import Trajectory, find_workflow
-from rft.workflows.experiences import make_experience
+from rft.workflows.base import find_workflow
+from rft.workflows.experiences import make_experiences
+from rft.workflows.rollout import Rollout
 from rft.workflows.running import run_workflow
 from schemas.events import ScoredExperience, Task
 
@@ -80,8 +82,8 @@ class HeldOutEvaluator:
             sampling = Sampling(task.max_tokens, task.temperature, task.top_p, seed_of("eval", task.seed, sample))
             try:
                 async with in_flight, asyncio.timeout(self._config.rollout.deadline_s):
-                    trajectory = await run_workflow(self._workflow, task, policy, sampling)
-                scored = _scored(task, sample, trajectory, self._scorer)
+                    rollout = await run_workflow(self._workflow, task, policy, sampling)
+                scored = _scored(task, sample, rollout, self._scorer)
                 correct, reward = is_correct(scored, self._function), scored.reward
                 unrewarded = lacks_reward(scored)
             # A workflow is foreign code: an error of it makes this answer wrong and nothing else.
@@ -124,13 +126,14 @@ class HeldOutEvaluator:
             seed=seed_of("eval-task", self._config.run.seed, eval_set.name, number),
             min_version=0,
             issued_at=0,
-            metadata=json.dumps(item.metadata),
+            metadata=task_metadata(self._config.tasks, item),
         )
 
 
-def _scored(task: Task, sample: int, trajectory: Trajectory, scorer: Scorer) -> ScoredExperience:
-    experience = make_experience(task, sample, trajectory, source="bench", model="", now_ms=0, duration_ms=0)
-    reward, rewards = scorer(experience)
+def _scored(task: Task, sample: int, rollout: Rollout, scorer: Scorer) -> ScoredExperience:
+    # The last row is the one that is scored.
+    *_, experience = make_experiences(task, sample, rollout, source="bench", model="", now_ms=0, duration_ms=0)
+    reward, rewards = score(experience, scorer)
     return ScoredExperience(
         experience=experience,
         origin_partition=0,

@@ -6,12 +6,12 @@ The same request gives the same task, whenever it is made.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 
 from rft.config import MAIN_SET, Config, EvalSet, RolloutConfig
 from rft.evaluation.ids import EvalGroup
 from rft.tasks.base import TaskItem
+from rft.tasks.chat import task_metadata
 from schemas.events import Task
 
 
@@ -66,5 +66,5 @@ def make_task(request: TaskRequest, item: TaskItem, config: Config, now_ms: int)
         seed=group_seed(config.run.seed, group_id),
         min_version=min_version,
         issued_at=now_ms,
-        metadata=json.dumps(item.metadata),
+        metadata=task_metadata(config.tasks, item),
     )

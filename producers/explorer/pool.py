@@ -133,7 +133,7 @@ class RolloutPool:
         task, began = delivery.task, time.time()
         error: RolloutError | None = None
         try:
-            trajectory = await roll_out(
+            rollout = await roll_out(
                 task,
                 sample,
                 self._policy,
@@ -152,12 +152,12 @@ class RolloutPool:
                 log.warning(
                     "rollout %s (%d failed so far): %s", experiences.experience_id(task, sample), self.failed, error
                 )
-            experience = experiences.make_failed_experience(
+            failed = experiences.make_failed_experience(
                 task, sample, error, source=self._source, model=self._model, **stamp
             )
-        else:
-            experience = experiences.make_experience(
-                task, sample, trajectory, source=self._source, model=self._model, **stamp
-            )
-            self.tokens += int(trajectory.action_mask.sum())
-        self._publish(delivery, experience)
+            self._publish(delivery, failed)
+            return
+        rows = experiences.make_experiences(task, sample, rollout, source=self._source, model=self._model, **stamp)
+        for experience in rows:
+            self.tokens += int(experience.action_mask.sum())
+            self._publish(delivery, experience)

@@ -8,7 +8,8 @@ import hashlib
 from rft.errors import EngineDiedError, RequestError, RolloutError
 from rft.plugins import USER_FAILURES
 from rft.policy.base import Policy, Sampling
-from rft.workflows.base import Trajectory, Workflow
+from rft.workflows.base import Workflow
+from rft.workflows.rollout import Rollout
 from rft.workflows.running import run_workflow
 from schemas.events import Task
 
@@ -21,7 +22,7 @@ def sampling_of(task: Task, sample: int, attempt: int) -> Sampling:
 
 async def roll_out(
     task: Task, sample: int, policy: Policy, workflow: Workflow, *, deadline_s: float, retries: int
-) -> Trajectory:
+) -> Rollout:
     """Run the workflow, at most ``1 + retries`` times, each for at most ``deadline_s`` seconds.
 
     A request that the policy can never serve is not tried again.

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from producers.importer.progress import (
     CLIENT_ID,
@@ -92,7 +91,7 @@ class Import:
             rows = open_rows(source.path, source.subset)
             self.total = rows.total
             self._numbered = rows.numbered
-            self._events = RowMaker(config, source, open_tokens(Path(config.policy.model))).events
+            self._events = RowMaker(config, source, open_tokens(config.policy)).events
         if source.limit is not None:
             self.total = min(self.total, source.limit)
 

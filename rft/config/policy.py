@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -65,6 +65,8 @@ class PolicyConfig(Section):
     keep_kv: bool = True
     """A sequence that continues keeps the keys and values that older weights computed, which costs nothing. ``false``
     (vLLM only) computes them again, so that each token is exactly what its version would have written."""
+    template_options: dict[str, Any] = {}
+    """Variables for the chat template of the model's tokenizer, such as ``{enable_thinking = false}`` for Qwen 3."""
     vllm: VllmConfig = VllmConfig()
     """Settings for ``engine = "vllm"``."""
     openai: OpenAIConfig = OpenAIConfig()

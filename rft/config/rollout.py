@@ -14,13 +14,14 @@ class RolloutConfig(Section):
     samples: int = Field(default=8, ge=1, le=1024)
     """Group size: rollouts of each task."""
     max_tokens: int = Field(default=64, ge=1)
-    """Token limit of one rollout."""
+    """The most tokens that the policy writes in one rollout, over all its turns."""
     temperature: float = Field(default=1.0, ge=0, le=10)
     """Sampling temperature of training rollouts; 0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus sampling: the smallest set of tokens with at least this probability."""
     workflow: str = "single_turn"
-    """``single_turn`` or ``package.module:function``."""
+    """``single_turn``: the model answers once, in its chat template if ``tasks.chat`` is set; ``chat``: the same, but
+    always in its chat template; or ``package.module:function`` of your own."""
     deadline_s: float = Field(default=120.0, gt=0)
     """A rollout that takes longer is stopped and tried again."""
     retries: int = Field(default=2, ge=0, le=20)

@@ -24,6 +24,11 @@ class TasksConfig(Section):
     """Keyword arguments for ``eval_source``."""
     prompt_template: str = "{question}"
     """The prompt, made with ``str.format`` from the source's ``question`` and metadata, e.g. ``{word}>``."""
+    chat: bool = False
+    """Hand each prompt to the model as a user's message, in the chat template of its tokenizer. A task with a list
+    ``messages`` of its own begins with those."""
+    system_prompt: str | None = None
+    """With ``chat``: the instructions before each conversation that does not begin with its own."""
     order: str = "shuffled"
     """Order of training tasks. ``sequential``; ``shuffled``, in a new order each epoch; ``easy_to_hard`` by
     ``difficulty``; ``pass_rate``: tasks whose running pass rate is nearest to ``target_pass_rate`` come first; or

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from rft.errors import RowError
+from rft.errors import RequestError, RowError
+from rft.policy.chat_template import ChatTemplate, Message
+from rft.policy.loading import encode_prompt
 from rft.texts import utf8_fault
 from schemas.events import MaskArray, TokenArray
 
-Message = Mapping[str, Any]
 WRITER = "assistant"
 
 
@@ -35,9 +36,16 @@ class Written:
 class Tokens:
     """Tokenizes texts and conversations for one model."""
 
-    def __init__(self, tokenizer: Any, ends: frozenset[int]) -> None:
-        """``tokenizer`` is Hugging Face's; ``ends`` are the tokens with which the policy ends an answer."""
+    def __init__(self, tokenizer: Any, ends: frozenset[int], template_options: Mapping[str, Any] | None = None) -> None:
+        """Use a Hugging Face tokenizer.
+
+        Args:
+            tokenizer: The tokenizer.
+            ends: The tokens with which the policy ends an answer.
+            template_options: Variables of its chat template (``policy.template_options``).
+        """
         self._tokenizer = tokenizer
+        self._chat = ChatTemplate(tokenizer, template_options)
         self._ends = ends
 
     def render(self, messages: Sequence[Message]) -> str:
@@ -46,7 +54,7 @@ class Tokens:
 
     def text(self, prompt: str, response: str) -> Written:
         """Return a plain prompt and what the expert wrote after it. Raises RowError if the prompt has no token."""
-        given = self._tokenizer.encode(prompt)
+        given = encode_prompt(self._tokenizer, prompt)
         if not given:
             raise RowError("the prompt is empty, so there is nothing to predict the first token from")
         written = self._encode(response)
@@ -87,20 +95,13 @@ class Tokens:
         return [(tokens[:end], 1), (tokens[end:], 0)]
 
     def _render(self, messages: Sequence[Message], prompting: bool) -> str:
-        if not getattr(self._tokenizer, "chat_template", None):
-            raise RowError("holds chat messages, but the model's tokenizer has no chat template")
         try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    [dict(message) for message in messages], tokenize=False, add_generation_prompt=prompting
-                )
-            )
-        # A template is a program of the model's authors and may raise anything.
-        except Exception as error:
-            raise RowError(f"the chat template fails: {type(error).__name__}: {error}") from error
+            return self._chat.render(messages, prompting=prompting)
+        except RequestError as error:
+            raise RowError(str(error)) from error
 
     def _encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
+        return self._chat.encode(text)
 
 
 def check_messages(value: Any, column: str) -> list[Message]:

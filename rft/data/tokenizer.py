@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from rft.config import PolicyConfig
 from rft.data.chat import Tokens
 from rft.lora.adapter import base_model_folder
 from rft.policy.loading import load_tokenizer
@@ -13,8 +14,9 @@ _CONFIG_FILES = ("generation_config.json", "config.json")
 """The first that exists names the end tokens."""
 
 
-def open_tokens(folder: Path) -> Tokens:
-    """Return the tokenizer of the model in ``folder``, as a policy uses it. Raises PolicyError if there is none."""
+def open_tokens(config: PolicyConfig) -> Tokens:
+    """Return the tokenizer of ``policy.model``, as a policy uses it. Raises PolicyError if there is none."""
+    folder = Path(config.model)
     tokenizer = load_tokenizer(folder)
     ends = {tokenizer.eos_token_id}
     base = base_model_folder(folder)
@@ -23,4 +25,4 @@ def open_tokens(folder: Path) -> Tokens:
             named = json.loads((base / name).read_text("utf-8")).get("eos_token_id")
             ends |= set(named) if isinstance(named, list) else {named}
             break
-    return Tokens(tokenizer, frozenset(int(token) for token in ends if token is not None))
+    return Tokens(tokenizer, frozenset(int(token) for token in ends if token is not None), config.template_options)

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 from rft.errors import RequestError
+from rft.policy.chat_template import ChatTemplate
 from rft.weights.transfer_spec import TransferSpec
 from schemas.events import LogprobArray, TokenArray
+
+MAX_STOPS = 16
+MAX_STOP_CHARS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,9 @@ class Sampling:
     """Sample from the smallest set of tokens that holds this much probability."""
     seed: int = 0
     """The same seed, prompt and weights give the same tokens, up to the rounding of differently composed batches."""
+    stop: tuple[str, ...] = ()
+    """Texts at which generation ends, special tokens spelled out. The generation holds the tokens of the text that was
+    met, in the last of them perhaps with a few characters more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +45,7 @@ class Generation:
     versions: TokenArray
     """int32 [N]: the weight version whose logits each token was drawn from."""
     finish_reason: str
-    """``stop`` (end of sequence) or ``length`` (``max_tokens`` reached)."""
+    """``stop`` (end of sequence, or one of ``Sampling.stop``) or ``length`` (``max_tokens`` reached)."""
 
 
 class Policy(Protocol):
@@ -59,8 +66,18 @@ class Policy(Protocol):
         """Counters since the start, times in seconds."""
         ...
 
+    @property
+    def context(self) -> int:
+        """The model's context: the most tokens of prompt and answer together."""
+        ...
+
+    @property
+    def chat(self) -> ChatTemplate:
+        """Renders chat messages for this model."""
+        ...
+
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of ``text``."""
+        """Return the token ids of ``text``, with the special tokens that the model expects around a text."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -121,6 +138,10 @@ def check_request(prompt: Sequence[int], sampling: Sampling, *, vocabulary: int,
         raise RequestError(f"the prompt has token ids outside the vocabulary of {vocabulary}")
     if sampling.max_tokens < 1:
         raise RequestError(f"max_tokens is {sampling.max_tokens}, it must be at least 1")
+    if len(sampling.stop) > MAX_STOPS or not all(0 < len(stop) <= MAX_STOP_CHARS for stop in sampling.stop):
+        raise RequestError(
+            f"stop may hold {MAX_STOPS} texts of 1 to {MAX_STOP_CHARS} characters, got {sampling.stop!r:.200}"
+        )
     if sampling.temperature < 0 or not 0 < sampling.top_p <= 1 or sampling.seed < 0:
         raise RequestError(f"temperature and seed must be >= 0 and top_p in (0, 1], got {sampling}")
     if len(prompt) + sampling.max_tokens > context:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +17,7 @@ from rft.lora.adapter import base_model_folder
 from rft.lora.base_model import merged_weights
 from rft.model_files.model_folder import holds_adapters, is_model_folder
 from rft.model_files.tensors import copy_weights
+from rft.policy.chat_template import ChatTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -29,6 +30,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class Tokenizer(Protocol):
     """The part of a Hugging Face tokenizer that we use."""
 
+    bos_token_id: int | None
     eos_token_id: int | None
     pad_token_id: int | None
 
@@ -40,13 +42,26 @@ class Tokenizer(Protocol):
 
 
 class TokenizerMixin:
-    """The part of a :class:`rft.policy.base.Policy` that needs only its tokenizer."""
+    """The part of a :class:`rft.policy.base.Policy` that needs only its tokenizer and its model's context."""
 
-    def __init__(self, model: str) -> None:
+    _context: int
+
+    def __init__(self, model: str, template_options: Mapping[str, Any]) -> None:
         """Load the tokenizer of ``model``. Raises PolicyError when there is none."""
         self._tokenizer = load_tokenizer(model)
+        self._chat = ChatTemplate(self._tokenizer, template_options)
         # The samples of a group encode the same prompt one after the other, and a tokenizer's call costs over 0.1 ms.
-        self._encode = lru_cache(maxsize=16)(lambda text: tuple(self._tokenizer.encode(text)))
+        self._encode = lru_cache(maxsize=16)(lambda text: tuple(encode_prompt(self._tokenizer, text)))
+
+    @property
+    def chat(self) -> ChatTemplate:
+        """The chat template of the tokenizer."""
+        return self._chat
+
+    @property
+    def context(self) -> int:
+        """The model's context: the most tokens of prompt and answer together."""
+        return self._context
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of ``text``, with the special tokens that the tokenizer adds to a text."""
@@ -55,6 +70,19 @@ class TokenizerMixin:
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids, special tokens left out."""
         return self._tokenizer.decode([int(token) for token in tokens], skip_special_tokens=True)
+
+
+def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Return the token ids of a prompt, with the special tokens that the tokenizer adds, and one first token (BOS).
+
+    Chat templates of Llama 3, Gemma and others spell the first token themselves. A tokenizer that adds it to each text
+    would put it there twice, and no model has seen that.
+    """
+    tokens = tokenizer.encode(text)
+    first = tokenizer.bos_token_id
+    if first is not None and tokens[:2] == [first, first]:
+        return tokens[1:]
+    return tokens
 
 
 def resolve_device(device: str) -> torch.device:

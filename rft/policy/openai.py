@@ -28,6 +28,8 @@ EQUAL_WITHIN = 1e-4
 """Logprobs that differ by less are equal, up to the rounding of differently composed batches."""
 SHOWN_CHARS = 300
 """Characters of a server's answer that an error quotes."""
+STOPS_KEPT = {"include_stop_str_in_output": True, "skip_special_tokens": False}
+"""vLLM's settings by which a stop text is found and kept in the answer."""
 PROBE_TOKENS = 8
 """Length of the prompt that examines a server. One token may be padding: its embedding is zero, and after it all tokens
 are equally likely at any temperature."""
@@ -56,7 +58,7 @@ class OpenAIPolicy(TokenizerMixin):
         self._seed = seed
         self._version = version
         self._on_policy = on_policy
-        super().__init__(config.model)
+        super().__init__(config.model, config.template_options)
         shape = text_config(config.model)
         self._vocabulary, self._context = int(shape.vocab_size), int(shape.max_position_embeddings)
         self._stats = dict.fromkeys(("sequences", "failed", "tokens", "running"), 0.0)
@@ -154,6 +156,7 @@ class OpenAIPolicy(TokenizerMixin):
                 "seed": int(np.random.SeedSequence([self._seed, sampling.seed]).generate_state(1)[0] >> 1),
                 "logprobs": 1,
                 "return_token_ids": True,
+                **({"stop": list(sampling.stop), **STOPS_KEPT} if sampling.stop else {}),
             },
         )
         try:

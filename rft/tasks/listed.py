@@ -56,7 +56,7 @@ def read_import(config: Config, name: str) -> list[TaskItem]:
     source = next((source for source in config.imports if source.name == name), None)
     if source is None or source.kind != "tasks":
         raise ConfigError(f"tasks: there is no [[imports]] with name = '{name}' and kind = 'tasks'")
-    maker = RowMaker(config, source, open_tokens(Path(config.policy.model)))
+    maker = RowMaker(config, source, open_tokens(config.policy))
     items: list[TaskItem] = []
     try:
         for number, row in open_rows(source.path, source.subset).numbered():

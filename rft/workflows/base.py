@@ -1,48 +1,42 @@
-"""Defines workflows, which turn a task into a trajectory.
+"""Defines workflows, which turn a task into a rollout.
 
-A user's workflow is one coroutine function with the signature of :data:`Workflow`, named ``package.module:function`` in
-``rollout.workflow``. It may generate several times. Tokens that the policy did not write (tool output, the
-environment's replies) go into the trajectory with ``action_mask`` 0.
+A user's workflow is one coroutine function, named ``package.module:function`` in ``rollout.workflow``. With the
+parameters (task, conversation) it adds messages, lets the policy write turns, and returns rewards or nothing; its
+tokens are kept for it. With (task, policy, sampling) it handles tokens itself and returns a Trajectory: tokens that the
+policy did not write (tool output, the environment's replies) have ``action_mask`` 0.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from typing import cast
 
 import numpy as np
 
 from rft.errors import ConfigError
 from rft.plugins import resolve
 from rft.policy.base import Policy, Sampling
-from schemas.events import NOT_WRITTEN, LogprobArray, MaskArray, Task, TokenArray
+from rft.workflows.conversation import Conversation
+from rft.workflows.messages import chat_of
+from rft.workflows.rollout import Outcome, Rollout
+from rft.workflows.trajectory import Trajectory
+from schemas.events import NOT_WRITTEN, Task
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Trajectory:
-    """The result of one rollout. Arrays have one element a token, prompt included (length T)."""
-
-    prompt: str
-    response: str
-    tokens: TokenArray
-    """int32 [T]"""
-    action_mask: MaskArray
-    """uint8 [T]: 1 where the policy wrote the token."""
-    logprobs: LogprobArray
-    """float32 [T]: 0 where ``action_mask`` is 0."""
-    versions: TokenArray
-    """int32 [T]: -1 where ``action_mask`` is 0."""
-    finish_reason: str
-    """``stop`` or ``length``."""
-
-
-Workflow = Callable[[Task, Policy, Sampling], Awaitable[Trajectory]]
-"""Rolls out one sample of a task. An exception fails this try of this rollout and nothing else."""
+TokenWorkflow = Callable[[Task, Policy, Sampling], Awaitable[Trajectory | Rollout]]
+"""Rolls out one sample of a task, token by token."""
+ConversationWorkflow = Callable[[Task, Conversation], Awaitable[float | Mapping[str, float] | Outcome | None]]
+"""Rolls out one sample of a task by messages. A number is the rollout's reward; a mapping holds rewards by name."""
+Workflow = TokenWorkflow | ConversationWorkflow
+"""An exception fails this try of this rollout and nothing else."""
 
 
 async def single_turn(task: Task, policy: Policy, sampling: Sampling) -> Trajectory:
-    """Let the policy answer the prompt once."""
+    """Let the policy answer the prompt once: as plain text, or in its chat template if the task holds messages."""
+    if chat_of(task):
+        conversation = Conversation(task, policy, sampling)
+        await conversation.generate()
+        return conversation.rows()[0]
     prompt = np.asarray(policy.encode(task.prompt), dtype=np.int32)
     written = await policy.generate(prompt.tolist(), sampling)
     return Trajectory(
@@ -56,7 +50,14 @@ async def single_turn(task: Task, policy: Policy, sampling: Sampling) -> Traject
     )
 
 
-NAMED: dict[str, Workflow] = {"single_turn": single_turn}
+async def chat(task: Task, conversation: Conversation) -> None:
+    """Let the policy answer the prompt once, as a user's message in the model's chat template."""
+    if not conversation.messages:
+        conversation.user(task.prompt)
+    await conversation.generate()
+
+
+NAMED: dict[str, Workflow] = {"single_turn": single_turn, "chat": chat}
 
 
 def find_workflow(name: str) -> Workflow:
@@ -64,4 +65,29 @@ def find_workflow(name: str) -> Workflow:
     workflow = resolve("rollout.workflow", name, NAMED)
     if not inspect.iscoroutinefunction(workflow):
         raise ConfigError(f"rollout.workflow = {name!r} must be an 'async def' function")
-    return workflow
+    takes_conversation(workflow)
+    return cast(Workflow, workflow)
+
+
+def takes_conversation(workflow: Callable[..., object]) -> bool:
+    """Return whether a workflow takes (task, conversation), and not (task, policy, sampling).
+
+    Raises ConfigError if it takes neither.
+    """
+    signature = inspect.signature(workflow)
+    two, three = (_takes(signature, count) for count in (2, 3))
+    if two or three:
+        any_number = any(one.kind is one.VAR_POSITIONAL for one in signature.parameters.values())
+        return two and not any_number
+    raise ConfigError(
+        f"the workflow {getattr(workflow, '__name__', workflow)!r} must take (task, conversation) or (task, policy, "
+        f"sampling), it takes {signature}"
+    )
+
+
+def _takes(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True

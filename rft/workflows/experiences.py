@@ -1,15 +1,20 @@
-"""Makes the Experience that is published for a rollout (pure)."""
+"""Makes the experiences that are published for a rollout (pure)."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from rft.errors import RolloutError
-from rft.workflows.base import Trajectory
+from rft.workflows.rollout import Rollout
+from rft.workflows.trajectory import Trajectory
 from schemas.events import Experience, Task
 
+ROLLOUT = "rollout"
+"""Key of an experience's metadata: what the workflow says of the rollout."""
 MAX_ERROR_CHARS = 1000
 """Longest error text in an experience."""
 
@@ -61,6 +66,27 @@ def make_experience(
         row=row,
         rows=rows,
     )
+
+
+def make_experiences(
+    task: Task, sample: int, rollout: Rollout, *, source: str, model: str, now_ms: int, duration_ms: int
+) -> list[Experience]:
+    """Return the experiences of a rollout that succeeded, one a row."""
+    outcome, rows = rollout.outcome, len(rollout.rows)
+    metadata = task.metadata
+    if outcome.metadata:
+        metadata = json.dumps({**json.loads(metadata), ROLLOUT: dict(outcome.metadata)})
+    stamp: dict[str, Any] = {"source": source, "model": model, "now_ms": now_ms, "duration_ms": duration_ms}
+    return [
+        replace(
+            make_experience(task, sample, trajectory, row=row, rows=rows, **stamp),
+            reward=outcome.reward,
+            rewards=dict(outcome.rewards),
+            turn_rewards=np.array(rollout.turn_rewards(row), np.float32),
+            metadata=metadata,
+        )
+        for row, trajectory in enumerate(rollout.rows)
+    ]
 
 
 def make_failed_experience(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rft.policy.base import Generation, Policy, Sampling
+from rft.policy.chat_template import ChatTemplate
 from rft.weights.transfer_spec import TransferSpec
 
 
@@ -48,6 +49,14 @@ class SeededPolicy:
     @property
     def receivers(self) -> int:
         return self._policy.receivers
+
+    @property
+    def context(self) -> int:
+        return self._policy.context
+
+    @property
+    def chat(self) -> ChatTemplate:
+        return self._policy.chat
 
     def encode(self, text: str) -> list[int]:
         return self._policy.encode(text)

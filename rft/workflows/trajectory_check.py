@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rft.errors import RolloutError
 from rft.stream.validate import MAX_LOGPROB
 from rft.texts import utf8_fault
-from rft.workflows.base import Trajectory
+from rft.workflows.trajectory import Trajectory
 from schemas.events import NOT_WRITTEN
 
 FINISH_REASONS = ("stop", "length")

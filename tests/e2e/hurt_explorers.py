@@ -19,7 +19,8 @@ from safetensors.torch import save
 from rft.policy.base import Policy, Sampling
 from rft.policy.transformers.policy import TransformersPolicy
 from rft.weights import receiver
-from rft.workflows.base import Trajectory, single_turn
+from rft.workflows.base import single_turn
+from rft.workflows.trajectory import Trajectory
 from schemas.events import Task
 
 FOLDER = Path(os.environ["HURT"])

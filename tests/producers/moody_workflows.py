@@ -8,7 +8,8 @@ import json
 import numpy as np
 
 from rft.policy.base import Policy, Sampling
-from rft.workflows.base import Trajectory, single_turn
+from rft.workflows.base import single_turn
+from rft.workflows.trajectory import Trajectory
 from schemas.events import Task
 
 

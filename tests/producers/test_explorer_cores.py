@@ -17,7 +17,7 @@ from producers.explorer.rollouts import roll_out, sampling_of
 from rft.errors import EngineDiedError, RolloutError
 from rft.policy.base import Sampling, check_request
 from rft.workflows import experiences
-from rft.workflows.base import Trajectory
+from rft.workflows.trajectory import Trajectory
 from schemas.codec import decode, encode
 from schemas.events import Experience, Task
 
@@ -171,7 +171,8 @@ class NoPolicy:
 
 
 def try_it(workflow, deadline_s: float = 5.0, retries: int = 2) -> Trajectory:
-    return asyncio.run(roll_out(task(), 1, NoPolicy(), workflow, deadline_s=deadline_s, retries=retries))
+    rollout = asyncio.run(roll_out(task(), 1, NoPolicy(), workflow, deadline_s=deadline_s, retries=retries))
+    return rollout.rows[0]
 
 
 def test_a_rollout_that_raises_is_tried_again_with_another_seed() -> None:

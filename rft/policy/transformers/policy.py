@@ -47,7 +47,7 @@ class TransformersPolicy(TokenizerMixin):
         self._seed = seed
         self._max_batch = config.max_batch
         self._threads = config.threads
-        super().__init__(config.model)
+        super().__init__(config.model, config.template_options)
         self._model = load_model(config.model, config.dtype, config.device)
         self._base_model = LoraBaseModel(config.model)
         shape = self._model.config.get_text_config()
@@ -56,7 +56,11 @@ class TransformersPolicy(TokenizerMixin):
             raise PolicyError(f"{config.model}: layers of type {sorted(unknown)[0]} are not supported by this engine")
         self._context = int(shape.max_position_embeddings)
         self._vocabulary = int(self._model.get_input_embeddings().num_embeddings)
-        self._batch = RunningBatch(self._model, end_tokens(self._model.generation_config, self._tokenizer))
+        self._batch = RunningBatch(
+            self._model,
+            end_tokens(self._model.generation_config, self._tokenizer),
+            lambda tokens: self.chat.decode(tokens, special=True),
+        )
         self._version = version
         self._changed = threading.Condition()
         self._waiting: deque[Request] = deque()

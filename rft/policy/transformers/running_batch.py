@@ -7,7 +7,7 @@ token.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -60,8 +60,10 @@ class Request:
 class RunningBatch:
     """The sequences that are being generated now, and their key-value cache."""
 
-    def __init__(self, model: PreTrainedModel, end_tokens: frozenset[int]) -> None:
+    def __init__(self, model: PreTrainedModel, end_tokens: frozenset[int], decode: Callable[[list[int]], str]) -> None:
+        """``decode`` returns the text of tokens, special ones spelled out."""
         self._model = model
+        self._decode = decode
         self._device = next(model.parameters()).device
         self._layers = int(model.config.get_text_config().num_hidden_layers)
         self._end_tokens = end_tokens
@@ -165,10 +167,19 @@ class RunningBatch:
             request.tokens.append(token)
             request.logprobs.append(logprob)
             request.versions.append(version)
-            if token in self._end_tokens:
+            if token in self._end_tokens or self._met_stop(request):
                 request.finish("stop")
                 ended.add(row)
             elif len(request.tokens) >= request.sampling.max_tokens:
                 request.finish("length")
                 ended.add(row)
         return tokens, ended
+
+    def _met_stop(self, request: Request) -> bool:
+        """Return whether the last token completed one of the request's stop texts."""
+        stops = request.sampling.stop
+        if not stops:
+            return False
+        # A character may need four tokens.
+        tail = self._decode(request.tokens[-(4 * max(map(len, stops)) + 4) :])
+        return any(stop in tail for stop in stops)

@@ -57,7 +57,7 @@ class VllmPolicy(TokenizerMixin):
         """
         self._config = config
         self._seed = seed
-        super().__init__(config.model)
+        super().__init__(config.model, config.template_options)
         self._base_model = LoraBaseModel(config.model)
         self._end_tokens = sorted(end_tokens(generation_config(self._base_model.folder), self._tokenizer))
         initial = Adapter.from_folder(config.model)
@@ -200,7 +200,10 @@ class VllmPolicy(TokenizerMixin):
             logprobs=0,  # of the sampled token alone
             flat_logprobs=True,
             stop_token_ids=self._end_tokens,
-            detokenize=False,
+            stop=list(sampling.stop) or None,
+            include_stop_str_in_output=True,
+            skip_special_tokens=False,
+            detokenize=bool(sampling.stop),
             output_kind=RequestOutputKind.FINAL_ONLY,
             skip_clone=True,
         )

@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(folder: Path, row: dict[str, Any], **source: Any) -> list[Any]:
     config = Config.model_validate({"policy": {"model": str(folder)}})
     settings = ImportConfig.model_validate({"name": "experts", "path": "x.jsonl"} | source)
-    return list(RowMaker(config, settings, open_tokens(folder)).events(row, 1))
+    return list(RowMaker(config, settings, open_tokens(config.policy)).events(row, 1))
 
 
 def written(folder: Path, experience: Experience) -> str:

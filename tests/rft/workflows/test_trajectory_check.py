@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from rft.errors import RolloutError
 from rft.policy.base import Policy, Sampling
-from rft.workflows.base import Trajectory, single_turn
+from rft.workflows.base import single_turn
 from rft.workflows.experiences import make_experience
 from rft.workflows.running import run_workflow
 from rft.workflows.seeded_policy import seed_of_call
+from rft.workflows.trajectory import Trajectory
 from rft.workflows.trajectory_check import check_trajectory
 from schemas.codec import decode, encode
 from schemas.events import Experience, Task
@@ -134,7 +135,7 @@ def test_a_second_generation_draws_other_tokens_and_a_repeated_rollout_the_same(
 
     sampling = Sampling(max_tokens=16, seed=5)
     for _ in range(2):
-        returned = asyncio.run(run_workflow(twice, TASK, policy, sampling))
+        (returned,) = asyncio.run(run_workflow(twice, TASK, policy, sampling)).rows
         drawn.append(returned.tokens[returned.action_mask == 1].tolist())
     assert drawn[0] != drawn[1]
     assert drawn[:2] == drawn[2:]

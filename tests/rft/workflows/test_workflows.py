@@ -10,7 +10,9 @@ import pytest
 
 from rft.errors import ConfigError
 from rft.policy.base import Policy, Sampling
-from rft.workflows.base import Trajectory, find_workflow, single_turn
+from rft.workflows.base import find_workflow, single_turn, takes_conversation
+from rft.workflows.conversation import Conversation
+from rft.workflows.trajectory import Trajectory
 from schemas.events import Task
 
 TASK = Task("train-00000000", 0, "train", "test", "word>", "drow", 1, 8, 1.0, 1.0, 0, 0, 0)
@@ -18,6 +20,14 @@ TASK = Task("train-00000000", 0, "train", "test", "word>", "drow", 1, 8, 1.0, 1.
 
 async def mine(task: Task, policy: Policy, sampling: Sampling) -> Trajectory:
     return await single_turn(task, policy, sampling)
+
+
+async def talks(task: Task, conversation: Conversation, note: str = "") -> None:
+    return None
+
+
+async def takes_one(task: Task) -> None:
+    return None
 
 
 def not_async(task: Task, policy: Policy, sampling: Sampling) -> None:
@@ -43,14 +53,16 @@ def test_a_single_turn_is_the_prompt_and_then_what_the_policy_wrote(policy: Poli
 
 def test_workflows_are_found_by_name() -> None:
     assert find_workflow("single_turn") is single_turn
-    assert find_workflow(f"{__name__}:mine").__name__ == "mine"
+    mine_found, talks_found = (find_workflow(f"{__name__}:{name}") for name in ("mine", "talks"))
+    assert (takes_conversation(mine_found), takes_conversation(talks_found)) == (False, True)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("multi", "choose single_turn or package.module:function"),
+        ("multi", "choose single_turn, chat or package.module:function"),
         (f"{__name__}:none", "has no 'none'"),
+        (f"{__name__}:takes_one", r"must take \(task, conversation\) or \(task, policy, sampling\), it takes \(task"),
         (f"{__name__}:not_async", "must be an 'async def' function"),
     ],
 )

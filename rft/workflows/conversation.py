@@ -1,0 +1,255 @@
+"""Holds a conversation between a workflow and the policy, and the exact tokens of it.
+
+A workflow adds messages and lets the policy write turns:
+
+    async def guess(task, conversation):
+        conversation.user(task.prompt)
+        turn = await conversation.generate()
+        conversation.user("Higher." if int(turn.content) < 7 else "Lower.")
+        turn = await conversation.generate()
+        return float(turn.content.strip() == "7")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rft.errors import RequestError, RolloutError, TokenBudgetError
+from rft.policy.base import Generation, Policy, Sampling
+from rft.workflows.messages import Message, ParseReply, Reply, ToolCall, chat_of, check_message, plain_reply
+from rft.workflows.token_history import STAND_IN, TokenRow, text_after_turn
+from rft.workflows.trajectory import Trajectory
+from schemas.events import LogprobArray, Task, TokenArray
+
+MAX_MESSAGES = 10_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """What the policy wrote at once. Arrays have one element a token it wrote (N)."""
+
+    index: int
+    """Which turn of the conversation, from 0."""
+    text: str
+    """The text, special tokens left out, up to the stop text that ended it."""
+    raw: str
+    """The text with special tokens, up to the end token or the stop text."""
+    reply: Reply
+    tokens: TokenArray
+    """int32 [N], end token included"""
+    logprobs: LogprobArray
+    """float32 [N]"""
+    versions: TokenArray
+    """int32 [N]"""
+    finish_reason: str
+    """``stop`` or ``length``."""
+    prompt_tokens: int
+    """Number of tokens that the policy read for it."""
+
+    @property
+    def content(self) -> str:
+        """The text without thinking and tool calls."""
+        return self.reply.content
+
+    @property
+    def message(self) -> Message:
+        """The turn as a message."""
+        return self.reply.message
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    message: Message
+    turn: Turn | None = None
+
+    def for_template(self) -> Message:
+        """Return the message to render: a turn as the policy wrote it, not as it was taken apart."""
+        return self.message if self.turn is None else {"role": "assistant", "content": self.turn.raw}
+
+
+class Conversation:
+    """The messages and turns of one conversation. Use it from one coroutine at a time."""
+
+    def __init__(self, task: Task, policy: Policy, sampling: Sampling, parse: ParseReply = plain_reply) -> None:
+        """Begin with the messages of the task's metadata (``chat``). Raises RolloutError if one of them is wrong.
+
+        Args:
+            task: The task.
+            policy: Writes the turns.
+            sampling: How turns are sampled unless ``generate`` says otherwise; its ``max_tokens`` is the budget of all
+                turns together.
+            parse: Takes the text of a turn apart.
+        """
+        self.task = task
+        self.sampling = sampling
+        self.parse = parse
+        self._policy = policy
+        self._entries: list[_Entry] = []
+        self._turns: list[Turn] = []
+        self._rows: list[TokenRow] = []
+        self._written = 0
+        begin = chat_of(task)
+        self.tools: list[dict[str, Any]] = list(begin.get("tools") or [])
+        """Schemas of the functions that the model may call, in OpenAI's format."""
+        self.add(*begin.get("messages") or [])
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """All messages so far, turns included."""
+        return tuple(entry.message for entry in self._entries)
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """What the policy has written, in order."""
+        return tuple(self._turns)
+
+    @property
+    def tokens_left(self) -> int:
+        """Tokens that the policy may still write; its context may end before."""
+        return self.sampling.max_tokens - self._written
+
+    @property
+    def forks(self) -> int:
+        """How often the template rewrote earlier parts, so that another row began."""
+        return max(len(self._rows) - 1, 0)
+
+    def add(self, *messages: Message) -> None:
+        """Append messages. Raises RolloutError for one that is none."""
+        if len(self._entries) + len(messages) > MAX_MESSAGES:
+            raise RolloutError(f"a conversation may have {MAX_MESSAGES} messages")
+        self._entries += [_Entry(check_message(message)) for message in messages]
+
+    def system(self, text: str) -> None:
+        """Append instructions."""
+        self.add({"role": "system", "content": text})
+
+    def user(self, text: str) -> None:
+        """Append what the user says."""
+        self.add({"role": "user", "content": text})
+
+    def tool(self, call: ToolCall, text: str) -> None:
+        """Append the answer of a function that the model called."""
+        self.add({"role": "tool", "tool_call_id": call.id, "name": call.name, "content": text})
+
+    async def generate(
+        self,
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: Sequence[str] = (),
+    ) -> Turn:
+        """Let the policy write the next turn, append it and return it.
+
+        Args:
+            max_tokens: The most tokens of this turn; by default all that are left.
+            temperature: Instead of the task's.
+            top_p: Instead of the task's.
+            stop: Texts at which the turn ends. They are not part of its text, but of its tokens.
+
+        Raises TokenBudgetError if no token may be written any more, RequestError if the template fails or the first
+        turn's prompt does not fit the context, and what the policy raises.
+        """
+        rendered = self._render([entry.for_template() for entry in self._entries])
+        row, new = self._extend(rendered)
+        prompt = [*(row.tokens if row else ()), *new]
+        room = min(self.tokens_left, self._policy.context - len(prompt))
+        if room < 1:
+            self._raise_full(len(prompt))
+        sampling = replace(
+            self.sampling,
+            max_tokens=room if max_tokens is None else min(max_tokens, room),
+            temperature=self.sampling.temperature if temperature is None else temperature,
+            top_p=self.sampling.top_p if top_p is None else top_p,
+            stop=tuple(stop),
+        )
+        generation = await self._policy.generate(prompt, sampling)
+        if row is None:
+            row = TokenRow(rendered)
+            self._rows.append(row)
+        row.rendered = rendered
+        row.read(new)
+        turn = self._turn(generation, sampling.stop, len(prompt))
+        row.wrote(turn.index, turn.text, generation)
+        self._written += len(turn.tokens)
+        self._turns.append(turn)
+        self._entries.append(_Entry(turn.message, turn))
+        return turn
+
+    def rows(self) -> tuple[Trajectory, ...]:
+        """Return what the policy read and wrote, as rows to learn from; none if it wrote nothing."""
+        return tuple(row.trajectory() for row in self._rows)
+
+    def turns_of_rows(self) -> tuple[tuple[int, ...], ...]:
+        """Return, for each row, the indexes of the turns that it teaches."""
+        return tuple(tuple(row.turns) for row in self._rows)
+
+    def _extend(self, rendered: str) -> tuple[TokenRow | None, list[int]]:
+        """Return the row that goes on, or None for a new one, and the tokens that the policy reads next in it."""
+        encode = self._policy.chat.encode
+        if self._rows and (new := self._text_after(self._rows[-1], rendered)) is not None:
+            return self._rows[-1], encode(new)
+        return None, encode(rendered)
+
+    def _text_after(self, row: TokenRow, rendered: str) -> str | None:
+        last = max(index for index, entry in enumerate(self._entries) if entry.turn is not None)
+        turn = self._entries[last].turn
+        assert turn is not None
+        everything = self._policy.chat.decode(turn.tokens.tolist(), special=True)
+        body, end = _without_end(turn, everything)
+
+        def stand_in() -> str | None:
+            messages = [entry.for_template() for entry in self._entries]
+            messages[last] = {**messages[last], "content": STAND_IN}
+            try:
+                return self._render(messages)
+            except RequestError:
+                return None
+
+        return text_after_turn(row.rendered, body, end, rendered, stand_in)
+
+    def _render(self, messages: list[Message]) -> str:
+        return self._policy.chat.render(messages, self.tools, prompting=True)
+
+    def _turn(self, generation: Generation, stop: tuple[str, ...], prompt_tokens: int) -> Turn:
+        decode, written = self._policy.chat.decode, generation.tokens.tolist()
+        raw, text = decode(written, special=True), decode(written, special=False)
+        if any(end in raw for end in stop):
+            raw, text = _before(raw, stop), _before(text, stop)
+        elif generation.finish_reason == "stop":
+            raw = decode(written[:-1], special=True)
+        return Turn(
+            index=len(self._turns),
+            text=text,
+            raw=raw,
+            reply=self.parse(raw),
+            tokens=generation.tokens,
+            logprobs=generation.logprobs,
+            versions=generation.versions,
+            finish_reason=generation.finish_reason,
+            prompt_tokens=prompt_tokens,
+        )
+
+    def _raise_full(self, prompt_tokens: int) -> None:
+        if self.tokens_left < 1:
+            raise TokenBudgetError(
+                f"the policy has written all {self.sampling.max_tokens} tokens of this rollout (rollout.max_tokens)"
+            )
+        context = self._policy.context
+        problem = f"the conversation has {prompt_tokens} tokens, which fill the model's context of {context}"
+        if not self._turns:
+            raise RequestError(f"{problem}: shorten the task's messages")
+        raise TokenBudgetError(problem)
+
+
+def _without_end(turn: Turn, everything: str) -> tuple[str, str]:
+    """Return a turn's whole text without its end token, and the end token's text."""
+    if everything.startswith(turn.raw) and turn.finish_reason == "stop":
+        return turn.raw, everything[len(turn.raw) :]
+    return everything, ""
+
+
+def _before(text: str, stop: tuple[str, ...]) -> str:
+    return text[: min((found for end in stop if (found := text.find(end)) >= 0), default=len(text))]
