@@ -11,6 +11,7 @@ from typing import Any
 
 from consumers.report.charts import Line, Share, figures_table, line_chart, smooth, stacked_bars
 from consumers.report.evaluations import evaluation_cards
+from consumers.report.long_tail import long_tail_card
 from consumers.report.measures import NOT_SCORED
 from consumers.report.reducer import Rollout, RunSummary, Step
 from consumers.report.report_json import MAX_TEXT_CHARS, accuracies, samples, steps_in_order, throughput
@@ -88,6 +89,7 @@ def _charts(report: Mapping[str, Any], summary: RunSummary, config: Config) -> s
     staleness = [(step.number, step.staleness[step.staleness >= 0]) for step in steps]
     staleness = [(number, values) for number, values in staleness if values.size]
     transfers, trainers = transfers_card(report["weights"], steps), report["trainers"]
+    long_tail = long_tail_card(report["long_tail"])
     cards = [
         _card(
             "Reward",
@@ -124,6 +126,7 @@ def _charts(report: Mapping[str, Any], summary: RunSummary, config: Config) -> s
         ),
         *_learning_rate(steps),
         *([_card("Other trainers", "on the same log", _other_trainers(trainers))] if trainers else []),
+        *([_card("The long tail", "rollouts that came in time and too late", long_tail)] if long_tail else []),
         *([_card("Weight versions", "seconds until all members hold one", transfers)] if transfers else []),
         _card("Where the time went", "", _time(report)),
         _card("Experiences", "counted by id, from the log", _counts(report["experiences"])),

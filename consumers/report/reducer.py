@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +65,14 @@ class Rollout:
     correct: bool
 
 
+class RolloutSize(NamedTuple):
+    """How large one rollout was."""
+
+    tokens: int
+    """Tokens that the policy wrote."""
+    duration_ms: int
+
+
 @dataclass(slots=True)
 class RunSummary:
     """Everything that the report needs from the log."""
@@ -79,6 +88,8 @@ class RunSummary:
     ready_ids: set[str] = field(default_factory=set)
     filtered: dict[str, str] = field(default_factory=dict)
     """Cause by experience id."""
+    sizes: dict[str, RolloutSize] = field(default_factory=dict)
+    """By id of the experience, for those that are not held out."""
     evaluated_ids: set[str] = field(default_factory=set)
     steps: dict[int, Step] = field(default_factory=dict)
     other_trainers: dict[str, dict[int, Step]] = field(default_factory=dict)
@@ -238,7 +249,9 @@ class RunReducer:
                     reward=record.reward,
                     correct=is_correct(record, self._function),
                 )
-        elif record.verdict == "filtered":
+            return
+        summary.sizes[experience.experience_id] = RolloutSize(int(experience.action_mask.sum()), experience.duration_ms)
+        if record.verdict == "filtered":
             summary.filtered[experience.experience_id] = record.cause or "unknown"
 
     def _read(self, event: Event, kind: type[R]) -> R | None:

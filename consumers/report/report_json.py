@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from consumers.report.long_tail import long_tail_figures
 from consumers.report.measures import TrainerSeconds, sum_stats
 from consumers.report.reducer import Rollout, RunSummary, Step
 from consumers.report.transfers import transfer_figures
@@ -68,6 +69,7 @@ def report_content(
             "mean": round(float(staleness.mean()), 4) if staleness.size else 0.0,
             "bound": config.trainer.max_staleness,
         },
+        "long_tail": long_tail_figures(summary, steps, config.trainer.max_staleness),
         "trainer": {
             "idle_share": round(seconds.idle_share, 4),
             "step_s": round(seconds.step / len(steps), 4) if steps else 0.0,

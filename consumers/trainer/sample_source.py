@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from threading import Event as StopEvent
 
 from consumers.trainer.baseline import Baseline
+from consumers.trainer.issued_tasks import IssuedTasks
 from consumers.trainer.ready_reader import ReadyReader
 from consumers.trainer.sample_fetcher import SampleFetcher
 from consumers.trainer.upstream import UpstreamTrainer
@@ -59,10 +60,14 @@ class SampleSource:
             self._progress.retired,
             group_priority(config.buffer),
             {kind for kind, count in shares.items() if count} if shares else None,
+            stalest_first=config.holds_steps,
         )
         self._assembly = StepAssembly(config.buffer, groups_per_step, self._buffer, pool)
         self._baseline = Baseline(config, learner.step)
-        self._seconds = {"idle_s": 0.0, "read_s": 0.0}
+        self._seconds = {"idle_s": 0.0, "read_s": 0.0, "held_s": 0.0}
+        self._issued = IssuedTasks(config, learner, self._buffer) if config.holds_steps else None
+        self._held: list[str] = []
+        """Groups that the next step waits for, although it is possible."""
         self._upstream = UpstreamTrainer(config)
         self._input = InputWait(role_activity(), reader.at_end)
 
@@ -81,6 +86,7 @@ class SampleSource:
             for event in events:
                 self._add(event)
             self._seconds["read_s" if possible else "idle_s"] += polled - started
+            self._seconds["held_s"] += polled - started if self._held else 0.0
             self._seconds["read_s"] += time.perf_counter() - polled
             if events:
                 self._input.came()
@@ -129,7 +135,10 @@ class SampleSource:
         return self._buffer.take_drops()
 
     def take_metrics(self) -> dict[str, float]:
-        """Return the seconds of waiting and reading since the last call, and the bytes held now."""
+        """Return the seconds of waiting and reading since the last call, and the bytes held now.
+
+        ``held_s`` is the part of ``idle_s`` in which a step was possible and held back for slow groups.
+        """
         seconds, self._seconds = self._seconds, dict.fromkeys(self._seconds, 0.0)
         return seconds | {"buffer_bytes": float(self._buffer.held_bytes + self._pool.held_bytes)}
 
@@ -139,21 +148,32 @@ class SampleSource:
         return self._pool.positions
 
     def close(self) -> None:
-        """Disconnect from the trainer that this one follows."""
+        """Disconnect from the trainer that this one follows, and from the tasks."""
         self._upstream.close()
+        if self._issued is not None:
+            self._issued.close()
 
     def _awaited(self) -> str:
         """Describe what is missing, such as ``a batch: has 3 of 8 groups; groups 812, 813 lack samples``."""
         if not self._baseline.complete:
             return "the evaluation before training"
+        if self._held:
+            limit_s = self._config.buffer.hold_s
+            return f"{name_groups(self._held)}, too stale after this step (buffer.hold_s = {limit_s:g})"
         lacking = self._buffer.incomplete(SHOWN_GROUPS)
         return f"a batch: {self._assembly.describe()}" + (f"; {name_groups(lacking)} lack samples" if lacking else "")
 
     def _step_possible(self, version: int) -> bool:
         for groups in (self._buffer, self._pool):
-            groups.drop_stale(version, self._config.trainer.max_staleness)
+            if not (groups is self._buffer and self._config.buffer.too_stale == "keep"):
+                groups.drop_stale(version, self._config.trainer.max_staleness)
+        self._held = []
         if not (self._baseline.complete and self._assembly.possible()):
             return False
+        if self._issued is not None:
+            self._held = self._issued.awaited(version)
+            if self._held:
+                return False
         # An epoch goes through all of the data, so what the next fetch brings may still belong to this one.
         return not self._assembly.repeats() or self._reader.caught_up
 

@@ -51,13 +51,15 @@ def warn_of_algorithm(config: Config) -> list[str]:
 def check_algorithm(config: Config) -> None:
     """Raise ConfigError when a trainer's algorithm cannot be composed.
 
-    Causes are unknown names, wrong options and functions of the user that do not load.
+    Causes are unknown names, wrong options, functions of the user that do not load, and weights of stale tokens that
+    nothing bounds.
     """
     trainers = [config, *(config.of_trainer(identity) for identity in config.trainers)]
-    if all(trainer.algorithm == AlgorithmConfig() for trainer in trainers):
+    if all(trainer.algorithm == AlgorithmConfig() and trainer.buffer.too_stale != "keep" for trainer in trainers):
         return
     # The import takes seconds, and most runs have nothing to check.
     from rft.algorithms.compose import compose
+    from rft.algorithms.stale_groups import algorithm_of
 
     for trainer in trainers:
-        compose(trainer.algorithm, max_tokens=trainer.rollout.max_tokens)
+        compose(algorithm_of(trainer), max_tokens=trainer.rollout.max_tokens)

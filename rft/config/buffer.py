@@ -30,6 +30,16 @@ class BufferConfig(Section):
     recency_half_life: float | None = Field(default=None, gt=0)
     """Number of weight versions after which a priority counts half. By default priorities do not decay."""
 
+    too_stale: Literal["drop", "keep", "hold"] = "drop"
+    """What becomes of the slowest rollouts, whose tokens are staler than ``trainer.max_staleness`` when they come.
+    ``drop``: their groups are dropped, cause ``stale``. ``keep``: they are trained. The algorithm then needs a weight
+    of each token that accounts for its staleness and is bounded: ``algorithm.correction`` ``tis`` or ``mis``, or one of
+    the losses ``clipped`` (its ``dual_clip`` is 2 if it is not set), ``cispo``, ``sapo``, ``topr`` and ``rec``.
+    ``hold``: before they become too stale, the trainer waits for them with its next step. It then takes the stalest
+    groups first; ``priority`` decides among those of the same version."""
+    hold_s: float = Field(default=60.0, gt=0)
+    """With ``hold``: how long a step waits. Groups that come later may be dropped, and no step waits for them again."""
+
     @model_validator(mode="after")
     def _consistent(self) -> BufferConfig:
         if self.mix and (min(self.mix.values()) < 0 or sum(self.mix.values()) <= 0):

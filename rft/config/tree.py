@@ -144,6 +144,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _held_groups_come(self) -> Config:
+        if self.buffer.too_stale == "hold" and self.processor.external.frees_slots:
+            raise ValueError(
+                "buffer.too_stale = 'hold' contradicts processor.external.pacing = 'free': steps would wait for the "
+                "groups that wait for their rewards. Set pacing = 'hold', or too_stale = 'drop' or 'keep'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _group_has_static_members(self) -> Config:
         if self.rollout.static_membership and self.broker.kind == "embedded":
             raise ValueError(
@@ -217,6 +226,12 @@ class Config(Section):
         """
         trainer = self.trainer
         return (trainer.max_staleness + 1) * trainer.sync_interval * self.new_groups_per_step
+
+    @property
+    def holds_steps(self) -> bool:
+        """Whether the trainer waits for groups that would be too stale. Only one that paces the run does."""
+        paces = self.run.mode == "online" and self.trainer.follows is None
+        return paces and self.buffer.too_stale == "hold"
 
     @property
     def new_groups_per_step(self) -> int:

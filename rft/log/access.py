@@ -47,6 +47,7 @@ def access_by_role(config: Config) -> dict[str, Access]:
     """Return what each role does under this configuration."""
     fixed = config.run.mode in ("explore", "eval")
     external = ("rewards", "waiting") if config.processor.external.required else ()
+    held = ("tasks",) if config.holds_steps else ()
     uncounted = config.processor.external.frees_slots
     imported = tuple({"tasks" if source.kind == "tasks" else "experiences" for source in config.imports})
     imported = imported or ("tasks", "experiences")
@@ -62,7 +63,9 @@ def access_by_role(config: Config) -> dict[str, Access]:
             writes=("ready", "dlq", *(("waiting",) if external else ())),
             joins=(PROCESSORS,),
         ),
-        "trainer": Access(reads=("ready", "weights", "members", "steps", "dlq"), writes=("weights", "steps", "dlq")),
+        "trainer": Access(
+            reads=("ready", "weights", "members", "steps", "dlq", *held), writes=("weights", "steps", "dlq")
+        ),
         "archiver": Access(reads=config.archive.entities),
         "importer": Access(reads=imported, writes=imported),
         "tracker": Access(reads=("weights", "steps", "ready")),

@@ -11,6 +11,7 @@ still takes in the one sample that a group lacks.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from rft.training.sample import Sample
 from rft.training.sample_group import PriorityOf, ReleaseKey, SampleGroup, by_processor, held_bytes
 from schemas.events import NOT_WRITTEN
 
-Rank = tuple[float, bool, int, LogPosition]
+Rank = tuple[float, float, bool, int, LogPosition]
 """Sorts whole groups; the lowest is trained first."""
 
 
@@ -56,6 +57,8 @@ class GroupBuffer:
         retired: Retired,
         priority_of: PriorityOf = by_processor,
         kinds: Collection[str] | None = None,
+        *,
+        stalest_first: bool = False,
     ) -> None:
         """Start empty.
 
@@ -64,7 +67,9 @@ class GroupBuffer:
             retired: what was trained or dropped before. It is only read here; its owner updates it when a TrainingStep
                 was published.
             kinds: groups of other kinds are dropped; None: all are kept.
+            stalest_first: train groups with older tokens first; the priority decides among those of the same version.
         """
+        self._stalest_first = stalest_first
         self._priority_of = priority_of
         self._kinds = kinds
         self.max_bytes = max_bytes
@@ -99,6 +104,14 @@ class GroupBuffer:
     def whole_groups_of(self, kind: str) -> int:
         """Return how many of ``whole_groups`` are of this kind."""
         return self._whole_by_kind[kind]
+
+    def oldest_versions(self) -> list[int]:
+        """Return the oldest version of each whole release that the policy wrote."""
+        return [oldest for oldest in self._whole.values() if oldest != NOT_WRITTEN]
+
+    def has_come(self, number: int) -> bool:
+        """Return whether the group of this task is whole, or was trained or dropped."""
+        return self._whole_releases[number] > 0 or number in self._unreported or number in self._retired.numbers
 
     def incomplete(self, count: int) -> list[str]:
         """Return the first groups that lack samples, at most ``count``: by number, or by id if they have none."""
@@ -192,7 +205,9 @@ class GroupBuffer:
     def _rank(self, group: SampleGroup) -> Rank:
         """Rank by priority, then task number (groups without one last), then position in the log."""
         first = min(sample.position for sample in group.samples.values())
-        return -self._priority_of(group), group.number < 0, group.number, first
+        written = math.inf if group.oldest_version == NOT_WRITTEN else group.oldest_version
+        age = float(written) if self._stalest_first else 0.0
+        return age, -self._priority_of(group), group.number < 0, group.number, first
 
     def _retire(self, group: SampleGroup, cause: DropCause) -> None:
         self._remove(group.key)

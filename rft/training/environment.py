@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import transformers
 
+from rft.algorithms.stale_groups import algorithm_of
 from rft.config import Config, engine_fields
 
 _TRAINER_FIELDS = (
@@ -24,7 +25,7 @@ def training_environment(config: Config) -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
-        "algorithm": config.algorithm.model_dump(mode="json"),
+        "algorithm": algorithm_of(config).model_dump(mode="json"),
         **{name: trainer[name] for name in _TRAINER_FIELDS},
         "decay_steps": config.trainer.decay_end if config.trainer.learning_rate_schedule != "constant" else None,
         **engine_fields(config.trainer),

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from rft.algorithms.algorithm import Algorithm
 from rft.algorithms.compose import compose
+from rft.algorithms.stale_groups import algorithm_of
 from rft.config import Config
 from rft.training.batch import StepBatch
 from rft.training.step_loss import StepLoss
@@ -44,7 +45,7 @@ class Objective:
     @classmethod
     def from_config(cls, config: Config) -> Objective:
         """Make the objective that a trainer's configuration names. Raises ConfigError."""
-        algorithm = compose(config.algorithm, max_tokens=config.rollout.max_tokens)
+        algorithm = compose(algorithm_of(config), max_tokens=config.rollout.max_tokens)
         return cls(algorithm, epochs=config.trainer.epochs, minibatches=config.trainer.minibatches)
 
     def attach(self, model: Any) -> None:

@@ -35,7 +35,7 @@ class ReusePool:
         self.held_bytes = 0
         """Bytes of the arrays that are held."""
         self._dropped_before: int | None = None
-        """Groups older than this version were dropped."""
+        """Groups older than this version were dropped, and none was put in since."""
 
     def __len__(self) -> int:
         """Return the number of groups."""
@@ -60,6 +60,7 @@ class ReusePool:
 
     def put(self, groups: Iterable[SampleGroup]) -> None:
         """Hold the groups that may be trained again, forget the others."""
+        self._dropped_before = None
         for group in groups:
             most = self._config.uses(group.kind)
             self._forget(group.key)
@@ -82,7 +83,7 @@ class ReusePool:
         They were trained, so no drop is reported.
         """
         oldest = version - max_staleness
-        # Called again and again while the trainer waits. Groups put in since were not stale when they were trained.
+        # Called again and again while the trainer waits.
         if oldest == self._dropped_before:
             return
         self._dropped_before = oldest

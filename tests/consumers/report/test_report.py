@@ -5,6 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from typing import Any
 
+import numpy as np
 import pytest
 from log_events import MadeUpLog, dead_letter_headers, experience, member, scored, step, weights
 
@@ -86,6 +87,32 @@ def test_staleness_excludes_experiences_that_no_policy_wrote():
     log = MadeUpLog()
     log.add("steps", step(1, {"a/0": -1, "b/0": 2, "c/0": 0}))
     assert report_of(log)["staleness"] == {"max": 2, "mean": 1.0, "bound": 1}
+
+
+def test_lengths_and_durations_of_stale_rollouts_stand_beside_those_of_trained_ones():
+    log = MadeUpLog()
+    sizes = {"a/0": (1, 1000), "a/1": (2, 2000), "s/0": (3, 4000), "s/1": (3, 8000), "t/0": (1, 500), "f/0": (2, 9)}
+    for name, (written, duration_ms) in sizes.items():
+        arrays = {
+            "tokens": np.arange(4, dtype=np.int32), "action_mask": (np.arange(4) > 3 - written).astype(np.uint8),
+            "logprobs": np.zeros(4, np.float32),
+            "versions": np.where(np.arange(4) > 3 - written, 0, -1).astype(np.int32),
+        }  # fmt: skip
+        cause = "too_long" if name == "f/0" else None
+        log.add("ready", scored(experience(name, duration_ms=duration_ms, **arrays), cause=cause), key=name[0])
+    log.add("steps", step(1, {"a/0": 0}, {"s/0": "stale", "f/0": "filtered"}))
+    log.add("steps", step(2, {"a/1": 3, "t/0": 1, "d/0": -1}, {"s/1": "stale", "t/0": "stale"}))
+    summary = summary_of(log.of(*READ_ORDER))
+    report = report_content(summary, CONFIG, wall_s=1, versions={})
+    assert report["long_tail"] == {
+        "dropped_share": 0.4,
+        "trained": {"rollouts": 3, "tokens_mean": 1.33, "seconds_mean": 1.167},
+        "dropped": {"rollouts": 2, "tokens_mean": 3.0, "seconds_mean": 6.0},
+        "beyond_bound": 1,
+    }
+    page = render(report, summary, CONFIG)
+    assert "2 (40.0%)" in page
+    assert "3.0 tokens, 6.00 s" in page
 
 
 def test_time_of_trainer_and_explorers_is_summed_over_restarts():
