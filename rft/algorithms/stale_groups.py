@@ -33,8 +33,9 @@ def algorithm_of(config: Config) -> AlgorithmConfig:
     if weight_bound(algorithm) is None:
         raise ConfigError(
             "buffer.too_stale = 'keep' needs a bounded weight that accounts for staleness, and algorithm.name = "
-            f"'{algorithm.name}' has none as it is configured. Set algorithm.correction = 'tis' (or 'mis'), use a loss "
-            f"against the sampler that is bounded ({', '.join(_BOUNDS)}), or set buffer.too_stale = 'drop' or 'hold'"
+            f"'{algorithm.name}' has none as it is configured. Set algorithm.correction = 'tis' (or 'mis') or "
+            f"algorithm.rejection = 'token', use a loss against the sampler that is bounded ({', '.join(_BOUNDS)}), or "
+            "set buffer.too_stale = 'drop' or 'hold'"
         )
     return algorithm
 
@@ -45,6 +46,8 @@ def weight_bound(algorithm: AlgorithmConfig) -> float | None:
     if correction in ("tis", "mis"):
         return algorithm.correction_high
     loss = _loss(algorithm)
+    if algorithm.rejection == "token" and _is_ratio(algorithm, correction, loss):
+        return max(1.0, algorithm.rejection_high)
     if not _uses_sampler(algorithm) or loss not in _BOUNDS:
         return None
     preset = find_preset(algorithm.name)
@@ -52,6 +55,13 @@ def weight_bound(algorithm: AlgorithmConfig) -> float | None:
     fields = {name: getattr(algorithm, name) for name in ("clip_low", "clip_high", "dual_clip")}
     options |= {name: value for name, value in fields.items() if value is not None} | algorithm.loss_options
     return _BOUNDS[loss](options)
+
+
+def _is_ratio(algorithm: AlgorithmConfig, correction: str, loss: object) -> bool:
+    """Return whether the weight of a token is its own ratio or less, or 1."""
+    if correction == "importance":
+        return algorithm.correction_level == "token"
+    return _uses_sampler(algorithm) and loss in ("clipped", "rec")
 
 
 def _clipped(options: Mapping[str, Any]) -> float | None:

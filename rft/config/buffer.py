@@ -33,8 +33,9 @@ class BufferConfig(Section):
     too_stale: Literal["drop", "keep", "hold"] = "drop"
     """What becomes of the slowest rollouts, whose tokens are staler than ``trainer.max_staleness`` when they come.
     ``drop``: their groups are dropped, cause ``stale``. ``keep``: they are trained. The algorithm then needs a weight
-    of each token that accounts for its staleness and is bounded: ``algorithm.correction`` ``tis`` or ``mis``, or one of
-    the losses ``clipped`` (its ``dual_clip`` is 2 if it is not set), ``cispo``, ``sapo``, ``topr`` and ``rec``.
+    of each token that accounts for its staleness and is bounded: ``algorithm.correction`` ``tis`` or ``mis``,
+    ``algorithm.rejection`` ``token``, or one of the losses ``clipped`` (its ``dual_clip`` is 2 if it is not set),
+    ``cispo``, ``sapo``, ``topr`` and ``rec``.
     ``hold``: before they become too stale, the trainer waits for them with its next step. It then takes the stalest
     groups first; ``priority`` decides among those of the same version."""
     hold_s: float = Field(default=60.0, gt=0)

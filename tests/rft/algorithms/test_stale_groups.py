@@ -25,6 +25,9 @@ BOUNDED = [
     AlgorithmConfig(name="topr"),
     AlgorithmConfig(name="rec"),
     AlgorithmConfig(correction="tis"),
+    AlgorithmConfig(rejection="token", rejection_high=4.0),
+    AlgorithmConfig(name="decoupled_ppo", rejection="token"),
+    AlgorithmConfig(name="rec", rejection="token", loss_options={"importance": True}),
     AlgorithmConfig(name="opmd", correction="mis", correction_high=3.0),
     AlgorithmConfig(name="decoupled_ppo", correction="tis", correction_high=1.5),
 ]
@@ -33,6 +36,7 @@ UNBOUNDED = [
     AlgorithmConfig(name="gspo"),
     AlgorithmConfig(name="decoupled_ppo"),
     AlgorithmConfig(name="rec", loss_options={"importance": True}),
+    AlgorithmConfig(name="decoupled_ppo", correction_level="sequence", rejection="geometric", rejection_high=1e9),
 ]
 UNKNOWN = [AlgorithmConfig(name="asymre"), AlgorithmConfig(name="opmd"), AlgorithmConfig(old="trainer", dual_clip=2.0)]
 
@@ -49,6 +53,8 @@ def weight(config: AlgorithmConfig, log_ratio: float, advantage: float) -> float
     loss = algorithm.loss(tokens).loss
     if algorithm.correction is not None:
         loss = loss * algorithm.correction(old - sampler)
+    if algorithm.rejection is not None:
+        loss = loss * algorithm.rejection(old.detach() - sampler if algorithm.old_from_trainer else now.detach() - old)
     loss.sum().backward()
     assert now.grad is not None
     return abs(float(now.grad)) / abs(advantage)
