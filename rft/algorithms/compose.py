@@ -78,6 +78,11 @@ def _compose(config: AlgorithmConfig, max_tokens: int) -> Algorithm:
             "algorithm.old = 'sampler' contradicts algorithm.correction: the correction is for ratios against the "
             "trainer's own log-probabilities. Leave algorithm.old out, or set correction = 'none'"
         )
+    if config.reference_reset and config.kl == "none" and not needs.reference:
+        raise ConfigError(
+            f"algorithm.reference_reset: '{config.name}' without a KL term compares with no reference. Set "
+            "algorithm.kl, or leave reference_reset out"
+        )
     if config.kl_unbiased and config.kl_in == "reward":
         raise ConfigError(
             "algorithm.kl_unbiased is for a KL term in the loss: in the reward it has no gradient. Set kl_in = 'loss', "

@@ -45,6 +45,10 @@ class AlgorithmConfig(Section):
     """Multiply the KL term in the loss by the ratio of the policy to the sampler, through which the gradient also goes
     (DeepSeek-V3.2, arXiv:2512.02556, equation 7). Then the gradient of any estimator is that of the true KL divergence,
     also with samples of an older policy. Without it that of ``k1`` is 0 on-policy, and that of ``k3`` is biased."""
+    reference_reset: int = Field(default=0, ge=0)
+    """Steps after which the policy becomes the reference of KL terms, ``dpo`` and ``kto``, again and again (TR-DPO,
+    arXiv:2404.09656; ProRL, arXiv:2505.24864); 0: the reference stays the initial model. Not with ``trainer.lora``,
+    whose reference is the base model."""
     entropy_coef: float = Field(default=0.0, ge=0)
     """Weight of the policy's entropy. The product is subtracted from each token's loss."""
     aggregation: str | None = None

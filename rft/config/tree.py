@@ -96,6 +96,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _reference_can_be_reset(self) -> Config:
+        if self.algorithm.reference_reset and self.trainer.lora.rank:
+            raise ValueError(
+                "algorithm.reference_reset does not work with trainer.lora, whose reference is the base model without "
+                "adapters: set reference_reset = 0, or train the whole model"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sets_are_sound(self) -> Config:
         if MAIN_SET in self.eval.sets:
             raise ValueError(f"[eval.sets.{MAIN_SET}]: '{MAIN_SET}' is the set of [eval] itself")

@@ -45,7 +45,7 @@ def write_files(target: Path, files: Mapping[str, bytes | memoryview], *, durabl
     """Write ``files``, by path within it, as the folder ``target``; see :func:`atomic_folder`. Raises OSError."""
     with atomic_folder(target, durable=durable) as partial:
         for name, content in files.items():
-            (partial / name).parent.mkdir(exist_ok=True)
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
             (partial / name).write_bytes(content)
 
 

@@ -1,8 +1,9 @@
 """Writes and reads checkpoints: weights, optimizer, random numbers and log positions as one atomic unit.
 
 ``<run>/checkpoints/step-00000050/`` is a model folder in Hugging Face layout with a ``trainer/`` folder in it:
-``optimizer.safetensors`` and ``state.json``, which names the sha256 of every file. The folder gets its name when all of
-it is on the disk, so positions never run ahead of weights.
+``optimizer.safetensors`` and ``state.json``, which names the sha256 of every file, and the model folder ``reference``
+if the reference was reset (:mod:`rft.training.reference`). The folder gets its name when all of it is on the disk, so
+positions never run ahead of weights.
 """
 
 from __future__ import annotations

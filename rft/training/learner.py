@@ -17,6 +17,7 @@ from rft.training.checkpoint import Checkpoint, CheckpointState, restore_rng, wr
 from rft.training.engines.open import open_engine
 from rft.training.environment import training_environment
 from rft.training.progress import LogProgress
+from rft.training.reference import ReferenceResets
 from rft.training.sample import Sample, SampleFilter
 from schemas.events import TrainingStep
 
@@ -70,10 +71,13 @@ class Learner:
         self.last_record: LogPosition | None = None
         self.checkpointed_step = -1
         self._topic_ids = dict(topic_ids or {})
+        folder = config.run.path / "reference" / config.trainer.model_key
+        self._resets = ReferenceResets(self.engine, config.algorithm.reference_reset, folder)
         try:
             if checkpoint:
                 self._restore(checkpoint)
-            self._load_reference(initial)
+            if not (checkpoint and self.engine.needs_reference and self._resets.restore(checkpoint.folder)):
+                self._load_reference(initial)
         except BaseException:
             self.engine.close()
             raise
@@ -88,13 +92,15 @@ class Learner:
     def learn(self, samples: Sequence[Sample]) -> tuple[dict[str, float], WeightsFile]:
         """Take the next step on ``samples``, whose payloads must be there.
 
-        Returns the step's metrics and the new weights. Raises EngineError when a rank has failed.
+        Returns the step's metrics and the new weights. Raises EngineError when a rank has failed, WeightsError when the
+        disk cannot hold a new reference.
         """
         version = self.version if self.version_step == self.step else None
         metrics = self.engine.step(self.step + 1, StepBatch.from_samples(samples), version=version)
         self.step += 1
         weights = self.engine.serialized()
         self.digest = weights.sha256
+        self._resets.after_step(self.step, weights, self.companions)
         return metrics, weights
 
     def apply_record(self, record: TrainingStep, position: LogPosition) -> None:
@@ -128,13 +134,14 @@ class Learner:
         folder = write_checkpoint(
             self.config.run.path,
             state,
-            weights=weights,
+            weights={**weights, **self._resets.checkpoint_files()},
             companions=adapter_companions(self.companions) if ADAPTER_CONFIG in weights else self.companions,
             optimizer=self.engine.optimizer_tensors(),
             keep=self.config.trainer.keep_checkpoints,
             keep_every=self.config.trainer.keep_every,
         )
         self.checkpointed_step = self.step
+        self._resets.checkpointed(folder)
         return folder
 
     def close(self) -> None:

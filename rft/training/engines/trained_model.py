@@ -80,6 +80,7 @@ class TrainedModel:
         """
         if self.base_digest is not None:
             return self.base_digest
+        self._reference = None  # frees an earlier one before the next needs its place
         self._reference = self._load_frozen(folder)
         return serialize(self._reference.state_dict(), self.tied).sha256
 

@@ -33,9 +33,10 @@ def new_run(make_config, tmp_path, model):
     members = [scored(number, sample, SIZE) for number in range(GROUPS) for sample in range(SIZE)]
     random.Random(0).shuffle(members)
 
-    def make(broker, name, algorithm="grpo", content="model", **trainer):
+    def make(broker, name, algorithm=None, content="model", **trainer):
         sections = settings(tmp_path, name, model, steps=STEPS, **trainer)
-        config = make_config(broker, algorithm={"name": algorithm}, weights={"content": content}, **sections)
+        algorithm = algorithm if isinstance(algorithm, dict) else {"name": algorithm or "grpo"}
+        config = make_config(broker, algorithm=algorithm, weights={"content": content}, **sections)
         publish(config, members)
         return config
 
@@ -153,7 +154,9 @@ def test_adapters_alone_are_trained_and_versions_are_whole_models_or_adapters(em
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("stage", [2, 3])
 def test_a_value_head_is_trained_on_all_ranks_and_goes_on_after_a_kill(embedded_broker, new_run, in_background, stage):
-    changes = {"algorithm": "ppo", "minibatches": 2, "checkpoint_interval": 3}
+    """Its KL term compares with a reference that is reset between two checkpoints."""
+    algorithm = {"name": "ppo", "kl": "k2", "kl_coef": 0.1, "reference_reset": 4}
+    changes = {"algorithm": algorithm, "minibatches": 2, "checkpoint_interval": 3}
     sharded = {"engine": "deepspeed", "ranks": 2, "zero_stage": stage, **changes}
     undisturbed = new_run(embedded_broker, "undisturbed", **sharded)
     undisturbed_ends = in_background(undisturbed)
@@ -166,7 +169,7 @@ def test_a_value_head_is_trained_on_all_ranks_and_goes_on_after_a_kill(embedded_
     undisturbed_ends()
     assert_as_near(undisturbed, alone, 1e-5)
     expected, steps = (
-        [[step.metrics[name] for step in steps_of(one)] for name in ("value_loss", "grad_norm")]
+        [[step.metrics[name] for step in steps_of(one)] for name in ("value_loss", "grad_norm", "kl")]
         for one in (alone, undisturbed)
     )
     assert np.array(steps) == pytest.approx(np.array(expected), rel=1e-4)

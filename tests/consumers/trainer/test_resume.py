@@ -36,8 +36,8 @@ def events():
 
 @pytest.fixture
 def new_run(make_config, tmp_path, model, events):
-    def make(broker, name, **trainer):
-        config = make_config(broker, **settings(tmp_path, name, model, **trainer))
+    def make(broker, name, *, algorithm=None, **trainer):
+        config = make_config(broker, algorithm=algorithm or {}, **settings(tmp_path, name, model, **trainer))
         publish(config, events)
         return config
 
@@ -90,6 +90,21 @@ def test_a_killed_run_goes_on_at_the_learning_rates_of_the_undisturbed_one(embed
     assert (rates[0], max(rates)) == pytest.approx((1e-2 / 3, 1e-2))
     assert rates[3:] == sorted(rates[3:], reverse=True)
     assert rates[-1] < 1e-3
+
+
+@pytest.mark.timeout(120)
+def test_a_killed_run_goes_on_with_the_references_of_the_undisturbed_one(embedded_broker, new_run):
+    """Checkpoints are after steps 4, 8 and 12, resets after 3, 6 and 9. What is killed has its files on the disk."""
+    algorithm = {"kl": "k2", "kl_coef": 0.5, "reference_reset": 3}
+    undisturbed = new_run(embedded_broker, "undisturbed", algorithm=algorithm)
+    train(undisturbed)
+    config = new_run(embedded_broker, "killed", algorithm=algorithm)
+    for point in ("between a step and its weights", "within a checkpoint", "after a checkpoint", "after a checkpoint"):
+        process = start_trainer(config, kill=point)
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL, point
+    train(config)
+    assert_same_run(config, undisturbed)
 
 
 @pytest.mark.timeout(240)
