@@ -1,0 +1,1 @@
+"""Tools that a model calls: Python functions and MCP servers, their schemas, and the formats of calls."""
