@@ -13,6 +13,7 @@ A workflow adds messages and lets the policy write turns:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -115,6 +116,21 @@ class Conversation:
         """How often the template rewrote earlier parts, so that another row began."""
         return max(len(self._rows) - 1, 0)
 
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens that the policy has read and written, in the row that goes on now."""
+        return list(self._rows[-1].tokens) if self._rows else []
+
+    def fork(self) -> Conversation:
+        """Return a conversation that goes on from here with the same tokens.
+
+        Its rows teach only the turns that are written in it: those so far belong to this conversation.
+        """
+        other = copy(self)
+        rows = [row.context() for row in self._rows[-1:]]
+        vars(other).update(_entries=list(self._entries), _turns=list(self._turns), _rows=rows)
+        return other
+
     def add(self, *messages: Message) -> None:
         """Append messages. Raises RolloutError for one that is none."""
         if len(self._entries) + len(messages) > MAX_MESSAGES:
@@ -169,6 +185,8 @@ class Conversation:
         if row is None:
             row = TokenRow(rendered)
             self._rows.append(row)
+        if not row.turns:
+            row.prompt = rendered
         row.rendered = rendered
         row.read(new)
         turn = self._turn(generation, sampling.stop, len(prompt))
@@ -180,11 +198,11 @@ class Conversation:
 
     def rows(self) -> tuple[Trajectory, ...]:
         """Return what the policy read and wrote, as rows to learn from; none if it wrote nothing."""
-        return tuple(row.trajectory() for row in self._rows)
+        return tuple(row.trajectory() for row in self._rows if row.turns)
 
     def turns_of_rows(self) -> tuple[tuple[int, ...], ...]:
         """Return, for each row, the indexes of the turns that it teaches."""
-        return tuple(tuple(row.turns) for row in self._rows)
+        return tuple(tuple(row.turns) for row in self._rows if row.turns)
 
     def _extend(self, rendered: str) -> tuple[TokenRow | None, list[int]]:
         """Return the row that goes on, or None for a new one, and the tokens that the policy reads next in it."""

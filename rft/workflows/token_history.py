@@ -56,6 +56,12 @@ class TokenRow:
         self.response = text
         self.finish_reason = generation.finish_reason
 
+    def context(self) -> TokenRow:
+        """Return a row that goes on from here and teaches nothing of what was written so far."""
+        nothing = TokenRow(self.prompt, self.rendered)
+        nothing.read(self.tokens)
+        return nothing
+
     def trajectory(self) -> Trajectory:
         """Return the row to learn from."""
         return Trajectory(

@@ -1,0 +1,60 @@
+"""Collects the rewards that are sent to a session. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from producers.gateway.contract import SessionReward
+from rft.errors import RequestError
+from rft.rewards.bounds import ALLOWED, is_reward
+from rft.workflows.rollout import MAX_NAME_CHARS, MAX_REWARDS, Outcome
+
+WHOLE = None
+
+
+@dataclass(slots=True)
+class SessionRewards:
+    """The newest revision of each reward: of the whole session (None), of a turn (its number) and by name."""
+
+    _values: dict[int | str | None, tuple[int, float]] = field(default_factory=dict)
+
+    def add(self, reward: SessionReward, turns: int) -> None:
+        """Take a reward. One of a lower revision than what is known changes nothing.
+
+        Raises RequestError if a value is no reward, or if the session has no such turn.
+        """
+        given = self._given(reward, turns)
+        if sum(isinstance(key, str) for key in self._values.keys() | given.keys()) > MAX_REWARDS:
+            raise RequestError(f"a session may have {MAX_REWARDS} rewards by name")
+        for key, value in given.items():
+            if key not in self._values or reward.revision >= self._values[key][0]:
+                self._values[key] = (reward.revision, value)
+
+    def outcome(self, returned: Outcome) -> Outcome:
+        """Return the outcome of a rollout: what its agent returned, and beside it what was sent here."""
+        sent = {key: value for key, (_, value) in self._values.items()}
+        named = {key: value for key, value in sent.items() if isinstance(key, str)}
+        by_turn = {key: value for key, value in sent.items() if isinstance(key, int)}
+        return replace(
+            returned,
+            reward=sent.get(WHOLE) if returned.reward is None else returned.reward,
+            rewards={**named, **returned.rewards},
+            turn_rewards={**by_turn, **returned.turn_rewards},
+        )
+
+    @staticmethod
+    def _given(reward: SessionReward, turns: int) -> Mapping[int | str | None, float]:
+        given: dict[int | str | None, float] = {}
+        for name, value in reward.rewards.items():
+            if not 0 < len(name) <= MAX_NAME_CHARS:
+                raise RequestError(f"the names of rewards have 1 to {MAX_NAME_CHARS} characters")
+            given[name] = value
+        if reward.value is not None:
+            if reward.turn is not None and not 0 <= reward.turn < turns:
+                raise RequestError(f"the session has no turn {reward.turn}; it has {turns}, counted from 0")
+            given[reward.turn] = reward.value
+        for key, value in given.items():
+            if not is_reward(value):
+                raise RequestError(f"the reward {key!r} is {value!r}; rewards are finite numbers and {ALLOWED}")
+        return given
