@@ -13,18 +13,20 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rft.errors import RftError
-from schemas.events import LogprobArray, TokenArray
-
-Message = dict[str, Any]
-"""OpenAI's chat format in one canonical form, whatever protocol it came by. ``role``: system, user, assistant or tool.
-``content``: always a text, empty if there is none. Of an assistant, where there are any: ``tool_calls``, a list of
-``{"id", "type": "function", "function": {"name", "arguments"}}`` with the arguments as a dict, and
-``reasoning_content``, a text. Of a tool: ``tool_call_id``. ``name`` if the client gave one. No other keys."""
+from rft.workflows.conversation import Turn
+from rft.workflows.messages import Message
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """Asks for the next turn of a conversation. Texts are valid UTF-8, numbers within the ranges of the protocols."""
+    """Asks for the next turn of a conversation. Texts are valid UTF-8, numbers within the ranges of the protocols.
+
+    Messages have one canonical form, whatever protocol they came by. ``role``: system, user, assistant or tool.
+    ``content``: always a text, empty if there is none. Of an assistant, where there are any: ``tool_calls``, a list of
+    ``{"id", "type": "function", "function": {"name", "arguments"}}`` with the arguments as a dict, and
+    ``reasoning_content``, a text. Of a tool: ``tool_call_id``, and ``name`` if the call is known. Of others: ``name``
+    if the client gave one. No other keys.
+    """
 
     messages: tuple[Message, ...]
     """The whole history; at least one."""
@@ -42,22 +44,11 @@ class ChatRequest:
     """Number of turns to draw for the same history."""
 
 
-class WrittenTurn(Protocol):
-    """What the protocols read of a Turn of the contract of conversations."""
-
-    index: int
-    tokens: TokenArray
-    logprobs: LogprobArray
-    finish_reason: str
-    reply: Any
-    """Has ``content``, ``thinking`` and ``tool_calls``, each of which has ``id``, ``name`` and ``arguments``."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """The turns that were written for a request."""
 
-    turns: tuple[WrittenTurn, ...]
+    turns: tuple[Turn, ...]
     """``n`` turns, in the order of the choices."""
     prompt_token_ids: Sequence[int]
     """The tokens that the policy read."""
@@ -119,7 +110,7 @@ class UnknownSessionError(SessionError):
 
 
 class SessionEndedError(SessionError):
-    """The session has ended: its experience is on the log (409)."""
+    """The session has ended: its experience is on the log (410)."""
 
 
 class OverloadedError(SessionError):
