@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rft.algorithms.corrections import Level
 from rft.algorithms.inputs import Flags, Floats, Ints, Needs, Sequences, TokenBatch, TokenLoss, Trajectories
+from rft.algorithms.token_filters import StepTokens
 from rft.algorithms.trajectories import AdvantageEstimate
 
 
@@ -37,6 +38,8 @@ class Algorithm:
     """(rewards [B], action-token counts [B]) → rewards [B]"""
     filters: tuple[Callable[[Sequences], Flags], ...]
     """Each returns which sequences stay in the loss, [B]."""
+    token_filter: Callable[[StepTokens], Flags] | None
+    """Returns which of the tokens of rollouts stay in the policy's loss, [M]; None: all."""
     advantages: Callable[[Floats, Ints], Floats] | None
     """(rewards [B], groups [B]) → advantages [B]; None if advantages are by token."""
     token_advantages: Callable[[Trajectories], Floats | AdvantageEstimate] | None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from rft.algorithms import advantages, aggregation, corrections, kl, losses, shaping, trajectories
+from rft.algorithms import advantages, aggregation, corrections, kl, losses, shaping, token_filters, trajectories
 from rft.algorithms.algorithm import Algorithm, ValueHeadSettings
 from rft.algorithms.inputs import Floats, Ints, Needs, TokenBatch, TokenLoss, needs_of
 from rft.algorithms.presets import Preset, find_preset
@@ -41,6 +41,10 @@ FILTERS: dict[str, Function] = {
     "not_uniform": shaping.not_uniform,
     "not_truncated": shaping.not_truncated,
     "best": shaping.best,
+}
+TOKEN_FILTERS: dict[str, Function] = {
+    "high_entropy": token_filters.high_entropy,
+    "clip_cov": token_filters.clip_cov,
 }
 CORRECTIONS: dict[str, Function] = {
     "importance": corrections.untruncated,
@@ -95,6 +99,7 @@ def _compose(config: AlgorithmConfig, max_tokens: int) -> Algorithm:
         kinds=preset.kinds,
         shape_rewards=_reward_shaping(config, preset, max_tokens),
         filters=tuple(_resolve("filters", name, FILTERS) for name in config.filters),
+        token_filter=_token_filter(config),
         advantages=None if by_token else estimator,
         token_advantages=estimator if by_token else None,
         loss=_complete(_bind("algorithm.loss", loss, _loss_options(config, preset))),
@@ -151,11 +156,20 @@ def _needs(loss: Function, estimator: Function) -> Needs:
         reference=by_loss.reference,
         pairs=by_loss.pairs,
         baseline=by_loss.baseline,
+        entropy=by_loss.entropy,
+        covariance=by_loss.covariance,
         values=by_estimator.values,
         teacher=by_estimator.teacher,
         policy=by_estimator.policy,
         vanishes=by_loss.vanishes and not by_estimator.values,
     )
+
+
+def _token_filter(config: AlgorithmConfig) -> Function | None:
+    if config.token_filter is None:
+        return None
+    function = _resolve("token_filter", config.token_filter, TOKEN_FILTERS)
+    return _bind("algorithm.token_filter", function, config.token_filter_options)
 
 
 def _loss_options(config: AlgorithmConfig, preset: Preset) -> dict[str, Any]:

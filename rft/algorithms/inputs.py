@@ -83,6 +83,11 @@ class TokenBatch:
     """int64 [S]: index of the group in the step."""
     reference: Tensor | None = None
     """float [N]: log-probabilities under the initial weights; only for losses that ask for them with :func:`needs`."""
+    entropy: Tensor | None = None
+    """float [N]: entropy of the policy at the token, in nats; only for losses that ask for it. Carries a gradient."""
+    covariance_rank: Tensor | None = None
+    """float [N]: share of the step's tokens whose covariance between advantage and log-probability is higher than that
+    of the token (:func:`rft.algorithms.token_filters.covariances`); only for losses that ask for it."""
     baseline: float = 0.0
     """KTO's reference point, see :func:`rft.algorithms.losses.preference.kto`."""
 
@@ -132,6 +137,10 @@ class Needs:
     """A loss compares the best and the worst sample of a group. It receives only these two, in one micro-batch."""
     baseline: bool = False
     """A loss reads :attr:`TokenBatch.baseline`."""
+    entropy: bool = False
+    """A loss reads :attr:`TokenBatch.entropy`."""
+    covariance: bool = False
+    """A loss reads :attr:`TokenBatch.covariance_rank`."""
     values: bool = False
     """An estimator reads :attr:`Trajectories.values`, so a value head is trained."""
     teacher: bool = False

@@ -10,6 +10,7 @@ import torch
 
 from rft.algorithms.algorithm import Algorithm
 from rft.algorithms.inputs import Sequences, TokenBatch, Trajectories
+from rft.algorithms.token_filters import StepTokens
 from rft.config import AlgorithmConfig
 from rft.errors import ConfigError
 from rft.plugins import USER_FAILURES
@@ -30,6 +31,8 @@ def try_algorithm(config: AlgorithmConfig, algorithm: Algorithm) -> None:
         rewards=torch.tensor([1.0, 0.0]),
         groups=torch.zeros(2).long(),
         reference=zeros - 1,
+        entropy=zeros + 1,
+        covariance_rank=each / 2,
     )
     counts, flags = np.array([1, 1]), np.array([False, False])
     trajectories = Trajectories(rewards, groups, np.array([0, 1]), counts, *(np.zeros(2) for _ in range(4)))
@@ -38,6 +41,9 @@ def try_algorithm(config: AlgorithmConfig, algorithm: Algorithm) -> None:
         ("aggregation", algorithm.token_weights, (counts,)),
         *(("filters", select, (Sequences(rewards, groups, counts, flags),)) for select in algorithm.filters),
     ]
+    if algorithm.token_filter is not None:
+        step_tokens = StepTokens(np.ones(2), -np.ones(2), np.ones(2), 1)
+        calls.append(("token_filter", algorithm.token_filter, (step_tokens,)))
     if algorithm.kl is not None:
         calls.append(("kl", algorithm.kl, (zeros - 1, zeros - 1)))
     if algorithm.advantages is not None:

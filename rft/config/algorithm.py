@@ -22,8 +22,8 @@ class AlgorithmConfig(Section):
     advantage_options: dict[str, Any] = {}
     """Keyword arguments for ``advantage``."""
     loss: str | None = None
-    """``clipped``, ``gspo``, ``cispo``, ``sapo``, ``reinforce``, ``topr``, ``rec``, ``opmd``, ``chord``, ``dpo``,
-    ``kto``, or ``package.module:function``."""
+    """``clipped``, ``gspo``, ``cispo``, ``sapo``, ``reinforce``, ``topr``, ``rec``, ``opmd``, ``chord``,
+    ``kl_cov``, ``dpo``, ``kto``, or ``package.module:function``."""
     loss_options: dict[str, Any] = {}
     """Keyword arguments for ``loss``."""
     clip_low: float | None = Field(default=None, ge=0, le=1)
@@ -60,6 +60,12 @@ class AlgorithmConfig(Section):
     """Which samples stay in the loss; the others still count in their group's statistics. ``not_uniform`` keeps groups
     whose rewards differ, ``not_truncated`` keeps answers that ended by themselves, ``best`` keeps the better half of
     each group; or ``package.module:function``."""
+    token_filter: str | None = None
+    """Which tokens of rollouts stay in the policy's loss: ``high_entropy`` keeps the fifth with the highest entropy,
+    ``clip_cov`` leaves out a few that lower the entropy most; or ``package.module:function``. It takes one more pass
+    over the step's tokens."""
+    token_filter_options: dict[str, Any] = {}
+    """Keyword arguments for ``token_filter``."""
     overlong_buffer: int | None = Field(default=None, ge=0)
     """DAPO's soft punishment: each of the last ``overlong_buffer`` tokens before ``rollout.max_tokens`` costs reward,
     linearly up to ``overlong_penalty``. 0: no punishment. By default a fifth of ``rollout.max_tokens`` with ``dapo``,

@@ -16,6 +16,7 @@
 | correction_mean | mean weight between trainer and sampler (``algorithm.correction``) |
 | rejected_share | share of tokens that ``algorithm.rejection`` leaves out |
 | off_policy_share | share of tokens that ``algorithm.off_policy_mask`` leaves out |
+| filtered_share | share of tokens that ``algorithm.token_filter`` leaves out |
 | value_loss | of the value head |
 | value_crc32 | CRC-32 of the value head's weights after the step, which the policy's digest does not cover; a redo checks it |
 | demonstration_share | μ: the demonstrations' share of the loss |

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rft.algorithms.algorithm import Algorithm
 from rft.algorithms.inputs import Flags, Floats, Ints, Sequences, Trajectories
+from rft.algorithms.token_filters import StepTokens, covariances, descending_ranks
 from rft.algorithms.trajectories import AdvantageEstimate
 from rft.training.batch import StepBatch
 
@@ -41,6 +42,10 @@ class StepPlan:
     """float32 [M]"""
     returns: Tensor | None
     """float32 [M]: targets of the value head; None without one."""
+    kept: Tensor | None
+    """float32 [M]: 0 at tokens that the token filter leaves out of the policy's loss, else 1; None without a filter."""
+    covariance_rank: Tensor | None
+    """float32 [M]: see :class:`rft.algorithms.inputs.TokenBatch`; None if the loss does not need it."""
     advantage_abs_mean: float
     """Mean over sequences, or over tokens if advantages are by token."""
     demonstration_share: float
@@ -66,6 +71,7 @@ def plan_step(
     units = _units(algorithm, batch, _selected(algorithm, batch) | imitated)
     used = np.zeros(len(batch), dtype=np.bool_)
     used[[index for unit in units for index in unit]] = True
+    sampled = np.repeat(used & ~imitated, batch.counts)
     learns = used & (_with_advantage(advantages, batch) if _skips_zero_advantages(algorithm) else True)
 
     def update(minibatch: Flags, first: bool) -> OptimizerUpdate:
@@ -86,6 +92,8 @@ def plan_step(
         updates=[update(minibatch, index == 0) for index, minibatch in enumerate(splits)],
         advantages=_tensor(advantages, device),
         returns=None if returns is None else _tensor(returns, device),
+        kept=_kept(algorithm, sampled, tables, advantages, number, device),
+        covariance_rank=_covariance_rank(algorithm, sampled, tables, advantages, device),
         advantage_abs_mean=abs_mean,
         demonstration_share=share,
     )
@@ -162,6 +170,36 @@ def _units(algorithm: Algorithm, batch: StepBatch, selected: Flags) -> list[list
         if batch.rewards[best] > batch.rewards[worst]:
             pairs.append([int(best), int(worst)])
     return pairs
+
+
+def _kept(
+    algorithm: Algorithm,
+    sampled: Flags,
+    tables: Mapping[str, Floats],
+    advantages: Floats,
+    number: int,
+    device: torch.device,
+) -> Tensor | None:
+    """Return :attr:`StepPlan.kept`. Only tokens [M] in ``sampled`` are filtered."""
+    if algorithm.token_filter is None:
+        return None
+    kept = np.ones(len(sampled))
+    if sampled.any():
+        tokens = StepTokens(advantages[sampled], tables["policy"][sampled], tables["entropy"][sampled], number)
+        kept[sampled] = algorithm.token_filter(tokens)
+    return _tensor(kept, device)
+
+
+def _covariance_rank(
+    algorithm: Algorithm, sampled: Flags, tables: Mapping[str, Floats], advantages: Floats, device: torch.device
+) -> Tensor | None:
+    """Return :attr:`StepPlan.covariance_rank`: among the tokens [M] in ``sampled``, 1 for the others."""
+    if not algorithm.needs.covariance:
+        return None
+    ranks = np.ones(len(sampled))
+    if sampled.any():
+        ranks[sampled] = descending_ranks(covariances(advantages[sampled], tables["policy"][sampled]))
+    return _tensor(ranks, device)
 
 
 def _skips_zero_advantages(algorithm: Algorithm) -> bool:

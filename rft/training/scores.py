@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rft.training.batch import MicroBatch, StepBatch
 from rft.training.sample import Payload
-from rft.training.token_logprobs import TokenLogprobs, token_logprobs
+from rft.training.token_logprobs import TokenLogprobs, entropies, token_logprobs
 from rft.training.value_head import ValueHead
 
 Forward = Callable[[MicroBatch], Tensor]
@@ -48,9 +48,9 @@ class SamplingSettings:
 class Scores:
     """Tables of numbers by token, float32 [M] each.
 
-    Possible names are ``policy`` (log-probabilities), ``plain`` (the policy's without top-p), ``reference``,
-    ``teacher`` and ``values``. A rank that scores a part of the tokens leaves 0 at the others, so that the ranks'
-    tables can be summed.
+    Possible names are ``policy`` (log-probabilities), ``plain`` (the policy's without top-p), ``entropy`` (the
+    policy's), ``reference``, ``teacher`` and ``values``. A rank that scores a part of the tokens leaves 0 at the
+    others, so that the ranks' tables can be summed.
     """
 
     def __init__(self, batch: StepBatch, names: frozenset[str], device: torch.device) -> None:
@@ -61,10 +61,12 @@ class Scores:
     @torch.no_grad()
     def add(self, micro_batch: MicroBatch, models: Models, head: ValueHead | None = None) -> None:
         """Score the tokens of one micro-batch of ``batch``. Raises RuntimeError if a model is missing."""
-        if self.tables.keys() & {"policy", "plain", "values"}:
+        if self.tables.keys() & {"policy", "plain", "entropy", "values"}:
             found = self._settings.logprobs(models.policy(micro_batch), micro_batch)
             self._put("policy", micro_batch, found.nucleus)
             self._put("plain", micro_batch, found.plain)
+            if "entropy" in self.tables:
+                self._put("entropy", micro_batch, entropies(found.distribution))
             if head is not None:
                 self._put("values", micro_batch, head.values(micro_batch))
         for name, model in (("reference", models.reference), ("teacher", models.teacher)):

@@ -16,7 +16,7 @@ from rft.training.batch import MicroBatch, StepBatch
 from rft.training.metrics import TokenTotals
 from rft.training.plan import OptimizerUpdate, StepPlan, plan_step
 from rft.training.scores import Models, SamplingSettings, Scores, mismatched_batch
-from rft.training.token_logprobs import TokenLogprobs
+from rft.training.token_logprobs import TokenLogprobs, entropies
 from rft.training.value_head import ValueHead, checksum, value_loss
 
 
@@ -87,7 +87,7 @@ class StepLoss:
         tokens = self._tokens(micro_batch, found, plan, models)
         token = self._token_loss(micro_batch, tokens)
         loss, extra, estimates = token.loss, {}, None
-        for name, weights in self._weights(micro_batch, tokens, found):
+        for name, weights in self._weights(micro_batch, tokens, found, plan):
             loss = loss * weights
             extra[name] = weights if name == "correction_mean" else 1 - weights
         if algorithm.kl is not None:
@@ -95,7 +95,7 @@ class StepLoss:
             if not algorithm.kl_in_reward:
                 loss = loss + algorithm.kl_coef * self._kl_term(estimates, micro_batch, found)
         if algorithm.entropy_coef:
-            loss = loss + algorithm.entropy_coef * (found.distribution.exp() * found.distribution).sum(dim=-1)
+            loss = loss - algorithm.entropy_coef * entropies(found.distribution)
         if algorithm.value_head is not None:
             value_losses = self._value_losses(micro_batch, algorithm.value_head.clip, plan)
             loss = loss + algorithm.value_head.coef * value_losses
@@ -187,6 +187,8 @@ class StepLoss:
             rewards=self._rewards[micro_batch.batch_indices],
             groups=self._groups[micro_batch.batch_indices],
             reference=self._reference(micro_batch, models) if needs.reference else None,
+            entropy=entropies(found.distribution) if needs.entropy else None,
+            covariance_rank=None if plan.covariance_rank is None else plan.covariance_rank[micro_batch.token_indices],
             baseline=self._baseline,
         )
 
@@ -204,7 +206,7 @@ class StepLoss:
         )
 
     def _weights(
-        self, micro_batch: MicroBatch, tokens: TokenBatch, found: TokenLogprobs
+        self, micro_batch: MicroBatch, tokens: TokenBatch, found: TokenLogprobs, plan: StepPlan
     ) -> Iterator[tuple[str, Tensor]]:
         """Yield the weights [N] that the loss is multiplied by, each with the metric that reports it."""
         algorithm, sampler = self._algorithm, micro_batch.sampler_logprobs
@@ -218,6 +220,8 @@ class StepLoss:
         if algorithm.off_policy_mask is not None:
             weights = off_policy_mask(tokens, found.nucleus, sampler, delta=algorithm.off_policy_mask)
             yield "off_policy_share", self._of_rollouts(weights, micro_batch)
+        if plan.kept is not None:
+            yield "filtered_share", plan.kept[micro_batch.token_indices]
 
     def _of_rollouts(self, weights: Tensor, micro_batch: MicroBatch) -> Tensor:
         """Return ``weights`` [N] with 1 for demonstrations that have a loss of their own."""
@@ -245,6 +249,8 @@ def _tables_needed(algorithm: Algorithm, *, several_updates: bool) -> frozenset[
     compares_start = algorithm.old_from_trainer or algorithm.rejection is not None
     if (compares_start and several_updates) or algorithm.needs.policy:
         names.add("policy")
+    if algorithm.token_filter is not None or algorithm.needs.covariance:
+        names |= {"policy", "entropy"}
     if algorithm.needs.values:
         names.add("values")
     if algorithm.needs.teacher:

@@ -21,6 +21,15 @@ class TokenLogprobs(NamedTuple):
     """bool [N]: the sampler's nucleus held the token, this model's does not. None if no token was sampled by top-p."""
 
 
+def entropies(distribution: Tensor) -> Tensor:
+    """Return the entropy of each row of log-probabilities [N, V], in nats: float32 [N].
+
+    A token of log-probability -inf adds 0 to it, as in the limit, and has no gradient.
+    """
+    possible = distribution.masked_fill(distribution == -torch.inf, 0.0)
+    return -(possible.exp() * possible).sum(dim=-1)
+
+
 def token_logprobs(logits: Tensor, targets: Tensor, temperatures: Tensor, top_ps: Tensor | None) -> TokenLogprobs:
     """Compute the log-probabilities of ``targets`` under ``logits``.
 

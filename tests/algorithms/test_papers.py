@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import papers
 import pytest
+import token_papers
 import torch
 from random_steps import LIMIT, assert_equal, random_case, run
 
@@ -73,6 +74,18 @@ PAPERS = {
     "off-policy sequence masking": (
         {"off_policy_mask": 0.05},
         lambda step: papers.grpo(step, kept=lambda seq, t, a: a >= 0 or papers.divergence(seq) <= 0.05),
+    ),
+    "high entropy": (
+        {"token_filter": "high_entropy", "token_filter_options": {"share": 0.3}},
+        lambda step: token_papers.high_entropy(step, 0.3),
+    ),
+    "clip-cov": (
+        {"token_filter": "clip_cov", "token_filter_options": {"share": 1.0, "low": 0.5, "high": 4.0}},
+        lambda step: token_papers.clip_cov(step, 0.5, 4.0),
+    ),
+    "kl-cov": (
+        {"loss": "kl_cov", "loss_options": {"share": 0.15, "kl_coef": 0.7}},
+        lambda step: token_papers.kl_cov(step, 0.15, 0.7),
     ),
     "sft": ({"name": "sft"}, papers.sft),
     "dpo": ({"name": "dpo"}, papers.dpo),

@@ -73,6 +73,23 @@ def sapo(tokens: TokenBatch, *, tau_positive: float = 1.0, tau_negative: float =
     return TokenLoss(-gate * tokens.advantages, ratio.detach(), torch.zeros_like(ratio, dtype=torch.bool))
 
 
+@needs(vanishes=True, covariance=True)
+def kl_cov(tokens: TokenBatch, *, share: float = 2e-3, kl_coef: float = 1.0) -> TokenLoss:
+    """Compute ``-ratio · A``, plus ``kl_coef · |log ratio|`` for the ``share`` of tokens with the highest covariance
+    between advantage and log-probability: KL-Cov (https://arxiv.org/abs/2505.22617, section 4.2).
+
+    The covariance is that of the policy as the step began, over the step's tokens. There is no clip. The absolute
+    log-ratio is the estimate of KL(old ‖ policy) in the authors' code.
+
+    Raises RuntimeError without the covariances' ranks.
+    """
+    if tokens.covariance_rank is None:
+        raise RuntimeError("kl_cov needs the ranks of the tokens' covariances")
+    ratio = importance_ratio(tokens.logprobs, tokens.old)
+    penalty = kl_coef * (tokens.logprobs - tokens.old).abs() * (tokens.covariance_rank < share)
+    return TokenLoss(penalty - ratio * tokens.advantages, ratio.detach(), torch.zeros_like(ratio, dtype=torch.bool))
+
+
 def _clip(ratio: Tensor, advantages: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
     """Return the smaller of the unclipped and the clipped gain, and where the clip removed its gradient."""
     unclipped = ratio * advantages
