@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 from producers.gateway.faults import RefusedError
 from producers.gateway.fields import Fields
+from producers.gateway.json_body import parse_object
 from rft.workflows.messages import Message
 
 MAX_MESSAGES = 10_000
@@ -79,12 +79,9 @@ def parse_arguments(fields: Fields, name: str = "arguments") -> dict[str, Any]:
     if not text.strip():
         return {}
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise fields.refuse(name, "must be the JSON text of an object") from error
-    if not isinstance(value, dict):
-        raise fields.refuse(name, "must be the JSON text of an object")
-    return value
+        return parse_object(text.encode(), f"the text of {name}")
+    except RefusedError as error:
+        raise fields.refuse(name, str(error)) from error
 
 
 def parse_text_parts(fields: Fields, name: str, types: tuple[str, ...]) -> str:

@@ -216,6 +216,27 @@ def test_json_may_nest_as_deep_as_it_says() -> None:
             parse_object(nested(levels))
     with pytest.raises(RequestError, match="more than"):
         parse_object(b'{"a": [' + b"0," * 200_000 + b"0]}")
+    with pytest.raises(RequestError, match="more than"):
+        parse_object(b'{"a": [' + b"[]," * 2_000_000)  # refused before it is parsed
+    text = ',[{"' * 100_000
+    assert parse_object(json.dumps({"a": text}).encode()) == {"a": text}
+    for other in ("utf-16", "utf-32", "latin-1"):
+        with pytest.raises(RequestError, match="no JSON"):
+            parse_object('{"é": 1}'.encode(other))
+
+
+@pytest.mark.parametrize(
+    "arguments", ['{"a": "\\ud83d"}', '{"a": NaN}', '{"a": 1e999}', "[1]", "{" * 9999, '{"a":' * 99]
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+def test_arguments_of_calls_are_bounded_as_bodies_are(app: Starlette, path: str, arguments: str) -> None:
+    body: dict[str, Any] = {"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": arguments}]}
+    if path == "/v1/chat/completions":
+        made = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+        body = {"messages": [{"role": "assistant", "tool_calls": [made]}]}
+    answer = post(app, path, json.dumps(body).encode())
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"].endswith("arguments")
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=30), st.booleans())
