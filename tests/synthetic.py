@@ -80,8 +80,8 @@ def scored(number: int, sample: int, size: int, *, version: int = 0, **changes: 
         "release_size": size,
         "scored_at": 1,
     }
-    experience |= {name: value for name, value in changes.items() if name in experience}
-    event |= {name: value for name, value in changes.items() if name in event}
+    event |= {name: changes.pop(name) for name in list(changes) if name in event}
+    experience |= changes
     return ScoredExperience(experience=Experience(**experience), **event)
 
 

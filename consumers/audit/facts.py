@@ -11,6 +11,7 @@ from rft.log.events import Event
 from rft.log.records import CountedRejects, read_record
 from rft.stream.fence import Fence
 from rft.stream.waiting_changelog import WaitingChangelog
+from rft.stream.waiting_samples import arrived, sample_of
 from schemas.events import EventRef, Experience, ScoredExperience, TrainingStep
 
 
@@ -20,6 +21,11 @@ class Published:
 
     experience_id: str | None
     group_id: str | None
+    sample_id: str | None = None
+    """Names the sample, which may have several rows."""
+    attempt: str = ""
+    """Which try of its rollout it is of; empty if its sample has one row."""
+    row: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,8 @@ class Scored:
     split: str
     cause: str | None
     """Why it was filtered; None when it is for training."""
+    sample_id: str = ""
+    attempt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,8 @@ class Facts:
     """Events of ``ready`` that cannot be decoded: the trainer publishes them as dead letters."""
     waiting: dict[tuple[int, bytes | None], frozenset[LogPosition]] = field(default_factory=dict)
     """Experiences that wait for external rewards, by partition and group. They are committed, but not resolved."""
+    waiting_tries: dict[tuple[int, bytes | None], frozenset[tuple[str, str]]] = field(default_factory=dict)
+    """Sample and try of those experiences."""
     begins: dict[str, Offsets] = field(default_factory=dict)
     """First offset that the log still holds, by topic and partition. Nothing before it can be checked."""
     committed: Offsets | None = None
@@ -116,7 +126,13 @@ class Collector:
         record = read_record(event, Experience, self._rejects.reject, keyed=False)
         found = Published(None, None)
         if record is not None:
-            found = Published(sys.intern(record.experience_id), sys.intern(record.group_id))
+            found = Published(
+                sys.intern(record.experience_id),
+                sys.intern(record.group_id),
+                sys.intern(record.sample_id),
+                sys.intern(record.attempt),
+                record.row,
+            )
         self.facts.published[event.position] = found
 
     def _ready(self, event: Event) -> None:
@@ -133,6 +149,8 @@ class Collector:
             release_id=sys.intern(record.release_id),
             split=sys.intern(experience.split),
             cause=None if record.verdict == "train" else sys.intern(record.cause or "unknown"),
+            sample_id=sys.intern(experience.sample_id),
+            attempt=sys.intern(experience.attempt),
         )
 
     def _dead_letter(self, event: Event) -> None:
@@ -154,9 +172,11 @@ class Collector:
         group = self._changelog.get(key)
         if group is None:
             self.facts.waiting.pop(key, None)
+            self.facts.waiting_tries.pop(key, None)
         else:
-            positions = (LogPosition(event.partition, sample.offset) for sample in group.members if sample.offset >= 0)
-            self.facts.waiting[key] = frozenset(positions)
+            rows = arrived(group)
+            self.facts.waiting[key] = frozenset(LogPosition(event.partition, row.offset) for row in rows)
+            self.facts.waiting_tries[key] = frozenset((f"{group.group_id}/{sample_of(r)}", r.attempt) for r in rows)
 
     def _step(self, event: Event) -> None:
         record = read_record(event, TrainingStep, self._rejects.reject, keyed=False)

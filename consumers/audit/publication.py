@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from consumers.audit.facts import Facts, Published, Scored
 from consumers.audit.report import EventName, Problem, PublishedBalance
+from consumers.audit.tries import Tries
 from rft.log.coordinates import LogPosition
 
 Releases = Mapping[tuple[int, str], list[int]]
@@ -40,12 +41,13 @@ def _sort_in_the_rest(
 ) -> None:
     """Sort in the events that are neither a scored id's first event nor a dead letter.
 
-    Each is a duplicate, late, waiting or lost.
+    Each is a duplicate, late, waiting or lost. A row of a try that gave way to another one is a duplicate.
     """
     known = {name for position, name in origins.items() if position in facts.published} | scored.keys()
     used: set[str] = set()
     releases = _releases(facts)
     in_waiting_room = {position for positions in facts.waiting.values() for position in positions}
+    tries = Tries(facts)
     for position in sorted(facts.published):
         event = facts.published[position]
         name = event.experience_id
@@ -54,7 +56,7 @@ def _sort_in_the_rest(
             used.add(name)
         elif position in facts.dead_lettered and position not in origins:
             continue
-        elif name is not None and name in known:
+        elif (name is not None and name in known) or (name is not None and tries.gave_way(position, event)):
             balance.duplicates.append(EventName(name, *position))
         else:
             if name is not None:

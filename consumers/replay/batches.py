@@ -10,14 +10,15 @@ from dataclasses import dataclass, field, replace
 
 from consumers.replay.selected_event import SelectedEvent
 from rft.stream.release import LEAST_SAMPLES
-from rft.training.sample import Sample, SampleFilter, read_sample
+from rft.stream.sample_rows import ROWS_MISSING
+from rft.training.sample import Sample, SampleFilter, in_batch_order, read_sample
 
 Batch = list[Sample]
 
 
 @dataclass(slots=True)
 class ReplayGroups:
-    """Collects groups in the order of their first selected sample; samples are ordered by experience id."""
+    """Collects groups in the order of their first selected sample; samples are ordered by id, their rows in order."""
 
     max_bytes: int
     """Arrays beyond this size are not kept, but fetched again when their batch is trained."""
@@ -49,19 +50,30 @@ class ReplayGroups:
         are all equal.
         """
         groups: list[list[Sample]] = []
-        for samples in self._samples.values():
+        for selected in self._samples.values():
+            samples = _whole_samples(selected)
+            self.skipped[ROWS_MISSING] += len(selected) - len(samples)
+            if not samples:
+                continue
             cause = _skip_cause(samples, min_size, drop_uniform)
             if cause is None:
-                groups.append(sorted(samples, key=lambda sample: sample.experience_id))
+                groups.append(in_batch_order(samples))
             else:
                 self.skipped[cause] += len(samples)
+        self.skipped = +self.skipped  # no zeros
         starts = range(0, len(groups), groups_per_step)
         return [[sample for group in groups[at : at + groups_per_step] for sample in group] for at in starts]
 
 
+def _whole_samples(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the samples of which all rows were selected."""
+    rows = Counter(sample.sample_id for sample in samples)
+    return [sample for sample in samples if rows[sample.sample_id] >= sample.rows]
+
+
 def _skip_cause(samples: Sequence[Sample], min_size: int, drop_uniform: bool) -> str | None:
     kind = samples[0].kind
-    if len(samples) < LEAST_SAMPLES.get(kind, min_size):
+    if sum(sample.is_last_row for sample in samples) < LEAST_SAMPLES.get(kind, min_size):
         return "group_too_small"
     if kind == "rollout" and drop_uniform and len({sample.reward for sample in samples}) == 1:
         return "uniform"

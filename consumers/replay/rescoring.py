@@ -17,6 +17,9 @@ from schemas.events import ExternalReward, Reward, ScoredExperience, WaitingMemb
 Rescorer = Callable[[ScoredExperience], ScoredExperience]
 """Returns the same experience with another reward, and the verdict that follows from it."""
 
+SEVERAL_ROWS = "several_rows"
+"""Cause of samples that functions cannot score again."""
+
 LatestValues = Mapping[str, Mapping[str, float]]
 """Newest value by experience id and source."""
 
@@ -27,7 +30,8 @@ def by_functions(config: ProcessorConfig) -> Rescorer:
     It applies the rules for single samples (``max_response_tokens``, ``drop_truncated``) again. It does not apply the
     rules for groups: a group that was filtered for being uniform may not be uniform any more. If a function fails, the
     experience is filtered with cause ``score_failed``. Values of external sources stay. Demonstrations and preferences
-    keep their rewards. Raises ConfigError for unknown functions.
+    keep their rewards. A sample of several rows is filtered as ``several_rows``: its reward is that of its last row,
+    which is another event. Raises ConfigError for unknown functions.
     """
     scorer = make_scorer(config.rewards)
     return lambda scored: _rescore(scored, scorer, config)
@@ -66,7 +70,9 @@ def by_external_rewards(values: LatestValues, config: ProcessorConfig) -> Rescor
         if settled or experience.kind != "rollout" or experience.split == "eval":
             return scored
         own = {name: value for name, value in scored.rewards.items() if name not in _sources(config)}
-        newest = _external(scored, config) | dict(values.get(experience.experience_id, {}))
+        last_row = experience.sample_id if experience.rows == 1 else f"{experience.sample_id}/{experience.rows - 1}"
+        given = {**values.get(last_row, {}), **values.get(experience.sample_id, {})}
+        newest = _external(scored, config) | given
         return _combine(scored, _sum(own, config), own, newest, config)
 
     return revise
@@ -76,6 +82,8 @@ def _rescore(scored: ScoredExperience, scorer: Scorer, config: ProcessorConfig) 
     experience = scored.experience
     if experience.kind != "rollout":
         return scored
+    if experience.rows > 1:
+        return _filtered(scored, SEVERAL_ROWS)
     cause = filter_cause(experience, config)
     if cause is not None:
         return _filtered(scored, cause)

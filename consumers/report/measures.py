@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 
 from rft.config import RewardTerm
-from rft.evaluation.tally import Tally, lacks_reward
+from rft.evaluation.tally import Tally, is_answer, lacks_reward
 from schemas.events import Member, ScoredExperience
 
 NOT_SCORED = "not scored: this run has only external rewards"
@@ -37,6 +37,7 @@ def add_answer(tally: Tally, number: int, scored: ScoredExperience, function: st
         expected=scored.release_size,
         metadata=scored.experience.metadata,
         unrewarded=lacks_reward(scored),
+        counted=is_answer(scored),
     )
 
 

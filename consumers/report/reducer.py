@@ -17,7 +17,7 @@ import numpy.typing as npt
 from consumers.report.measures import TrainerSeconds, add_answer, is_correct, trainer_seconds
 from rft.config import MAIN_SET, Config
 from rft.evaluation.ids import parse_key
-from rft.evaluation.tally import Tally
+from rft.evaluation.tally import Tally, is_answer
 from rft.log.coordinates import LogPosition
 from rft.log.dead_letter_index import read_dead_letter, resolution
 from rft.log.events import Event
@@ -241,7 +241,7 @@ class RunReducer:
             summary.evaluated_ids.add(experience.experience_id)
             tally = summary.evaluations.setdefault(group.set_name, {}).setdefault(group.version, Tally())
             add_answer(tally, group.number, record, self._function)
-            if group.set_name == self._sample_set and experience.sample == 0:
+            if group.set_name == self._sample_set and experience.sample == 0 and is_answer(record):
                 summary.rollouts.setdefault(group.version, {})[experience.group_id] = Rollout(
                     prompt=experience.prompt,
                     response=experience.response,

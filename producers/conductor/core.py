@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from producers.conductor.evaluation import EvaluationPlan, Evaluator, Outcome
 from producers.conductor.pacing import Pace, Pacer
 from producers.conductor.task_requests import EvalTaskRequest, TaskRequest, TrainTaskRequest
-from rft.evaluation.tally import lacks_reward
+from rft.evaluation.tally import is_answer, lacks_reward
 from rft.stream.deleted_samples import task_number
 from rft.stream.fence import Fence
+from rft.stream.waiting_samples import samples_of
 from schemas.events import ScoredExperience, Task, TrainingStep, Waiting, WeightVersion
 
 ConductorInput = Task | WeightVersion | TrainingStep | ScoredExperience | Waiting
@@ -71,7 +72,9 @@ class Conductor:
                 if lacks_reward(event):
                     reward = None
                 answer = event.experience
-                self.evaluator.saw_result(answer.group_id, answer.experience_id, reward, event.release_size)
+                self.evaluator.saw_result(
+                    answer.group_id, answer.experience_id, reward, event.release_size, counted=is_answer(event)
+                )
             case Waiting():
                 self.pacer.saw_waiting(task_number(event.group_id), _lacks_only_rewards(event))
             case WeightVersion() if event.model == self._model:
@@ -142,6 +145,6 @@ class Conductor:
 
 
 def _lacks_only_rewards(group: Waiting) -> bool:
-    """Return whether all experiences of a group have come, and it is not released."""
-    arrived = sum(member.offset >= 0 for member in group.members)
-    return 0 < group.group_size <= arrived and not group.released
+    """Return whether all rows of all samples of a group have come, and it is not released."""
+    complete = sum(sample.complete for sample in samples_of(group))
+    return 0 < group.group_size <= complete and not group.released

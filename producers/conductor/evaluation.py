@@ -52,17 +52,22 @@ class Evaluation:
     unrewarded: int = 0
     """Answers to which nobody gave a reward."""
 
-    def add(self, number: int, experience_id: str, reward: float | None, expected: int) -> None:
-        """Take in one of a task's ``expected`` answers. A repeated one counts once."""
+    def add(
+        self, number: int, experience_id: str, reward: float | None, expected: int, *, counted: bool = True
+    ) -> None:
+        """Take in one of a task's ``expected`` experiences. A repeated one counts once.
+
+        ``counted`` says whether it is an answer, or only one of the other rows of one.
+        """
         if number in self.results:
             return
         seen = self.partial.setdefault(number, set())
         if experience_id in seen:
             return
         seen.add(experience_id)
-        self.answers += 1
-        self.reward += reward or 0.0
-        self.unrewarded += reward is None
+        self.answers += counted
+        self.reward += (reward or 0.0) * counted
+        self.unrewarded += counted and reward is None
         if len(seen) >= expected:
             del self.partial[number]
             self.results.add(number)
@@ -96,14 +101,19 @@ class Evaluator:
         if group:
             self._evaluation(group.version, group.set_name).issued.add(group.number)
 
-    def saw_result(self, group_id: str, experience_id: str, reward: float | None, expected: int) -> None:
-        """Note one of a held-out task's ``expected`` answers.
+    def saw_result(
+        self, group_id: str, experience_id: str, reward: float | None, expected: int, *, counted: bool = True
+    ) -> None:
+        """Note one of a held-out task's ``expected`` experiences.
 
-        ``reward`` is 0 for a failed one, and None if nobody gave it a reward.
+        ``reward`` is 0 for a failed one, and None if nobody gave it a reward. ``counted`` says whether it is an answer,
+        or only one of the other rows of one.
         """
         group = parse_group_id(group_id)
         if group:
-            self._evaluation(group.version, group.set_name).add(group.number, experience_id, reward, expected)
+            self._evaluation(group.version, group.set_name).add(
+                group.number, experience_id, reward, expected, counted=counted
+            )
 
     def want(self, version: int, *, whole: bool) -> None:
         """Evaluate ``version``: on all tasks of all sets if ``whole``, else on the sets and tasks of an interim one."""

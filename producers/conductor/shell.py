@@ -28,6 +28,7 @@ from rft.log.writer import EventWriter
 from rft.lora.adapter import Adapter, base_model_folder
 from rft.model_files.model_folder import companion_files
 from rft.stream.deleted_samples import DELETED
+from rft.stream.sample_rows import ROWS_MISSING
 from rft.tasks import TaskSplits, open_sources
 from rft.tasks.curriculum import Curriculum
 from rft.tasks.finite import FiniteTasks
@@ -167,8 +168,8 @@ class _Shell:
             case Task(split="train") if self._curriculum.learns and record.number >= 0:
                 history.saw_task(record.number, record.prompt)
             case ScoredExperience(experience=experience) if self._curriculum.learns and experience.number >= 0:
-                # What the log deleted was never scored.
-                if experience.split == "train" and record.cause != DELETED:
+                # What the log deleted, or what lacks rows, was never scored.
+                if experience.split == "train" and record.cause not in (DELETED, ROWS_MISSING):
                     # Uniform groups are filtered, yet they say most about how hard a task is.
                     failed = experience.finish_reason == "error"
                     history.saw_reward(experience.number, experience.sample, 0.0 if failed else record.reward)

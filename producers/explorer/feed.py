@@ -87,7 +87,7 @@ class TaskFeed(AsyncConsumerRebalanceListener):
         self.look = LagLook(self._at_end)
         """Tells whether tasks are on the log that do not come."""
         self.acknowledged = 0
-        """Experiences that the broker has acknowledged."""
+        """Rollouts of which the broker has acknowledged all rows."""
         self.error: Exception | None = None
         """What ended the thread, if it was not :meth:`close`."""
         self._membership = Membership(config)
@@ -105,7 +105,7 @@ class TaskFeed(AsyncConsumerRebalanceListener):
         self._thread.start()
 
     def published(self, partition: int, offset: int) -> None:
-        """Note that the broker has acknowledged one more experience of the task at this position. Thread-safe."""
+        """Note that the broker has acknowledged all rows of one more rollout of the task here. Thread-safe."""
         self._acknowledged.append(LogPosition(partition, offset))
         self.acknowledged += 1
 
@@ -262,7 +262,7 @@ class TaskFeed(AsyncConsumerRebalanceListener):
                 event = to_event(at, message, self._max_bytes, self._writer_schemas)
                 task = self._read(event)
                 if task is None:
-                    self._ledger.delivered(partition.partition, message.offset, experiences=0)
+                    self._ledger.delivered(partition.partition, message.offset, rollouts=0)
                 elif self._ledger.delivered(partition.partition, message.offset, task.samples):
                     deliveries.append(Delivery(partition.partition, message.offset, task))
         if deliveries and self._taking.is_set():

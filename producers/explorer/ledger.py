@@ -1,8 +1,8 @@
 """Records which tasks an explorer was given, and how far its offsets may be committed (pure).
 
-A task is finished when the broker has acknowledged all its experiences. Tasks finish in any order, so a partition's
-offset is committed only up to the first unfinished task. Unfinished tasks are delivered again, to the explorer that
-has the partition then.
+A task is finished when the broker has acknowledged all its rollouts: of each, the last row. Tasks finish in any order,
+so a partition's offset is committed only up to the first unfinished task. Unfinished tasks are delivered again, to the
+explorer that has the partition then.
 
 When a partition comes back to an explorer, its tasks are delivered again from the last commit. Tasks that still run
 here, or were finished here after that commit, are recognized and not started a second time.
@@ -19,7 +19,7 @@ from rft.log.watermark import OffsetWatermark
 @dataclass(slots=True)
 class _Partition:
     unpublished: dict[int, int] = field(default_factory=dict)
-    """Number of experiences that each running task still has to publish, by offset."""
+    """Number of rollouts that each running task still has to publish, by offset."""
     finished: set[int] = field(default_factory=set)
     """Offsets of tasks that are finished but not known to be committed."""
     watermark: OffsetWatermark | None = None
@@ -28,13 +28,13 @@ class _Partition:
 
 
 class TaskLedger:
-    """Counts the experiences of each delivered task; a task is (partition, offset) in ``tasks``."""
+    """Counts the published rollouts of each delivered task; a task is (partition, offset) in ``tasks``."""
 
     def __init__(self) -> None:
         self._partitions: dict[int, _Partition] = {}
 
-    def delivered(self, partition: int, offset: int, experiences: int) -> bool:
-        """Note a delivered task with its number of ``experiences``. False if it runs or has run here already."""
+    def delivered(self, partition: int, offset: int, rollouts: int) -> bool:
+        """Note a delivered task with its number of ``rollouts``. False if it runs or has run here already."""
         here = self._partitions.setdefault(partition, _Partition())
         if here.watermark is None:
             here.watermark = OffsetWatermark()
@@ -44,13 +44,13 @@ class TaskLedger:
             return False
         if offset in here.unpublished:
             return False
-        here.unpublished[offset] = experiences
-        if experiences <= 0:
+        here.unpublished[offset] = rollouts
+        if rollouts <= 0:
             self._finish(here, offset)
         return True
 
     def published(self, partition: int, offset: int) -> None:
-        """Note that the broker has acknowledged one more experience of the task."""
+        """Note that the broker has acknowledged all rows of one more rollout of the task."""
         here = self._partitions[partition]
         here.unpublished[offset] -= 1
         if here.unpublished[offset] <= 0:
@@ -82,7 +82,7 @@ class TaskLedger:
 
     @property
     def running(self) -> int:
-        """Number of tasks that have experiences to publish."""
+        """Number of tasks that have rollouts to publish."""
         return sum(len(here.unpublished) for here in self._partitions.values())
 
     def _finish(self, here: _Partition, offset: int) -> None:

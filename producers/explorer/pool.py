@@ -27,7 +27,7 @@ log = logging.getLogger("rft")
 
 
 class RolloutPool:
-    """Runs up to ``max_in_flight`` rollouts at once and hands each experience to ``publish`` as it comes."""
+    """Runs up to ``max_in_flight`` rollouts at once and hands the rows of each to ``publish`` as it ends."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class RolloutPool:
         *,
         source: str,
         model: str,
-        publish: Callable[[Delivery, Experience], None],
+        publish: Callable[[Delivery, list[Experience]], None],
     ) -> None:
         self._config = config
         self._policy = policy
@@ -155,9 +155,8 @@ class RolloutPool:
             failed = experiences.make_failed_experience(
                 task, sample, error, source=self._source, model=self._model, **stamp
             )
-            self._publish(delivery, failed)
+            self._publish(delivery, [failed])
             return
         rows = experiences.make_experiences(task, sample, rollout, source=self._source, model=self._model, **stamp)
-        for experience in rows:
-            self.tokens += int(experience.action_mask.sum())
-            self._publish(delivery, experience)
+        self.tokens += sum(int(experience.action_mask.sum()) for experience in rows)
+        self._publish(delivery, rows)

@@ -146,14 +146,22 @@ class Explorer:
 
         self._loop.call_soon_threadsafe(update)
 
-    def _publish(self, delivery: Delivery, experience: Experience) -> None:
-        try:
-            future = self._writer.send("experiences", experience, wait=False)
-        except (EncodeError, BrokerError) as error:
-            # A trajectory that cannot be encoded fails its rollout. If the cause is the broker, this raises again.
-            future = self._writer.send("experiences", self._failed_experience(delivery, experience, error), wait=False)
+    def _publish(self, delivery: Delivery, rows: list[Experience]) -> None:
+        """Publish the rows of one rollout in order. It is published when the last one is acknowledged.
+
+        All rows go to one partition, where the broker acknowledges them in order.
+        """
+        for experience in rows:
+            try:
+                future = self._writer.send("experiences", experience, wait=False)
+            except (EncodeError, BrokerError) as error:
+                # A row that cannot be encoded fails its rollout. If the cause is the broker, this raises again.
+                failed = self._failed_experience(delivery, experience, error)
+                future = self._writer.send("experiences", failed, wait=False)
+                future.add_errback(self._not_published)
+                break
+            future.add_errback(self._not_published)
         future.add_callback(lambda _: self._feed.published(delivery.partition, delivery.offset))
-        future.add_errback(self._not_published)
 
     def _failed_experience(self, delivery: Delivery, experience: Experience, error: Exception) -> Experience:
         log.warning("rollout %s cannot be published: %s", experience.experience_id, error)

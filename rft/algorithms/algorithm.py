@@ -49,8 +49,10 @@ class Algorithm:
     """Loss of demonstrations; None if they have the same loss as all others."""
     demonstration_share: Callable[[int], float]
     """Step (from 1) → μ, the demonstrations' share of the loss."""
-    token_weights: Callable[[Ints], Floats]
+    token_weights: Callable[[Ints | Floats], Floats]
     """Action-token counts [B] → weight of each token of the sequence [B]"""
+    rows_as_one: bool
+    """A sample of several rows weighs as one of their mean length, else as one with all its tokens."""
     kl: Callable[[Tensor, Tensor], Tensor] | None
     """(logprobs [N], reference [N]) → estimates [N]; None without a KL term."""
     kl_coef: float

@@ -7,7 +7,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from rft.algorithms import advantages, aggregation, corrections, kl, losses, shaping, token_filters, trajectories
+from rft.algorithms import (
+    advantages,
+    aggregation,
+    corrections,
+    kl,
+    losses,
+    shaping,
+    token_filters,
+    trajectories,
+    turns,
+)
 from rft.algorithms.algorithm import Algorithm, ValueHeadSettings
 from rft.algorithms.inputs import Floats, Ints, Needs, TokenBatch, TokenLoss, needs_of
 from rft.algorithms.presets import Preset, find_preset
@@ -29,6 +39,8 @@ ADVANTAGES: dict[str, Function] = {
     "gae": trajectories.gae,
     "returns_to_go": trajectories.returns_to_go,
     "teacher_gap": trajectories.teacher_gap,
+    "turn_normalized": turns.turn_normalized,
+    "gigpo": turns.gigpo,
 }
 LOSSES: dict[str, Function] = {name: getattr(losses, name) for name in losses.__all__}
 KL: dict[str, Function | None] = {"none": None, "k1": kl.k1, "k2": kl.k2, "k3": kl.k3}
@@ -106,6 +118,7 @@ def _compose(config: AlgorithmConfig, max_tokens: int) -> Algorithm:
         demonstration_loss=_resolve("loss", preset.demonstrations, LOSSES) if preset.demonstrations else None,
         demonstration_share=_demonstration_share(config, preset),
         token_weights=_token_weights(config, preset, max_tokens),
+        rows_as_one=config.row_weight == "sample",
         kl=resolve("algorithm.kl", config.kl, KL),
         kl_coef=config.kl_coef,
         kl_in_reward=config.kl_in == "reward",
@@ -231,7 +244,7 @@ def _demonstration_share(config: AlgorithmConfig, preset: Preset) -> Callable[[i
     )
 
 
-def _token_weights(config: AlgorithmConfig, preset: Preset, max_tokens: int) -> Callable[[Ints], Floats]:
+def _token_weights(config: AlgorithmConfig, preset: Preset, max_tokens: int) -> Callable[[Ints | Floats], Floats]:
     function = _resolve("aggregation", config.aggregation or preset.aggregation, AGGREGATIONS)
     if function is aggregation.sequence_sum:
         return partial(function, length=config.sum_length or max_tokens)

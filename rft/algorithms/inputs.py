@@ -26,7 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """The B sequences of a step, as filters receive them."""
+    """The B samples of a step, as filters receive them. Several rows of a sample are one sequence here."""
 
     rewards: Floats
     """[B]"""
@@ -39,18 +39,39 @@ class Sequences:
 
 
 @dataclass(frozen=True, slots=True)
-class Trajectories:
-    """The M tokens of a step's B sequences in one row, as estimators of advantages by token receive them.
+class Turns:
+    """The K turns of all trajectories, in order, as estimators of advantages by token receive them.
 
-    Sequence i has the tokens ``starts[i] … starts[i] + counts[i] - 1``.
+    A turn is a contiguous run of tokens that the policy wrote. Turn k has the tokens ``starts[k] … starts[k] +
+    counts[k] - 1``.
+    """
+
+    owners: Ints
+    """[K]: index of the trajectory, ascending."""
+    starts: Ints
+    """[K]: index of the turn's first token."""
+    counts: Ints
+    """[K]: number of tokens, at least 1."""
+    rewards: Floats
+    """[K]: reward of the turn, NaN where none is known."""
+    states: Ints
+    """[K]: what the policy saw since its last turn; turns with the same number read the same tokens there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectories:
+    """The M tokens of a step's B samples in one row, as estimators of advantages by token receive them.
+
+    A trajectory is one sample. If it has several rows, their tokens follow one another. Trajectory i has the tokens
+    ``starts[i] … starts[i] + counts[i] - 1``.
     """
 
     rewards: Floats
-    """[B]: reward of the whole sequence."""
+    """[B]: reward of the whole sample."""
     groups: Ints
     """[B]: index of the group, 0 … G-1."""
     starts: Ints
-    """[B]: index of the sequence's first token."""
+    """[B]: index of the sample's first token."""
     counts: Ints
     """[B]: number of tokens."""
     penalties: Floats
@@ -63,6 +84,8 @@ class Trajectories:
     """[M]: the value head's estimate for the state before the token; None without a value head."""
     teacher: Floats | None
     """[M]: the teacher's log-probabilities; None without a teacher."""
+    turns: Turns | None = None
+    """Turns with their rewards; None: no turn has a reward of its own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

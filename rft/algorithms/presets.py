@@ -56,6 +56,7 @@ PRESETS: dict[str, Preset] = {
     "gspo": Preset("group_normalized", "gspo", "sequence_mean"),
     "cispo": Preset("group_normalized", "cispo"),
     "sapo": Preset("group_normalized", "sapo", "sequence_mean"),
+    "gigpo": Preset("gigpo", "clipped", "sequence_mean"),
     "rloo": Preset("leave_one_out", "clipped", "sequence_sum"),
     "reinforce_pp": Preset("returns_to_go", "clipped"),
     "reinforce_pp_baseline": Preset("batch_normalized", "clipped"),

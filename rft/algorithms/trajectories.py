@@ -27,19 +27,20 @@ def gae(steps: Trajectories, *, gamma: float = 1.0, lam: float = 0.95, whiten: b
     """Compute generalized advantage estimation (https://arxiv.org/abs/1506.02438, equation 16), for PPO.
 
     ``A_t = Σ_l (gamma · lam)^l · δ_{t+l}`` with ``δ_t = r_t + gamma · V_{t+1} - V_t`` and V = 0 after the last token.
-    ``r_t`` is minus the token's penalty; at the last token the sequence's reward is added. The returns are A + V, with
-    A as it was before ``whiten`` scaled it to mean 0 and standard deviation 1 over the step.
+    ``r_t`` is minus the token's penalty; at the last token of a turn that turn's reward is added, and at the last token
+    of all the sample's reward. The returns are A + V, with A as it was before ``whiten`` scaled it to mean 0 and
+    standard deviation 1 over the step.
 
     Raises RuntimeError without values.
     """
     if steps.values is None:
         raise RuntimeError("GAE needs a value head")
-    advantages = np.zeros(len(steps.values))
+    advantages, immediate = np.zeros(len(steps.values)), token_rewards(steps)
     for reward, start, count in zip(steps.rewards, steps.starts, steps.counts, strict=True):
         next_advantage, next_value = 0.0, 0.0
         for t in range(start + count - 1, start - 1, -1):
             last = t == start + count - 1
-            delta = (reward if last else 0.0) - steps.penalties[t] + gamma * next_value - steps.values[t]
+            delta = (reward if last else 0.0) + immediate[t] + gamma * next_value - steps.values[t]
             advantages[t] = next_advantage = delta + gamma * lam * next_advantage
             next_value = steps.values[t]
     returns: Floats = advantages + steps.values
@@ -50,14 +51,14 @@ def returns_to_go(steps: Trajectories, *, gamma: float = 1.0) -> Floats:
     """Return ``Σ_{t' ≥ t} gamma^(t' - t) · r_{t'}``, whitened over the step's tokens: REINFORCE++
     (https://arxiv.org/abs/2501.03262).
 
-    ``r_t`` is minus the token's penalty; at the last token the sequence's reward is added. No group is needed, so one
-    sample a task is enough.
+    ``r_t`` is minus the token's penalty; at the last token of a turn that turn's reward is added, and at the last token
+    of all the sample's reward. No group is needed, so one sample a task is enough.
     """
-    advantages = np.zeros(len(steps.policy))
+    advantages, immediate = np.zeros(len(steps.policy)), token_rewards(steps)
     for reward, start, count in zip(steps.rewards, steps.starts, steps.counts, strict=True):
         ahead = float(reward)
         for t in range(start + count - 1, start - 1, -1):
-            advantages[t] = ahead = ahead - steps.penalties[t]
+            advantages[t] = ahead = ahead + immediate[t]
             ahead *= gamma
     return whitened(advantages)
 
@@ -76,3 +77,12 @@ def teacher_gap(steps: Trajectories, *, scale: float = 1.0) -> Floats:
         raise RuntimeError("distillation needs a teacher")
     gap: Floats = scale * (steps.teacher - steps.policy)
     return gap
+
+
+def token_rewards(steps: Trajectories) -> Floats:
+    """Return what each token earns by itself, [M]: minus its penalty, and the reward of the turn that it ends."""
+    rewards: Floats = -steps.penalties
+    if steps.turns is not None:
+        known = ~np.isnan(steps.turns.rewards)
+        rewards[(steps.turns.starts + steps.turns.counts - 1)[known]] += steps.turns.rewards[known]
+    return rewards

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from rft.algorithms.algorithm import Algorithm
-from rft.algorithms.inputs import Sequences, TokenBatch, Trajectories
+from rft.algorithms.inputs import Sequences, TokenBatch, Trajectories, Turns
 from rft.algorithms.token_filters import StepTokens
 from rft.config import AlgorithmConfig
 from rft.errors import ConfigError
@@ -35,7 +35,10 @@ def try_algorithm(config: AlgorithmConfig, algorithm: Algorithm) -> None:
         covariance_rank=each / 2,
     )
     counts, flags = np.array([1, 1]), np.array([False, False])
-    trajectories = Trajectories(rewards, groups, np.array([0, 1]), counts, *(np.zeros(2) for _ in range(4)))
+    each_one = np.array([0, 1])
+    turns = Turns(each_one, each_one, counts, rewards=np.array([np.nan, 0.5]), states=np.array([0, 0]))
+    nothing = np.zeros(2)
+    trajectories = Trajectories(rewards, groups, each_one, counts, nothing, nothing, nothing, nothing, turns)
     calls: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = [
         ("loss", lambda value: algorithm.loss(value).loss, (tokens,)),
         ("aggregation", algorithm.token_weights, (counts,)),

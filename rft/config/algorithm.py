@@ -11,14 +11,14 @@ from rft.config.section import Section
 
 class AlgorithmConfig(Section):
     name: str = "grpo"
-    """``grpo``, ``dr_grpo``, ``dapo``, ``gspo``, ``cispo``, ``sapo``, ``rloo``, ``reinforce_pp``,
+    """``grpo``, ``dr_grpo``, ``dapo``, ``gspo``, ``cispo``, ``sapo``, ``gigpo``, ``rloo``, ``reinforce_pp``,
     ``reinforce_pp_baseline``, ``ppo``, ``opmd``, ``asymre``, ``topr``, ``rec``, ``decoupled_ppo``, ``sft``, ``dpo``,
     ``kto``, ``mix``, ``chord``, ``distill``, or one of your own, found by entry point. It decides every field below
     that is not set."""
     advantage: str | None = None
     """``group_normalized``, ``group_centered``, ``leave_one_out``, ``batch_normalized``, ``asymmetric``,
-    ``log_mean_exp``, ``ones``; one value a token: ``gae``, ``returns_to_go``, ``teacher_gap``; or
-    ``package.module:function``."""
+    ``log_mean_exp``, ``ones``; one value a token: ``gae``, ``returns_to_go``, ``teacher_gap``; one value a turn:
+    ``turn_normalized``, ``gigpo``; or ``package.module:function``."""
     advantage_options: dict[str, Any] = {}
     """Keyword arguments for ``advantage``."""
     loss: str | None = None
@@ -54,6 +54,9 @@ class AlgorithmConfig(Section):
     aggregation: str | None = None
     """``token_mean``: mean over all tokens of an update; ``sequence_mean``: over sequences of their token means;
     ``sequence_sum``: over sequences of their token sums, divided by ``sum_length``; or ``package.module:function``."""
+    row_weight: Literal["sample", "tokens"] = "sample"
+    """How a sample of several rows weighs. ``sample``: as one sample that is as long as its rows are on average.
+    ``tokens``: as one sample with all the tokens of its rows. With ``sequence_mean`` both are the same."""
     sum_length: int | None = Field(default=None, ge=1)
     """Divisor of ``sequence_sum``; by default ``rollout.max_tokens``."""
     filters: list[str] = []

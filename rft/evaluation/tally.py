@@ -11,6 +11,14 @@ from rft.evaluation.difficulty import DifficultyClasses
 from rft.evaluation.estimators import pass_at_k, standard_error
 from schemas.events import ScoredExperience
 
+_ROWS_MISSING = "rows_missing"
+"""As in :mod:`rft.stream.sample_rows`, which is on a higher floor."""
+
+
+def is_answer(scored: ScoredExperience) -> bool:
+    """Return whether an event stands for its sample: it is the last of its rows, and none is missing."""
+    return scored.experience.row == scored.experience.rows - 1 and scored.cause != _ROWS_MISSING
+
 
 def lacks_reward(answer: ScoredExperience) -> bool:
     """Return whether nobody gave a usable answer a reward: no reward function, and not its producer."""
@@ -21,22 +29,24 @@ def lacks_reward(answer: ScoredExperience) -> bool:
 class TaskAnswers:
     """The answers to one task."""
 
+    arrived: set[str] = field(default_factory=set)
+    """Experience ids of all rows of all answers."""
     right: dict[str, bool] = field(default_factory=dict)
     """Whether each answer is right, by experience id."""
     reward: dict[str, float] = field(default_factory=dict)
     """Reward of each answer, by experience id."""
     expected: int = 1
-    """Number of answers that the group was released with."""
+    """Number of experiences that the group was released with."""
 
     @property
     def share(self) -> float:
-        """Share of right answers."""
-        return sum(self.right.values()) / len(self.right)
+        """Share of right answers; 0 without any."""
+        return sum(self.right.values()) / max(len(self.right), 1)
 
     @property
     def whole(self) -> bool:
         """True when all answers have arrived."""
-        return len(self.right) >= self.expected
+        return len(self.arrived) >= self.expected
 
 
 @dataclass(slots=True)
@@ -60,14 +70,23 @@ class Tally:
         expected: int = 1,
         metadata: str = "{}",
         unrewarded: bool = False,
+        counted: bool = True,
     ) -> None:
-        """Take in one answer. ``expected`` is the number of answers in its group."""
-        self.unrewarded += unrewarded
+        """Take in one experience.
+
+        Args:
+            expected: Number of experiences in its group.
+            counted: It is an answer, not one of the other rows of one (:func:`is_answer`).
+        """
         answers = self.tasks.setdefault(number, TaskAnswers())
         answers.expected = max(answers.expected, expected)
+        answers.arrived.add(experience_id)
+        self.metadata.setdefault(number, metadata)
+        if not counted:
+            return
+        self.unrewarded += unrewarded
         answers.right[experience_id] = right
         answers.reward[experience_id] = reward
-        self.metadata.setdefault(number, metadata)
 
     @property
     def answered(self) -> int:

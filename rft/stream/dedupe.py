@@ -18,16 +18,18 @@ class ReleasedGroups:
     def __init__(self, capacity: int = REMEMBERED) -> None:
         self._capacity = capacity
         self._released: OrderedDict[str, frozenset[str] | None] = OrderedDict()
-        """Ids of the released samples by group; None when all its samples were released."""
+        """What names the released samples, and the rows of samples that lack some, by group; None when all its samples
+        were released."""
 
-    def add(self, group_id: str, experience_ids: Iterable[str], *, whole: bool) -> None:
+    def add(self, group_id: str, ids: Iterable[str], *, whole: bool) -> None:
         """Remember a release. The oldest is forgotten when there are too many.
 
         Args:
-            experience_ids: Ids of the released samples. They are stored only when others may still come.
+            ids: Ids of the released samples, and of the rows of samples that lack some. They are stored only when
+                others may still come.
             whole: True when every sample had come.
         """
-        self._released[group_id] = None if whole else frozenset(experience_ids)
+        self._released[group_id] = None if whole else frozenset(ids)
         self._released.move_to_end(group_id)
         while len(self._released) > self._capacity:
             self._released.popitem(last=False)
@@ -36,12 +38,16 @@ class ReleasedGroups:
         """Forget a release that did not happen after all."""
         self._released.pop(group_id, None)
 
-    def repetition(self, group_id: str, experience_id: str) -> Literal["duplicate", "late"] | None:
-        """Return why an event of a released group has nothing left to do; None when its group was not released."""
+    def repetition(self, group_id: str, *ids: str) -> Literal["duplicate", "late"] | None:
+        """Return why an event of a released group has nothing left to do; None when its group was not released.
+
+        Args:
+            ids: Names of what the event belongs to: its experience and its sample.
+        """
         if group_id not in self._released:
             return None
         released = self._released[group_id]
-        return "duplicate" if released is None or experience_id in released else "late"
+        return "duplicate" if released is None or not released.isdisjoint(ids) else "late"
 
     def __len__(self) -> int:
         return len(self._released)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from rft.stream.pending_sample import PendingSample
+from rft.stream.waiting_samples import row_of
 from schemas.events import Experience, Waiting
 
 DELETED = "deleted"
@@ -40,6 +41,8 @@ def deleted_samples(group: Waiting, partition: int) -> Iterator[PendingSample]:
             source="processor",
             model="",
             finish_reason="error",
+            row=row_of(one),
+            rows=one.rows,
             error="its event was deleted from the log while it waited for rewards",
         )
         yield PendingSample(experience, partition, one.offset, 0, DELETED)

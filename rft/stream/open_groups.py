@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rft.config import ProcessorConfig
-from rft.stream.actions import Action, Publish
+from rft.stream.actions import Action, Publish, Resolve
 from rft.stream.dedupe import ReleasedGroups
 from rft.stream.pending_sample import PendingSample
 from rft.stream.release import GroupPublisher
+from rft.stream.sample_rows import SampleRows, known_ids, place
 from rft.stream.validate import check_group_size
 from schemas.events import Experience
 
@@ -25,12 +26,13 @@ class OpenGroup:
     size: int
     """Samples that the group is to have, as its first sample says."""
     deadline_ms: int
-    samples: dict[str, PendingSample] = field(default_factory=dict)
-    """By experience_id, in order of arrival."""
+    samples: dict[str, SampleRows] = field(default_factory=dict)
+    """By :attr:`~schemas.events.Experience.sample_id`, in order of arrival."""
 
     @property
     def complete(self) -> bool:
-        return len(self.samples) >= self.size
+        """True when all rows of all samples have come."""
+        return len(self.samples) >= self.size and sum(one.complete for one in self.samples.values()) >= self.size
 
     @property
     def size_bytes(self) -> int:
@@ -68,12 +70,13 @@ class OpenGroups:
         if group is not None:
             check_group_size(experience, group.size)
 
-    def repetition(self, partition: int, experience: Experience) -> Literal["duplicate", "late"] | None:
+    def repetition(self, partition: int, offset: int, experience: Experience) -> Literal["duplicate", "late"] | None:
         """Return why the experience has nothing left to do; None when it is to be added."""
         group = self._groups.get((partition, experience.group_id))
         if group is None:
-            return self._released.repetition(experience.group_id, experience.experience_id)
-        return "duplicate" if experience.experience_id in group.samples else None
+            return self._released.repetition(experience.group_id, experience.experience_id, experience.sample_id)
+        sample = group.samples.get(experience.sample_id)
+        return "duplicate" if sample is not None and place(sample.held, experience, offset) == "duplicate" else None
 
     def add(self, sample: PendingSample, published_ms: int, now_ms: int) -> list[Action]:
         """Add a sample to its group. The group's deadline counts from ``now_ms`` if the sample is its first one."""
@@ -84,9 +87,10 @@ class OpenGroups:
             deadline_ms = now_ms + self._time_to_live_ms
             group = OpenGroup(experience.group_id, sample.partition, experience.group_size, deadline_ms)
             self._groups[key] = group
-        group.samples[experience.experience_id] = sample
+        actions = self._put(group, sample)
         self.size_bytes += sample.size_bytes
-        actions: list[Action] = [self._release(group, now_ms)] if group.complete else []
+        if group.complete:
+            actions.append(self._release(group, now_ms))
         return actions + self._release_beyond_memory(now_ms)
 
     def tick(self, now_ms: int) -> list[Action]:
@@ -112,6 +116,21 @@ class OpenGroups:
             self._remove(group)
         self._counts["forgotten"] += len(dropped)
 
+    def _put(self, group: OpenGroup, sample: PendingSample) -> list[Action]:
+        """Add a row to its sample. The rows of an earlier try, which broke off, are duplicates then."""
+        name = sample.experience.sample_id
+        rows = group.samples.get(name)
+        replaced: list[PendingSample] = []
+        if rows is not None and place(rows.held, sample.experience, sample.offset) == "replace":
+            replaced = list(rows.rows.values())
+            rows = None
+        if rows is None:
+            rows = group.samples[name] = SampleRows()
+        rows.rows[sample.experience.row] = sample
+        self.size_bytes -= sum(one.size_bytes for one in replaced)
+        self._counts["duplicate"] += len(replaced)
+        return [Resolve(one.partition, one.offset, "duplicate") for one in replaced]
+
     def _release_beyond_memory(self, now_ms: int) -> list[Action]:
         """Release the oldest groups early while all samples together take more memory than allowed."""
         actions: list[Action] = []
@@ -121,9 +140,10 @@ class OpenGroups:
         return actions
 
     def _release(self, group: OpenGroup, now_ms: int) -> Publish:
-        publish = self._publisher.publish(group.partition, group.group_id, group.samples.values(), now_ms)
+        rows = [row for sample in group.samples.values() for row in sample.finished()]
+        publish = self._publisher.publish(group.partition, group.group_id, rows, now_ms)
         self._remove(group)
-        self._released.add(group.group_id, group.samples, whole=group.complete)
+        self._released.add(group.group_id, known_ids(group.samples), whole=group.complete)
         return publish
 
     def _remove(self, group: OpenGroup) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from rft.config import ProcessorConfig
@@ -19,7 +21,7 @@ GIVEN = "given"
 
 @dataclass(frozen=True, slots=True)
 class PendingSample:
-    """Holds one distinct experience of an open group, cleaned and scored."""
+    """Holds one distinct experience of an open group, cleaned and scored: one row of a sample."""
 
     experience: Experience
     partition: int
@@ -42,8 +44,11 @@ def make_pending_sample(
     cause = filter_cause(experience, rules.config)
     if cause is not None:
         return PendingSample(experience, event.partition, event.offset, event.size_bytes, cause), None
+    if experience.row < experience.rows - 1:
+        # The reward of a sample is that of its last row.
+        return PendingSample(experience, event.partition, event.offset, event.size_bytes, None), None
     try:
-        reward, rewards = score(experience, rules.scorer)
+        reward, rewards = score(experience, rules.scorer, rules.external_sources(experience.split))
     except RewardError as error:
         return PendingSample(experience, event.partition, event.offset, event.size_bytes, "score_failed"), error
     return PendingSample(experience, event.partition, event.offset, event.size_bytes, None, reward, rewards), None
@@ -68,24 +73,37 @@ def filter_cause(experience: Experience, config: ProcessorConfig) -> str | None:
     return None
 
 
-def score(experience: Experience, scorer: Scorer) -> tuple[float, dict[str, float]]:
-    """Return the combined reward and the reward by function; the experience's own reward comes first.
+def score(
+    experience: Experience, scorer: Scorer, external_sources: Container[str] = ()
+) -> tuple[float, dict[str, float]]:
+    """Return the combined reward, and the reward by function or name.
 
-    A demonstration without a reward of its own gets 0: it is trained on as it is.
+    A reward that came with the experience is taken as it is. Otherwise the rewards by name that came with it are added
+    to those of the functions. A function's reward takes the place of one with its name. A demonstration without any
+    reward gets 0: it is trained on as it is.
+
+    Args:
+        external_sources: Sources that give external rewards. A reward of that name is theirs and is left out here.
 
     Raises:
         RewardError: A reward function raised anything, or did not return a finite number.
     """
+    named = {name: value for name, value in experience.rewards.items() if name not in external_sources}
     if experience.reward is not None:
-        return experience.reward, {GIVEN: experience.reward}
+        return experience.reward, named | {GIVEN: experience.reward}
     if experience.kind == "demonstration":
-        return 0.0, {}
+        return _finite(math.fsum(named.values())), named
     try:
         reward, rewards = scorer(experience)
     except RewardError:
         raise
     except USER_FAILURES as error:  # a user's function may raise anything; one event must not stop the others
         raise RewardError(f"the reward function raised {type(error).__name__}: {error}") from error
+    named = {name: value for name, value in named.items() if name not in rewards}
+    return _finite(math.fsum([reward, *named.values()]) if named else reward), named | rewards
+
+
+def _finite(reward: float) -> float:
     if not is_reward(reward):
         raise RewardError(f"the combined reward is {reward}; rewards are finite and {ALLOWED}")
-    return reward, rewards
+    return reward

@@ -35,7 +35,7 @@ class GroupKeeper(Protocol):
     def check(self, partition: int, experience: Experience) -> None:
         """Check what this keeper demands of a valid experience. Raises DecodeError."""
 
-    def repetition(self, partition: int, experience: Experience) -> Literal["duplicate", "late"] | None:
+    def repetition(self, partition: int, offset: int, experience: Experience) -> Literal["duplicate", "late"] | None:
         """Return why the experience has nothing left to do; None when it is to be added."""
 
     def add(self, sample: PendingSample, published_ms: int, now_ms: int) -> list[Action]:
@@ -90,12 +90,10 @@ class Pipeline:
             validate(experience, event.key)
             self._rules.check_partition(event)
             keeper.check(event.partition, experience)
-            if experience.rows > 1:
-                raise DecodeError(f"is {experience.rows}; processors do not take several rows yet", field="rows")
         except DecodeError as error:
             return [self._dead_letter(event, "validate", error)]
 
-        repetition = keeper.repetition(event.partition, experience)
+        repetition = keeper.repetition(event.partition, event.offset, experience)
         if repetition is not None:
             self.counts[repetition] += 1
             return [Resolve(event.partition, event.offset, repetition)]

@@ -13,6 +13,7 @@ from rft.stream.actions import Publish
 from rft.stream.pending_sample import PendingSample
 from rft.stream.prioritize import priority
 from rft.stream.rules import Rules
+from rft.stream.sample_rows import last_rows
 from schemas.events import ScoredExperience
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class GroupPublisher:
     def publish(
         self, partition: int, group_id: str, samples: Collection[PendingSample], now_ms: int, cause: str | None = None
     ) -> Publish:
-        """Publish every sample with its verdict: its own cause first, else the group's, else ``train``.
+        """Publish every row of every sample with its verdict: its own cause first, else the group's, else ``train``.
 
         Args:
             cause: Why the whole group is filtered; by default :func:`group_cause` decides.
@@ -71,8 +72,8 @@ class GroupPublisher:
 
 
 def usable_rewards(samples: Iterable[PendingSample]) -> list[float]:
-    """Return the rewards of the samples that are not filtered."""
-    return [sample.reward for sample in samples if sample.cause is None]
+    """Return the rewards of the samples that are not filtered, one a sample, however many rows it has."""
+    return [sample.reward for sample in last_rows(samples) if sample.cause is None]
 
 
 def group_cause(samples: Collection[PendingSample], config: ProcessorConfig) -> str | None:

@@ -33,6 +33,11 @@ class Rules:
     max_age_ms: int | None = None
     """The log keeps no events that are older. A timestamp beyond is a wrong clock's; None: none is."""
 
+    def external_sources(self, split: str) -> frozenset[str]:
+        """Return the sources of external rewards for experiences of this split; evaluations have none."""
+        external = self.config.external
+        return frozenset((*external.required, *external.optional)) if split == "train" else frozenset()
+
     def check_partition(self, event: Received) -> None:
         """Check that an event is in the partition of its key. Raises DecodeError."""
         if self.partitions is not None:

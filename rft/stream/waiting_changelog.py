@@ -13,6 +13,7 @@ from rft.errors import DecodeError
 from rft.log.changelog import MAX_BYTES
 from rft.log.events import Event
 from rft.log.records import Reject, read_record
+from rft.stream.waiting_samples import check_members
 from schemas.codec import decode, encode
 from schemas.events import Waiting
 
@@ -48,7 +49,7 @@ class WaitingChangelog:
             error = DecodeError("is none, but the group still waits: no processor writes this tombstone", field="value")
             self._reject(event, "validate", error)
         else:
-            group = read_record(event, Waiting, self._reject)
+            group = read_record(event, Waiting, self._reject, check=check_members)
         if group is None:
             self._overwritten.add(key)
             return

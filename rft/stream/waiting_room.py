@@ -22,7 +22,19 @@ from rft.stream.deleted_samples import deleted_samples
 from rft.stream.pending_sample import PendingSample
 from rft.stream.release import GroupPublisher
 from rft.stream.rules import Rules
+from rft.stream.sample_rows import by_sample, place
 from rft.stream.validate import MAX_SUFFIX, check_group_size
+from rft.stream.waiting_samples import (
+    PRODUCER_REVISION,
+    arrived,
+    known_ids,
+    rows_of,
+    sample_of,
+    samples_of,
+    suffix_of,
+    unused_rewards,
+    with_reward,
+)
 from rft.stream.waiting_store import WaitingStore
 from schemas.codec import encode
 from schemas.events import Experience, ExternalReward, Reward, Waiting, WaitingMember
@@ -126,24 +138,34 @@ class WaitingRoom:
                 f"{self._max_group_size} samples",
                 field="group_size",
             )
-        if len(_suffix(experience.experience_id, experience.group_id)) > MAX_SUFFIX:
+        suffix = suffix_of(experience.experience_id, experience.group_id)
+        if len(suffix) > MAX_SUFFIX:
             raise DecodeError(f"is more than {MAX_SUFFIX} longer than its group_id", field="experience_id")
         group = self._store(partition).get(experience.group_id.encode())
-        if group is not None and group.group_size:
-            check_group_size(experience, group.group_size)
+        if group is None or not group.group_size:
+            return
+        check_group_size(experience, group.group_size)
+        rows = {one.suffix for one in arrived(group)} if experience.rows > 1 else set()
+        if len(rows) >= self._max_group_size and suffix not in rows:
+            raise DecodeError(
+                f"is {experience.rows}; a group that waits for external rewards has at most {self._max_group_size} "
+                "rows, those of all its samples together",
+                field="rows",
+            )
 
-    def repetition(self, partition: int, experience: Experience) -> Literal["duplicate", "late"] | None:
+    def repetition(self, partition: int, offset: int, experience: Experience) -> Literal["duplicate", "late"] | None:
         """Return why the experience has nothing left to do; None when it is to be added."""
-        after_release = self._released.repetition(experience.group_id, experience.experience_id)
+        group_id = experience.group_id
+        after_release = self._released.repetition(group_id, experience.experience_id, experience.sample_id)
         if after_release is not None:
             return after_release
-        group = self._store(partition).get(experience.group_id.encode())
+        group = self._store(partition).get(group_id.encode())
         if group is None:
             return None
-        arrived = [sample.suffix for sample in _arrived(group)]
-        if _suffix(experience.experience_id, experience.group_id) in arrived:
-            return "duplicate"
-        return "late" if arrived and len(arrived) >= group.group_size else None
+        sample = rows_of(group, suffix_of(experience.sample_id, group_id))
+        if sample is not None:
+            return "duplicate" if place(sample.held, experience, offset) == "duplicate" else None
+        return "late" if group.group_size and _complete(group) else None
 
     def add(self, sample: PendingSample, published_ms: int, now_ms: int) -> list[Action]:
         """Add a sample that is no repetition, together with the rewards that came before it."""
@@ -155,9 +177,13 @@ class WaitingRoom:
             group = Waiting(experience.group_id, experience.group_size, published_ms, early)
             store.reward_only.pop(key, None)
             store.schedule(key, published_ms)
-        suffix = _suffix(experience.experience_id, experience.group_id)
-        rewarded = next((one for one in group.members if one.suffix == suffix), None)
-        others = tuple(one for one in group.members if one is not rewarded)
+        suffix = suffix_of(experience.experience_id, experience.group_id)
+        held = rows_of(group, suffix_of(experience.sample_id, experience.group_id))
+        replaced = held.rows if held and place(held.held, experience, sample.offset) == "replace" else ()
+        kept = tuple(one for one in group.members if one not in replaced)
+        rewarded = next((one for one in kept if one.suffix == suffix), None)
+        others = tuple(one for one in kept if one is not rewarded)
+        self._counts["duplicate"] += len(replaced)
         waiting = WaitingMember(
             suffix,
             sample.offset,
@@ -166,7 +192,9 @@ class WaitingRoom:
             experience.kind != "rollout",
             sample.reward,
             sample.rewards,
-            () if rewarded is None else rewarded.external,
+            self._external(experience, () if rewarded is None else rewarded.external),
+            experience.rows,
+            experience.attempt,
         )
         group = replace(group, members=(*others, waiting))
         store.put(key, group).experiences.append(sample.offset)
@@ -176,27 +204,26 @@ class WaitingRoom:
         """Add a reward to its sample, or keep it until its experience comes."""
         if reward.source not in self._sources:
             return self._resolve(event, "unclaimed", "unknown_source")
-        if self._released.repetition(reward.group_id, reward.experience_id) is not None:
+        if self._released.repetition(reward.group_id) is not None:
             # The reward stays in `rewards`, for a replay with the latest revisions.
             return self._resolve(event, "late", "after_release")
         store, key = self._store(event.partition), reward.group_id.encode()
         group = store.get(key)
-        suffix = _suffix(reward.experience_id, reward.group_id)
+        suffix = suffix_of(reward.experience_id, reward.group_id)
         sample = next((one for one in group.members if one.suffix == suffix), None) if group else None
         earlier = next((one for one in sample.external if one.source == reward.source), None) if sample else None
         if earlier is not None and earlier.revision >= reward.revision:
             return self._resolve(event, "duplicate", "duplicate")
         if group is not None and sample is None and len(group.members) >= 2 * self._max_group_size:
             return self._resolve(event, "unclaimed", "unclaimed")
-        self._counts[
-            "reward:" + ("revised" if earlier else "joined" if sample and sample.offset >= 0 else "early")
-        ] += 1
+        came = group is not None and any(suffix in (one.suffix, sample_of(one)) for one in arrived(group))
+        self._counts["reward:" + ("revised" if earlier else "joined" if came else "early")] += 1
         actions: list[Action] = []
         if group is None:
             group = Waiting(reward.group_id, 0, published_ms, ())
             store.reward_only[key] = None
             store.schedule(key, published_ms)
-        group = replace(group, members=_with_reward(group.members, sample, suffix, reward))
+        group = replace(group, members=with_reward(group.members, suffix, reward))
         store.put(key, group).rewards.append(event.offset)
         if len(store.reward_only) > self._config.max_early:
             actions.append(self._drop_reward_only(event.partition, store, next(iter(store.reward_only))))
@@ -225,20 +252,21 @@ class WaitingRoom:
         Args:
             events: The events of its experiences by offset. A sample whose event is missing is left out.
         """
-        group, samples = release.waiting, dict[str, PendingSample]()
-        for one in group.members:
-            if one.offset in events:
-                reward, rewards, cause = combine_rewards(one, self._config, bool(self._rules.config.rewards))
-                experience = self._rules.decode(events[one.offset], Experience)
-                samples[experience.experience_id] = PendingSample(
-                    experience, release.partition, one.offset, one.size_bytes, cause, reward, rewards
-                )
-        if not samples:
+        group, rows = release.waiting, list[PendingSample]()
+        for sample in samples_of(group):
+            reward, rewards, cause = combine_rewards(sample.whole, self._config, bool(self._rules.config.rewards))
+            for one in sample.rows:
+                if one.offset in events:
+                    experience = self._rules.decode(events[one.offset], Experience)
+                    pending = PendingSample(experience, release.partition, one.offset, one.size_bytes, cause)
+                    rows.append(replace(pending, reward=reward, rewards=rewards))
+        rows = [row for sample in by_sample(rows).values() for row in sample.finished()]
+        if not rows:
             # The task must retire all the same: without an event of its number, the conductor would wait for it.
-            samples = {one.experience.experience_id: one for one in deleted_samples(group, release.partition)}
-        discard = self._config.on_missing == "discard" and any(one.cause == MISSING for one in samples.values())
+            rows = list(deleted_samples(group, release.partition))
+        discard = self._config.on_missing == "discard" and any(one.cause == MISSING for one in rows)
         cause = MISSING if discard else None
-        return self._publisher.publish(release.partition, group.group_id, samples.values(), now_ms, cause)
+        return self._publisher.publish(release.partition, group.group_id, rows, now_ms, cause)
 
     def withdraw(self, unpublished: Iterable[Release]) -> None:
         """Forget releases that will not be published because their partitions were revoked."""
@@ -257,30 +285,35 @@ class WaitingRoom:
         if not self._is_done(group, NEVER if store.deadlines_paused else now_ms):
             return []
         dirty = store.remove(group.group_id.encode())
-        arrived = _arrived(group)
         complete = self._mark_released(group)
-        unrewarded = tuple(sample.offset for sample in arrived if missing_sources(sample, self._config))
+        lacking = [one for one in samples_of(group) if missing_sources(one.whole, self._config)]
+        unrewarded = tuple(row.offset for sample in lacking for row in sample.rows)
         self._counts["expired"] += bool(unrewarded) or not complete
-        self._counts["reward:unclaimed"] += len(group.members) - len(arrived)
+        self._counts["reward:unclaimed"] += unused_rewards(group)
         letters = unrewarded if self._config.on_missing == "dead_letter" else ()
-        pointers = tuple(replace(sample, rewards={}, external=()) for sample in arrived)
+        pointers = tuple(replace(one, rewards={}, external=()) for one in arrived(group))
         marker = encode(replace(group, members=pointers, released=True))
         return [Release(partition, group, marker, tuple(dirty.experiences), tuple(dirty.rewards), letters)]
 
     def _mark_released(self, group: Waiting) -> bool:
         """Recognize the group's events from now on. Return True if all its samples have come."""
-        arrived = [f"{group.group_id}/{sample.suffix}" for sample in _arrived(group)]
-        complete = len(arrived) >= group.group_size
-        self._released.add(group.group_id, arrived, whole=complete)
+        complete = _complete(group)
+        self._released.add(group.group_id, known_ids(group), whole=complete)
         return complete
 
     def _is_done(self, group: Waiting, now_ms: int) -> bool:
-        arrived = _arrived(group)
-        if not arrived:
+        samples = samples_of(group)
+        if not samples or (now_ms < group.since + self._samples_ms and not _complete(group)):
             return False
-        if len(arrived) < group.group_size and now_ms < group.since + self._samples_ms:
-            return False
-        return now_ms >= group.since + self._rewards_ms or not any(missing_sources(s, self._config) for s in arrived)
+        if now_ms >= group.since + self._rewards_ms:
+            return True
+        return not any(missing_sources(one.whole, self._config) for one in samples)
+
+    def _external(self, experience: Experience, early: tuple[ExternalReward, ...]) -> tuple[ExternalReward, ...]:
+        """Return the rewards of a row: those that came before it, and those of external sources that came with it."""
+        sources = self._sources - {one.source for one in early}
+        named = ((name, value) for name, value in experience.rewards.items() if name in sources)
+        return (*early, *(ExternalReward(name, value, PRODUCER_REVISION) for name, value in named))
 
     def _drop_reward_only(self, partition: int, store: WaitingStore, key: bytes) -> SaveWaiting:
         """Forget a group of which only rewards have come."""
@@ -298,22 +331,6 @@ class WaitingRoom:
         return self._stores[partition]
 
 
-def _suffix(experience_id: str, group_id: str) -> str:
-    return experience_id[len(group_id) + 1 :]
-
-
-def _arrived(group: Waiting) -> list[WaitingMember]:
-    """Return the samples whose experience has come; of the others only rewards have."""
-    return [sample for sample in group.members if sample.offset >= 0]
-
-
-def _with_reward(
-    samples: tuple[WaitingMember, ...], sample: WaitingMember | None, suffix: str, reward: Reward
-) -> tuple[WaitingMember, ...]:
-    """Return the samples with the reward joined to ``sample``, or to a new one whose experience has not come yet."""
-    external = ExternalReward(reward.source, reward.value, reward.revision)
-    if sample is None:
-        return (*samples, WaitingMember(suffix, -1, 0, None, False, 0.0, {}, (external,)))
-    others = tuple(one for one in sample.external if one.source != reward.source)
-    joined = replace(sample, external=(*others, external))
-    return tuple(joined if one is sample else one for one in samples)
+def _complete(group: Waiting) -> bool:
+    """Return whether all rows of all samples have come."""
+    return sum(one.complete for one in samples_of(group)) >= group.group_size

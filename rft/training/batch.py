@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,9 @@ from rft.training.sample import Payload, Sample
 
 @dataclass(frozen=True, eq=False)
 class StepBatch:
-    """The B sequences of one gradient step, each of 2 tokens or more.
+    """The B sequences of one gradient step, each of 2 tokens or more, from S samples.
+
+    A sequence is one row of a sample; most samples have one. The rows of a sample stand together and in order.
 
     The M action tokens of a step have indices: 0, 1, … from left to right through the first sequence, then through the
     second, and so on. :attr:`MicroBatch.token_indices` refers to them.
@@ -36,11 +38,21 @@ class StepBatch:
     """[B]: top-p of the sampler."""
     truncated: Flags
     """[B]: the sequence was cut at the token limit."""
+    samples: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """[B]: index of the sample, 0 … S-1, ascending. By default each sequence is a sample."""
+
+    def __post_init__(self) -> None:
+        """Number the samples. Raises RuntimeError if the rows of a sample do not stand together."""
+        if not self.samples.size:
+            object.__setattr__(self, "samples", np.arange(len(self.payloads), dtype=np.int64))
+        if self.samples.size and (self.samples[0] != 0 or not np.isin(np.diff(self.samples), (0, 1)).all()):
+            raise RuntimeError("the rows of a sample do not stand together in the step's batch")
 
     @classmethod
     def from_samples(cls, samples: Sequence[Sample]) -> StepBatch:
         """Make the batch of ``samples``, in their order. Raises RuntimeError if a sample has no payload."""
         index: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         payloads = [sample.payload for sample in samples if sample.payload is not None]
         if len(payloads) != len(samples):
             raise RuntimeError("a sample's arrays were not fetched before its step")
@@ -52,6 +64,9 @@ class StepBatch:
             temperatures=np.array([sample.temperature for sample in samples], dtype=np.float64),
             top_ps=np.array([sample.top_p for sample in samples], dtype=np.float64),
             truncated=np.array([sample.truncated for sample in samples], dtype=np.bool_),
+            samples=np.array(
+                [numbers.setdefault(sample.sample_id, len(numbers)) for sample in samples], dtype=np.int64
+            ),
         )
 
     def __len__(self) -> int:
@@ -62,6 +77,16 @@ class StepBatch:
     def counts(self) -> Ints:
         """Number of action tokens of each sequence, int64 [B]. The first token of a sequence never counts."""
         return np.array([int(np.count_nonzero(payload.action_mask[1:])) for payload in self.payloads], dtype=np.int64)
+
+    @cached_property
+    def first_rows(self) -> Ints:
+        """Index of each sample's first sequence, int64 [S]."""
+        return np.flatnonzero(np.diff(self.samples, prepend=-1)).astype(np.int64)
+
+    @cached_property
+    def row_counts(self) -> Ints:
+        """Number of sequences of each sample, int64 [S]."""
+        return np.bincount(self.samples).astype(np.int64)
 
     @cached_property
     def starts(self) -> Ints:
@@ -103,6 +128,6 @@ class MicroBatch:
         """Return a copy on ``device``."""
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-            for name, value in ((field.name, getattr(self, field.name)) for field in fields(self))
+            for name, value in ((one.name, getattr(self, one.name)) for one in fields(self))
         }
         return MicroBatch(**moved)

@@ -1,7 +1,8 @@
 """Collects samples into whole groups until a step takes them. Pure: no I/O, no clock.
 
-A group is whole when as many distinct samples have arrived as its release holds. Whole groups are trained by priority,
-then by task number. Groups that are too stale, entirely filtered, or seen before are dropped with a cause.
+A group is whole when as many distinct events, each a row of a sample, have arrived as its release holds. Whole groups
+are trained by priority, then by task number. Groups that are too stale, entirely filtered, or seen before are dropped
+with a cause.
 
 Memory is bounded by pointers. Once the buffer holds ``max_bytes`` of arrays, further samples are held without theirs
 (``payload`` is None), and their arrays are fetched again from the log when their group is trained. So a full buffer
@@ -19,7 +20,7 @@ from enum import StrEnum
 
 from rft.log.coordinates import LogPosition
 from rft.training.progress import Retired
-from rft.training.sample import Sample
+from rft.training.sample import Sample, filter_whole_samples
 from rft.training.sample_group import PriorityOf, ReleaseKey, SampleGroup, by_processor, held_bytes
 from schemas.events import NOT_WRITTEN
 
@@ -191,6 +192,9 @@ class GroupBuffer:
         return _identity(sample) in self._unreported or self._retired.has(sample.number, sample.experience_id)
 
     def _add_whole(self, group: SampleGroup) -> None:
+        self.held_bytes -= group.held_bytes
+        filter_whole_samples(group.samples.values())
+        self.held_bytes += group.held_bytes
         if not group.trainable:
             self._retire(group, DropCause.FILTERED)
             return

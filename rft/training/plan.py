@@ -18,6 +18,7 @@ from rft.algorithms.inputs import Flags, Floats, Ints, Sequences, Trajectories
 from rft.algorithms.token_filters import StepTokens, covariances, descending_ranks
 from rft.algorithms.trajectories import AdvantageEstimate
 from rft.training.batch import StepBatch
+from rft.training.turns import turns_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +81,7 @@ def plan_step(
         for part, factor in parts:
             chosen = part & minibatch & used
             if chosen.any():
-                weights += factor * np.where(chosen, algorithm.token_weights(np.where(chosen, batch.counts, 0)), 0.0)
+                weights += factor * np.where(chosen, _token_weights(algorithm, batch, chosen), 0.0)
         return OptimizerUpdate(
             units=[unit for unit in units if minibatch[unit].all() and learns[unit].any()],
             weights=_tensor(np.repeat(weights, batch.counts), device),
@@ -104,15 +105,18 @@ def _advantages(
 ) -> tuple[Floats, Floats | None, float]:
     """Compute advantages [M], returns [M] for a value head, and the mean absolute advantage.
 
-    Only the sequences in ``compared`` [B] are compared with each other. The tokens of the others get the advantage 1.
+    Only the sequences in ``compared`` [B] are compared with each other, those of one sample as one. The tokens of the
+    others get the advantage 1.
     """
     whole = np.ones(int(batch.counts.sum()))
     if not compared.any():
         return whole, None, 1.0
     indices = np.flatnonzero(np.repeat(compared, batch.counts))
-    counts = batch.counts[compared]
-    rewards = algorithm.shape_rewards(batch.rewards[compared], counts)
-    groups = np.unique(batch.groups[compared], return_inverse=True)[1].astype(np.int64)
+    samples = compared[batch.first_rows]
+    counts = np.add.reduceat(batch.counts, batch.first_rows)[samples]
+    first_rows = batch.first_rows[samples]
+    rewards = algorithm.shape_rewards(batch.rewards[first_rows], counts)
+    groups = np.unique(batch.groups[first_rows], return_inverse=True)[1].astype(np.int64)
     penalties = np.zeros(len(indices))
     if algorithm.kl is not None and algorithm.kl_in_reward:
         estimates = algorithm.kl(torch.from_numpy(tables["plain"]), torch.from_numpy(tables["reference"]))
@@ -137,6 +141,7 @@ def _advantages(
             policy=policy[indices],
             values=tables["values"][indices] if "values" in tables else None,
             teacher=tables["teacher"][indices] if "teacher" in tables else None,
+            turns=turns_of(batch, compared),
         )
     )
     returns = None
@@ -149,20 +154,46 @@ def _advantages(
 
 
 def _selected(algorithm: Algorithm, batch: StepBatch) -> Flags:
-    """Return the sequences [B] that every filter keeps."""
-    selected = np.ones(len(batch), dtype=np.bool_)
+    """Return the sequences [B] that every filter keeps. It keeps all rows of a sample, or none."""
+    first_rows = batch.first_rows
+    samples = Sequences(
+        rewards=batch.rewards[first_rows],
+        groups=batch.groups[first_rows],
+        counts=np.add.reduceat(batch.counts, first_rows),
+        truncated=np.logical_or.reduceat(batch.truncated, first_rows),
+    )
+    selected = np.ones(len(first_rows), dtype=np.bool_)
     for select in algorithm.filters:
-        selected &= select(Sequences(batch.rewards, batch.groups, batch.counts, batch.truncated))
-    return selected
+        selected &= select(samples)
+    kept: Flags = selected[batch.samples]
+    return kept
+
+
+def _token_weights(algorithm: Algorithm, batch: StepBatch, chosen: Flags) -> Floats:
+    """Return the weight of each token of the ``chosen`` sequences [B]: that of its sample, see ``row_weight``."""
+    counts = np.where(chosen, batch.counts, 0)
+    rows = batch.row_counts
+    if rows.max() == 1:
+        return algorithm.token_weights(counts)
+    totals = np.add.reduceat(counts, batch.first_rows)
+    weights = (
+        algorithm.token_weights(totals / rows) / rows if algorithm.rows_as_one else algorithm.token_weights(totals)
+    )
+    spread: Floats = weights[batch.samples]
+    return spread
 
 
 def _units(algorithm: Algorithm, batch: StepBatch, selected: Flags) -> list[list[int]]:
-    """Return the sequences that are computed together: each alone, or as [best, worst] of its group."""
+    """Return the sequences that are computed together: each alone, or as [best, worst] of its group.
+
+    A pair compares the probabilities of two whole answers, so samples of several rows are in none.
+    """
     if not algorithm.needs.pairs:
         return [[int(index)] for index in np.flatnonzero(selected)]
     pairs = []
+    single = batch.row_counts[batch.samples] == 1
     for group in np.unique(batch.groups):
-        indices = np.flatnonzero((batch.groups == group) & selected)
+        indices = np.flatnonzero((batch.groups == group) & selected & single)
         if len(indices) < 2:
             continue
         # Of equal rewards the first is taken, so that a redone step has the same pairs.

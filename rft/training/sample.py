@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from rft.log.coordinates import LogPosition
 from schemas.events import NOT_WRITTEN, LogprobArray, MaskArray, ScoredExperience, TokenArray
+from schemas.record import empty_logprobs
 
 OVERHEAD_BYTES = 1024
 """Bytes of the Python objects around one sample's arrays (measured with tracemalloc: 0.8 to 1.1 KiB)."""
@@ -15,22 +17,25 @@ OVERHEAD_BYTES = 1024
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Payload:
-    """The arrays of one sample, each [T] with the prompt included; see :class:`schemas.events.Experience`."""
+    """The arrays of one row, each [T] with the prompt included; see :class:`schemas.events.Experience`."""
 
     tokens: TokenArray
     action_mask: MaskArray
     logprobs: LogprobArray
     versions: TokenArray
+    turn_rewards: LogprobArray = field(default_factory=empty_logprobs)
+    """float32 [turns of the row], NaN where none is known; empty when none is."""
 
     @property
     def size_bytes(self) -> int:
         """Memory of the arrays and their objects."""
-        return self.tokens.nbytes * 3 + self.action_mask.nbytes + OVERHEAD_BYTES
+        return self.tokens.nbytes * 3 + self.action_mask.nbytes + self.turn_rewards.nbytes + OVERHEAD_BYTES
 
 
 @dataclass(slots=True, eq=False)
 class Sample:
-    """One ``ready`` event. ``payload`` is None while only a pointer to its arrays is held."""
+    """One ``ready`` event: a sample, or one of its rows. ``payload`` is None while only a pointer to its arrays is
+    held."""
 
     partition: int
     offset: int
@@ -55,6 +60,20 @@ class Sample:
     """How often it was trained."""
     truncated: bool = False
     """It was cut at the token limit."""
+    row: int = 0
+    """Which row of its sample it is."""
+    rows: int = 1
+    """Rows of its sample."""
+
+    @property
+    def sample_id(self) -> str:
+        """Names the sample: the same for all its rows."""
+        return self.experience_id if self.rows == 1 else self.experience_id.rpartition("/")[0]
+
+    @property
+    def is_last_row(self) -> bool:
+        """True for one row of each sample."""
+        return self.row == self.rows - 1
 
     @property
     def position(self) -> LogPosition:
@@ -110,7 +129,22 @@ def read_sample(partition: int, offset: int, scored: ScoredExperience, sample_fi
         top_p=experience.top_p,
         kind=experience.kind,
         truncated=experience.finish_reason == "length",
+        row=experience.row,
+        rows=experience.rows,
     )
+
+
+def in_batch_order(samples: Iterable[Sample]) -> list[Sample]:
+    """Return samples in the order of their ids, the rows of each together and in order."""
+    return sorted(samples, key=lambda sample: (sample.sample_id, sample.row))
+
+
+def filter_whole_samples(samples: Collection[Sample]) -> None:
+    """Mark all rows of a sample as filtered if one is, and free their arrays: a part of a sample is never trained."""
+    filtered = {sample.sample_id for sample in samples if sample.filtered}
+    for sample in samples:
+        if sample.sample_id in filtered:
+            sample.filtered, sample.payload = True, None
 
 
 def read_payload(scored: ScoredExperience, sample_filter: SampleFilter) -> Payload:
@@ -119,7 +153,7 @@ def read_payload(scored: ScoredExperience, sample_filter: SampleFilter) -> Paylo
     versions = experience.versions
     if experience.model != sample_filter.model:
         versions = np.full_like(versions, NOT_WRITTEN)
-    return Payload(experience.tokens, experience.action_mask, experience.logprobs, versions)
+    return Payload(experience.tokens, experience.action_mask, experience.logprobs, versions, experience.turn_rewards)
 
 
 def _trainable(tokens: TokenArray, action_mask: MaskArray, vocabulary: int) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rft.training.priority import GroupFacts
-from rft.training.sample import Sample
+from rft.training.sample import Sample, in_batch_order
 from schemas.events import NOT_WRITTEN
 
 ReleaseKey = tuple[str, str]
@@ -15,14 +15,15 @@ ReleaseKey = tuple[str, str]
 
 @dataclass(slots=True, eq=False)
 class SampleGroup:
-    """The samples of one release of a group that have arrived so far."""
+    """The samples of one release of a group that have arrived so far, each row of them an entry."""
 
     group_id: str
     release_id: str
     number: int
     """The task's number; -1 if no conductor issued it."""
     size: int
-    """Number of samples in the release; 0 if the group was trained, since only its trained samples are held then."""
+    """Number of events in the release, each a row; 0 if the group was trained, since only its trained samples are held
+    then."""
     samples: dict[str, Sample] = field(default_factory=dict)
     """By experience id."""
 
@@ -38,8 +39,8 @@ class SampleGroup:
 
     @property
     def trainable(self) -> list[Sample]:
-        """Samples to train on, ordered by experience id, so that the order of arrival does not matter."""
-        return [self.samples[name] for name in sorted(self.samples) if not self.samples[name].filtered]
+        """Rows to train on, ordered by sample and row, so that the order of arrival does not matter."""
+        return in_batch_order(sample for sample in self.samples.values() if not sample.filtered)
 
     @property
     def oldest_version(self) -> int:
@@ -66,7 +67,7 @@ class SampleGroup:
         """The numbers that its priority is computed from."""
         trainable = self.trainable
         return GroupFacts(
-            rewards=[sample.reward for sample in trainable],
+            rewards=[sample.reward for sample in trainable if sample.is_last_row],
             priority=max(sample.priority for sample in self.samples.values()),
             oldest_version=self.oldest_version,
             number=self.number,

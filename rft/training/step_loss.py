@@ -125,9 +125,10 @@ class StepLoss:
     def metrics(self) -> dict[str, float]:
         """Return this part of the step's metrics (:mod:`rft.training.metrics`). Call it after all losses."""
         batch, plan = self._batch, self._planned()
+        rewards = batch.rewards[batch.first_rows]
         metrics = self._totals.metrics() | {
-            "reward_mean": float(batch.rewards.mean()),
-            "reward_std": float(batch.rewards.std()),
+            "reward_mean": float(rewards.mean()),
+            "reward_std": float(rewards.std()),
             "advantage_abs_mean": plan.advantage_abs_mean,
             "tokens": float(sum(len(payload.tokens) for payload in batch.payloads)),
             "groups": float(len(np.unique(batch.groups))),

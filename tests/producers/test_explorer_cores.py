@@ -117,7 +117,7 @@ def test_the_offset_of_a_partition_that_another_explorer_advanced_is_not_set_bac
 
 def test_a_message_that_is_no_task_does_not_hold_back_the_commit() -> None:
     ledger = TaskLedger()
-    ledger.delivered(0, 0, experiences=0)
+    ledger.delivered(0, 0, rollouts=0)
     assert ledger.committable() == {0: 1}
 
 

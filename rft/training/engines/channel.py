@@ -90,9 +90,10 @@ def decode(content: bytes) -> tuple[Message, dict[str, Tensor]]:
 def encode_batch(batch: StepBatch) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return a batch as JSON values and tensors. The payloads' arrays are concatenated, their lengths are added."""
     message: dict[str, Any] = {}
-    tensors = {"lengths": torch.tensor([len(payload.tokens) for payload in batch.payloads])}
+    tensors: dict[str, Tensor] = {}
     for name in _field_names(Payload):
         parts = [getattr(payload, name) for payload in batch.payloads]
+        tensors[f"lengths/{name}"] = torch.tensor([len(part) for part in parts])
         tensors[f"payloads/{name}"] = torch.from_numpy(np.concatenate(parts))
     for name in _field_names(StepBatch):
         value = getattr(batch, name)
@@ -105,8 +106,10 @@ def encode_batch(batch: StepBatch) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def decode_batch(message: Message, tensors: Tensors) -> StepBatch:
     """Return the batch that :func:`encode_batch` was given."""
-    ends = torch.cumsum(tensors["lengths"], 0).tolist()[:-1]
-    columns = [np.split(tensors[f"payloads/{name}"].numpy(), ends) for name in _field_names(Payload)]
+    columns = [
+        np.split(tensors[f"payloads/{name}"].numpy(), torch.cumsum(tensors[f"lengths/{name}"], 0).tolist()[:-1])
+        for name in _field_names(Payload)
+    ]
     values: dict[str, Any] = {name: tensors[name].numpy() for name in _field_names(StepBatch) if name in tensors}
     values |= {name: tuple(value) for name, value in message.items()}
     return StepBatch(payloads=[Payload(*arrays) for arrays in zip(*columns, strict=True)], **values)

@@ -52,6 +52,21 @@ def test_a_demonstration_keeps_its_reward() -> None:
     assert by_external_rewards({one.experience.experience_id: {"human": 1.0}}, external())(one) == one
 
 
+def test_samples_of_several_rows_are_not_scored_again_and_share_the_reward_for_their_sample() -> None:
+    one = event(rewards={"given": 0.25})
+    group = one.experience.group_id
+    rows = [
+        replace(one, experience=replace(one.experience, experience_id=f"{group}/0/{row}", sample=0, row=row, rows=2))
+        for row in range(2)
+    ]
+    assert {by_functions(settings())(row).cause for row in rows} == {"several_rows"}
+    for name in (f"{group}/0", f"{group}/0/1"):
+        again = [by_external_rewards({name: {"human": 0.5}}, external())(row) for row in rows]
+        assert [(row.reward, row.cause) for row in again] == [(0.75, None)] * 2
+    earlier = by_external_rewards({f"{group}/0/0": {"human": 0.5}}, external())
+    assert {earlier(row).cause for row in rows} == {"reward_missing"}
+
+
 def external(**fields: Any) -> ProcessorConfig:
     return settings(external={"required": ["human"], **fields})
 

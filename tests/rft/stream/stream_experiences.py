@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,25 @@ def failed_experience(number: int = 0, sample: int = 0, size: int = 4, split: st
 
 
 ARRAYS = {"tokens": np.int32, "action_mask": np.uint8, "logprobs": np.float32, "versions": np.int32}
+
+
+def make_rows(
+    number: int = 0, sample: int = 0, rows: int = 2, size: int = 4, attempt: int = 0, **fields: Any
+) -> list[Experience]:
+    """Return the rows of one try of a rollout; the last one answers as :func:`make_experience` does."""
+    made = [make_experience(number, sample, size, created_at=1 + attempt, row=row, rows=rows) for row in range(rows)]
+    if rows == 1:
+        return [replace(one, **fields) for one in made]
+    last = rows - 1
+    return [
+        replace(
+            one,
+            experience_id=f"{one.group_id}/{sample}/{one.row}",
+            response=one.response if one.row == last else "thinks",
+            **fields,
+        )
+        for one in made
+    ]
 
 
 def received(experience: Experience, offset: int, partition: int = 0) -> Received:

@@ -72,7 +72,9 @@ def outcomes(actions: list[Action]) -> Counter[int]:
 def test_every_event_has_exactly_one_outcome_once_its_group_is_released(events):
     pipeline = fresh()
     actions = run(pipeline, events)
-    waiting = {scored.offset for group in pipeline.groups for scored in group.samples.values()}
+    waiting = {
+        scored.offset for group in pipeline.groups for one in group.samples.values() for scored in one.rows.values()
+    }
     outcomes_so_far = outcomes(actions)
     assert set(outcomes_so_far) == {event.offset for event, _ in events} - waiting
     actions += pipeline.tick(10**9)

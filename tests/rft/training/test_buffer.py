@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import VOCABULARY, scored
 
+from rft.training.batch import StepBatch
 from rft.training.buffer import DropCause, GroupBuffer
 from rft.training.progress import LogProgress
 from rft.training.sample import SampleFilter, read_sample
@@ -186,3 +187,38 @@ def test_every_event_has_exactly_one_fate_and_no_task_is_trained_twice(events, g
     finished = set(fates) - {d.sample.offset for d in drops}
     assert all((offset not in finished) is progress.note_read(0, offset) for offset in range(len(events)))
     assert progress.positions[0] == next((o for o in range(len(events)) if o not in finished), len(events))
+
+
+def row(number, sample, row, rows, *, offset, size):
+    name = f"train-{number:08d}/{sample}/{row}"
+    return member(number, sample, size, offset=offset, experience_id=name, row=row, rows=rows, release_id="r")
+
+
+def test_a_group_is_whole_with_all_rows_and_its_rows_stand_together_in_order():
+    buffer, _ = make_buffer()
+    order = [11, 0, 5, 10, 2, 1, 9, 8, 7, 6, 4, 3]
+    for offset, number in enumerate(order):
+        assert buffer.whole_groups == 0
+        buffer.add(row(0, 0, number, 12, offset=offset, size=13))
+    buffer.add(member(0, 1, 13, offset=12, release_id="r"))
+    [group] = buffer.take(1)
+    assert [(one.sample_id.rpartition("/")[2], one.row) for one in group.trainable] == [
+        *(("0", n) for n in range(12)),
+        ("1", 0),
+    ]
+    assert len(group.facts.rewards) == 2, "priorities compare samples"
+    batch = StepBatch.from_samples(group.trainable)
+    assert batch.samples.tolist() == [0] * 12 + [1]
+
+
+def test_a_sample_with_a_row_that_the_model_cannot_be_trained_on_is_filtered_whole():
+    buffer, _ = make_buffer()
+    broken = scored(0, 0, 3, experience_id="train-00000000/0/1", row=1, rows=2, release_id="r")
+    broken.experience.tokens[1] = VOCABULARY
+    buffer.add(row(0, 0, 0, 2, offset=0, size=3))
+    buffer.add(read_sample(0, 1, broken, WANTED))
+    buffer.add(member(0, 1, 3, offset=2, release_id="r"))
+    [group] = buffer.take(1)
+    assert [one.offset for one in group.trainable] == [2]
+    assert causes(buffer) == ([(0, "filtered"), (1, "filtered")], [0])
+    assert buffer.held_bytes == 0
