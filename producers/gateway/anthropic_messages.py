@@ -130,7 +130,7 @@ def _add_assistant(history: History, blocks: list[Fields]) -> None:
         elif kind == "tool_use":
             block.only(("type", "id", "name", "input"), unused=("caller", "toolset_name", *NO_EFFECT))
             given = block.object("input")
-            calls.append(call(block.text("id"), tool_name(block), given.values if given else {}))
+            calls.append(call(block.text("id"), block.text("name"), given.values if given else {}))
         else:
             raise block.refuse(
                 "type", f"is {kind[:80]!r}; this gateway takes text, thinking and tool_use blocks of an assistant"

@@ -138,7 +138,7 @@ def _call(item: Fields) -> dict[str, Any]:
     function = item.object("function")
     if function is None:
         raise item.refuse("function", "must be an object, found nothing")
-    return call(item.text("id"), tool_name(function), parse_arguments(function))
+    return call(item.text("id"), function.text("name"), parse_arguments(function))
 
 
 def _tool(tool: Fields) -> dict[str, Any]:

@@ -138,5 +138,11 @@ def token_ids(tokens: Sequence[int] | Any) -> list[int]:
 
 
 def extension(session: str, answer: Answer) -> dict[str, Any]:
-    """Return what every protocol says of the session: rewards by turn name these turns."""
-    return {"session": session, "turns": [turn.index for turn in answer.turns]}
+    """Return what every protocol says of the session: rewards by turn name these turns.
+
+    ``faults`` says why calls of a turn could not be read: protocols have no place for a call that is none.
+    """
+    said: dict[str, Any] = {"session": session, "turns": [turn.index for turn in answer.turns]}
+    if any(turn.reply.faults for turn in answer.turns):
+        said["faults"] = [list(turn.reply.faults) for turn in answer.turns]
+    return said

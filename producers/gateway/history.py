@@ -69,7 +69,7 @@ class History:
 
 
 def call(call_id: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return a call as an element of ``tool_calls``."""
+    """Return a call as an element of ``tool_calls``. Its name is what the model wrote: there may be no such tool."""
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 

@@ -115,7 +115,7 @@ def _parse_input(body: Fields, before: tuple[Message, ...]) -> tuple[Message, ..
             _add_message(history, turn, item)
         elif kind == "function_call":
             item.only(("type", "id", "call_id", "name", "arguments", "status"), unused=("caller",))
-            turn.add_call(call(item.text("call_id"), tool_name(item), parse_arguments(item)))
+            turn.add_call(call(item.text("call_id"), item.text("name"), parse_arguments(item)))
         elif kind == "reasoning":
             turn.think(_thinking(item))
         elif kind == "function_call_output":

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -204,6 +205,29 @@ def test_no_malformed_body_is_answered_with_500(app: Starlette, valid: tuple[str
 )
 def test_no_bytes_are_answered_with_500(app: Starlette, path: str, content: bytes) -> None:
     assert post(app, path, content).status_code in (200, 400)
+
+
+@pytest.mark.parametrize(("path", "body"), VALID[:3])
+def test_a_call_of_a_tool_that_there_is_not_may_be_sent_back(app: Starlette, path: str, body: dict[str, Any]) -> None:
+    """A model invents names, and its agent repeats them."""
+    changed = json.loads(json.dumps(body))
+    items = changed.get("messages") or changed["input"]
+    call = next(
+        found
+        for item in items
+        for found in (item, *item.get("tool_calls", ()), *(part for part in item.get("content") or () if "id" in part))
+        if found.get("type") in ("function", "function_call", "tool_use")
+    )
+    call.get("function", call)["name"] = "no such tool!"
+    assert post(app, path, json.dumps(changed).encode()).status_code == 200
+
+
+def test_a_call_that_could_not_be_read_is_said(app: Starlette, monkeypatch: pytest.MonkeyPatch) -> None:
+    unread = replace(TURN, reply=Reply("", faults=("The tool call could not be read: no JSON.",)))
+    monkeypatch.setitem(globals(), "TURN", unread)
+    for path, body in VALID[:3]:
+        said = post(app, path, json.dumps(body | {"stream": False}).encode()).json()["rft"]
+        assert said == {"session": "one", "turns": [0], "faults": [["The tool call could not be read: no JSON."]]}
 
 
 def test_json_may_nest_as_deep_as_it_says() -> None:
