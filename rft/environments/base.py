@@ -26,6 +26,12 @@ Message = Mapping[str, Any]
 Observation = str | Sequence[Message]
 """What the model reads next: a text, which becomes a user's message, or messages. Empty if there is nothing to read."""
 
+SEED = "environment_seed"
+"""Key of a task's metadata with the seed of its episodes. Of tasks without it, the task's own seed is taken."""
+MAX_SEED = 2**31 - 1
+SUCCESS = "success"
+"""Name of the reward that says how well an episode went. It counts in evaluations, not in training."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

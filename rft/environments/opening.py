@@ -11,7 +11,15 @@ from rft.errors import ConfigError
 from rft.plugins import is_plugin, resolve, unknown_name
 
 FIELD = "rollout.environment"
-ADAPTERS: dict[str, tuple[str, str]] = {}
+PACKAGES = {
+    "gymnasium": "gymnasium",
+    "openenv": "openenv-core",
+    "reasoning_gym": "reasoning-gym",
+    "textarena": "textarena",
+}
+ADAPTERS: dict[str, tuple[str, str]] = {
+    name: (f"rft.environments.adapters.{name}", package) for name, package in PACKAGES.items()
+}
 """By the part of the name before the colon: the adapter's module and the package that it adapts. An adapter's module
 has a function ``make(name, options)``, which gets what stands after the colon."""
 OWN = "package.module:Class"

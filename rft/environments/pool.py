@@ -19,7 +19,7 @@ from typing import Any
 from rft.config import RolloutConfig
 from rft.environments.guard import GroupGuard
 from rft.environments.worker_process import WorkerProcess
-from rft.errors import RolloutError
+from rft.errors import ConfigError, RolloutError
 
 START_S = 120.0
 """How long an environment may take to start: it may import a large library on a busy machine."""
@@ -96,6 +96,14 @@ class EnvironmentPool:
             yield Episode(worker, self._config.environment_step_s, reply["messages"])
         finally:
             self._give_back(worker)
+
+    async def start(self) -> None:
+        """Start one process. Raises ConfigError if the environment cannot be made."""
+        try:
+            worker = await self._take()
+        except RolloutError as error:
+            raise ConfigError(str(error)) from error
+        self._give_back(worker)
 
     async def close(self) -> None:
         """End all processes. Environments that are idle may close first."""

@@ -33,6 +33,8 @@ def main() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != explorer:
         return  # it died before the signal was set
+    # Modules of the working directory need no installation; they come last, so they replace no library.
+    sys.path.append(os.getcwd())
     requests, replies = _take_standard_streams()
     environment: Environment | None = None
     for line in requests:
