@@ -20,7 +20,7 @@ from rft.tasks.base import TaskItem
 from rft.tasks.chat import task_metadata
 from rft.tasks.finite import seed_of
 from rft.tasks.splits import open_sources
-from rft.workflows.base import find_workflow
+from rft.workflows.base import close_workflow, open_workflow
 from rft.workflows.experiences import make_experiences
 from rft.workflows.rollout import Rollout
 from rft.workflows.running import run_workflow
@@ -38,7 +38,7 @@ class HeldOutEvaluator:
         self.sets = {name: each for name, each in config.eval_sets.items() if names is None or name in names}
         splits = open_sources(config).sets if self.sets else {}
         self._items = {name: [splits[name][i] for i in range(len(splits[name]))] for name in self.sets}
-        self._workflow = find_workflow(config.rollout.workflow)
+        open_workflow(config.rollout)  # an unknown workflow is reported now
         self._scorer = make_scorer(config.processor.rewards)
         self._function = correctness_function(config.processor.rewards)
 
@@ -70,6 +70,7 @@ class HeldOutEvaluator:
             policy.close()
 
     async def _generate(self, policy: Policy, eval_sets: Sequence[EvalSet], progress: Progress) -> dict[str, Tally]:
+        workflow = open_workflow(self._config.rollout)
         in_flight = asyncio.Semaphore(self._config.rollout.max_in_flight)
         total = sum(len(self._items[eval_set.name]) * eval_set.samples for eval_set in eval_sets)
         tallies = {eval_set.name: Tally() for eval_set in eval_sets}
@@ -82,7 +83,7 @@ class HeldOutEvaluator:
             sampling = Sampling(task.max_tokens, task.temperature, task.top_p, seed_of("eval", task.seed, sample))
             try:
                 async with in_flight, asyncio.timeout(self._config.rollout.deadline_s):
-                    rollout = await run_workflow(self._workflow, task, policy, sampling)
+                    rollout = await run_workflow(workflow, task, policy, sampling)
                 scored = _scored(task, sample, rollout, self._scorer)
                 correct, reward = is_correct(scored, self._function), scored.reward
                 unrewarded = lacks_reward(scored)
@@ -101,14 +102,17 @@ class HeldOutEvaluator:
             done += 1
             progress(done, total)
 
-        await asyncio.gather(
-            *(
-                answer(eval_set, number, item, sample)
-                for eval_set in eval_sets
-                for number, item in enumerate(self._items[eval_set.name])
-                for sample in range(eval_set.samples)
+        try:
+            await asyncio.gather(
+                *(
+                    answer(eval_set, number, item, sample)
+                    for eval_set in eval_sets
+                    for number, item in enumerate(self._items[eval_set.name])
+                    for sample in range(eval_set.samples)
+                )
             )
-        )
+        finally:
+            await close_workflow(workflow)
         return tallies
 
     def _task(self, eval_set: EvalSet, number: int, item: TaskItem) -> Task:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 
 from rft.config import RewardTerm
+from rft.environments.base import SUCCESS
 from rft.evaluation.tally import Tally, is_answer, lacks_reward
 from schemas.events import Member, ScoredExperience
 
@@ -21,9 +22,14 @@ def correctness_function(terms: Sequence[RewardTerm]) -> str:
 
 
 def is_correct(scored: ScoredExperience, function: str) -> bool:
-    """Return whether ``function`` gave a held-out answer full marks. A failed rollout is not correct."""
+    """Return whether ``function`` gave a held-out answer full marks. A failed rollout is not correct.
+
+    An environment that says how well its episode went decides instead.
+    """
     if scored.experience.finish_reason == "error":
         return False
+    if SUCCESS in scored.experience.rewards:
+        return scored.experience.rewards[SUCCESS] >= 1.0
     return scored.rewards.get(function, scored.reward) >= 1.0
 
 

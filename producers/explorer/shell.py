@@ -29,7 +29,7 @@ from rft.policy import open_policy
 from rft.policy.base import Policy
 from rft.telemetry.activity import role_activity
 from rft.weights.transport import CHECKPOINT, COLLECTIVE
-from rft.workflows.base import find_workflow
+from rft.workflows.base import check_workflow, close_workflow, open_workflow
 from rft.workflows.experiences import make_failed_experience
 from schemas.events import Experience, Member
 
@@ -48,7 +48,7 @@ def run(config: Config, stop: threading.Event) -> None:
     tasks were deleted before an explorer had finished them.
     """
     member_id = f"explorer-{platform.node()}-{os.getpid()}"
-    find_workflow(config.rollout.workflow)  # an unknown workflow is reported before the model is loaded
+    check_workflow(config.rollout)  # an unknown workflow is reported before the model is loaded
     writer = EventWriter(config, member_id)
     try:
         writer.prepare("experiences", "members", "dlq")
@@ -84,10 +84,11 @@ class Explorer:
         self._config = config
         self._member_id = member_id
         self._writer = writer
+        self._workflow = open_workflow(config.rollout)
         self._pool = RolloutPool(
             config.rollout,
             policy,
-            find_workflow(config.rollout.workflow),
+            self._workflow,
             source=member_id,
             model=config.trainer.model_key,
             publish=self._publish,
@@ -126,6 +127,7 @@ class Explorer:
         """Abandon the running rollouts, commit the finished tasks, leave the group and announce it."""
         self._feed.stop_taking()
         await self._pool.abandon()
+        await close_workflow(self._workflow)
         self._announce("left")
         try:
             self._writer.flush(FLUSH_TIMEOUT_S)

@@ -21,7 +21,8 @@ class RolloutConfig(Section):
     """Nucleus sampling: the smallest set of tokens with at least this probability."""
     workflow: str = "single_turn"
     """``single_turn``: the model answers once, in its chat template if ``tasks.chat`` is set; ``chat``: the same, but
-    always in its chat template; or ``package.module:function`` of your own."""
+    always in its chat template; ``environment``: the model plays an episode of ``environment``; or
+    ``package.module:function`` of your own."""
     deadline_s: float = Field(default=120.0, gt=0)
     """A rollout that takes longer is stopped and tried again."""
     retries: int = Field(default=2, ge=0, le=20)

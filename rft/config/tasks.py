@@ -14,8 +14,8 @@ ORDERS = ("sequential", "shuffled", "easy_to_hard", "pass_rate")
 
 class TasksConfig(Section):
     source: str = "reasoning_gym:spell_backward"
-    """``reasoning_gym:<dataset>``, ``jsonl:<file>``, ``import:<name>`` of ``[[imports]]``, or
-    ``package.module:function`` of your own."""
+    """``reasoning_gym:<dataset>``, ``jsonl:<file>``, ``import:<name>`` of ``[[imports]]``, ``environment`` (seeds of
+    ``rollout.environment``, without end), or ``package.module:function`` of your own."""
     eval_source: str | None = None
     """Another source for held-out tasks. By default ``source`` is split into disjoint training and held-out parts."""
     options: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Generates tasks with reasoning-gym on demand, without end."""
+"""Draws tasks on demand, without end: items of a reasoning-gym dataset, or seeds of an environment."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
+from rft.environments.base import MAX_SEED, SEED
 from rft.errors import ConfigError
 from rft.plugins import USER_FAILURES
 from rft.tasks.base import TaskItem, make_item
@@ -23,8 +24,33 @@ TRIES = 50
 """Draws for one training task before the held-out prompts count as nearly all that there are."""
 
 
-class Gym:
-    """One dataset of reasoning-gym. It has an item for each ``(stream, seed, index)``, in any order."""
+class DrawnTasks(Protocol):
+    """A source without end. It has an item for each ``(stream, seed, index)``, in any order."""
+
+    name: str
+
+    def item(self, stream: str, seed: int, index: int) -> TaskItem:
+        """Return one item. Raises ConfigError if it cannot be made or the prompt template does not fit."""
+        ...
+
+
+class EnvironmentSeeds(DrawnTasks):
+    """Episodes of ``rollout.environment``, by seed."""
+
+    def __init__(self, environment: str, template: str) -> None:
+        self.name = "environment"
+        self._environment = environment
+        self._template = template
+
+    def item(self, stream: str, seed: int, index: int) -> TaskItem:
+        chosen = seed_of(stream, seed, index) & MAX_SEED
+        # The environment's observation begins the conversation, not this text.
+        raw = {"question": f"{self._environment}, seed {chosen}", SEED: chosen, "messages": []}
+        return make_item(raw, self._template, self.name)
+
+
+class Gym(DrawnTasks):
+    """One dataset of reasoning-gym."""
 
     def __init__(self, dataset: str, options: Mapping[str, Any], template: str) -> None:
         self.name = f"reasoning_gym:{dataset}"
@@ -35,7 +61,6 @@ class Gym:
         self._make(0)
 
     def item(self, stream: str, seed: int, index: int) -> TaskItem:
-        """Return one item. Raises ConfigError if reasoning-gym cannot make it or the prompt template does not fit."""
         chunk, position = divmod(index, CHUNK)
         return make_item(self._chunk(seed_of(stream, seed, chunk))[position], self._template, self.name)
 
@@ -61,10 +86,10 @@ class Gym:
 
 
 class EndlessTasks:
-    """Training tasks of a dataset. None of them has an excluded prompt."""
+    """Training tasks that are drawn. None of them has an excluded prompt."""
 
-    def __init__(self, gym: Gym, seed: int, excluded: frozenset[str]) -> None:
-        self._gym = gym
+    def __init__(self, source: DrawnTasks, seed: int, excluded: frozenset[str]) -> None:
+        self._source = source
         self._seed = seed
         self._excluded = excluded
 
@@ -75,16 +100,16 @@ class EndlessTasks:
         if index < 0:
             raise IndexError(index)
         for attempt in range(TRIES):
-            item = self._gym.item(f"train-{attempt}", self._seed, index)
+            item = self._source.item(f"train-{attempt}", self._seed, index)
             if item.prompt not in self._excluded:
                 return item
         raise ConfigError(
-            f"{self._gym.name}: {TRIES} draws in a row gave held-out prompts. {len(self._excluded)} are held out, "
+            f"{self._source.name}: {TRIES} draws in a row gave held-out prompts. {len(self._excluded)} are held out, "
             "which leaves next to nothing to train on: lower eval.tasks or widen tasks.options"
         )
 
 
-def held_out_items(gym: Gym, tasks: int, setting: str) -> list[TaskItem]:
+def held_out_items(source: DrawnTasks, tasks: int, setting: str) -> list[TaskItem]:
     """Return the first ``tasks`` distinct prompts of a separate stream, which is the same for every ``run.seed``.
 
     Raises ConfigError, which quotes ``setting``, if the dataset does not have that many.
@@ -93,11 +118,11 @@ def held_out_items(gym: Gym, tasks: int, setting: str) -> list[TaskItem]:
     draws: Iterator[int] = count()
     since_new = 0
     while len(found) < tasks:
-        item = gym.item("held-out", 0, next(draws))
+        item = source.item("held-out", 0, next(draws))
         since_new = since_new + 1 if item.prompt in found else 0
         if since_new == 20 * TRIES:
             raise ConfigError(
-                f"{setting}, but {gym.name} seems to have only {len(found)} different prompts; "
+                f"{setting}, but {source.name} seems to have only {len(found)} different prompts; "
                 "lower it or widen tasks.options"
             )
         found.setdefault(item.prompt, item)

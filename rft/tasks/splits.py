@@ -17,9 +17,11 @@ from rft.plugins import resolve
 from rft.tasks.base import TaskItem, TaskSource, TaskSplits, prompt_in
 from rft.tasks.finite import FiniteTasks, by_difficulty, distinct
 from rft.tasks.listed import call_source, read_import, read_jsonl
-from rft.tasks.procedural import EndlessTasks, Gym, held_out_items
+from rft.tasks.procedural import EndlessTasks, EnvironmentSeeds, Gym, held_out_items
 
 Options = Mapping[str, Any]
+Opened = EnvironmentSeeds | Gym | list[TaskItem]
+ENVIRONMENT = "environment"
 
 
 def open_sources(config: Config) -> TaskSplits:
@@ -47,7 +49,7 @@ def open_sources(config: Config) -> TaskSplits:
             _check_disjoint(source, prompts, chosen, config)
         sets[chosen.name] = FiniteTasks(held_out, "sequential", 0)
         excluded |= prompts
-    if isinstance(source, Gym):
+    if isinstance(source, EnvironmentSeeds | Gym):
         endless = EndlessTasks(source, config.run.seed, frozenset(excluded))
         endless[0]  # finds now, and not in the run, a template that does not fit or a source that is all held out
         if tasks.order in ("sequential", "shuffled"):
@@ -89,6 +91,15 @@ def _open_gym(dataset: str, options: Options, config: Config, key: str) -> Gym:
     return Gym(dataset, options, config.tasks.prompt_template)
 
 
+def _open_environment(rest: str, options: Options, config: Config, key: str) -> EnvironmentSeeds:
+    if options:
+        raise ConfigError(f"{key}.options: the source {ENVIRONMENT!r} takes none; see rollout.environment_options")
+    del rest
+    if config.rollout.environment is None:
+        raise ConfigError(f'{key}.source = "{ENVIRONMENT}" needs rollout.environment')
+    return EnvironmentSeeds(config.rollout.environment, config.tasks.prompt_template)
+
+
 def _open_jsonl(path: str, options: Options, config: Config, key: str) -> list[TaskItem]:
     _check_options(read_jsonl, f"jsonl:{path}", options, key, given=2)
     return read_jsonl(Path(path), config.tasks.prompt_template, **options)
@@ -99,25 +110,26 @@ def _open_import(name: str, options: Options, config: Config, key: str) -> list[
     return read_import(config, name)
 
 
-SHIPPED: dict[str, Callable[[str, Options, Config, str], Gym | list[TaskItem]]] = {
+SHIPPED: dict[str, Callable[[str, Options, Config, str], Opened]] = {
     "reasoning_gym:<dataset>": _open_gym,
     "jsonl:<file>": _open_jsonl,
     "import:<name>": _open_import,
+    ENVIRONMENT: _open_environment,
 }
 """What opens a source, by the form of its name. It gets what stands after the colon."""
 
 
-def _open(name: str, options: Options, config: Config, chosen: EvalSet | None = None) -> Gym | list[TaskItem]:
+def _open(name: str, options: Options, config: Config, chosen: EvalSet | None = None) -> Opened:
     key = "tasks" if chosen is None or chosen.name == MAIN_SET else f"eval.sets.{chosen.name}"
     field = "tasks.eval_source" if chosen and name == config.tasks.eval_source else f"{key}.source"
     kind, colon, rest = name.partition(":")
-    shipped = next((opener for form, opener in SHIPPED.items() if form.startswith(f"{kind}:")), None)
-    if colon and shipped is not None:
+    shipped = next((opener for form, opener in SHIPPED.items() if form.startswith(f"{kind}:")), SHIPPED.get(name))
+    if shipped is not None and (colon or name in SHIPPED):
         opened = shipped(rest, options, config, key)
     else:
         function: Any = resolve(field, name, SHIPPED)
         opened = call_source(name, function, config.tasks.prompt_template, config.run.seed, options)
-    if not isinstance(opened, Gym) and not opened:
+    if not isinstance(opened, EnvironmentSeeds | Gym) and not opened:
         raise ConfigError(f"{field} = {name!r} is empty")
     return opened
 
@@ -129,8 +141,8 @@ def _check_options(function: Callable[..., Any], name: str, options: Options, ke
         raise ConfigError(f"{key}.options: {name} takes no {unknown[0]!r}; it takes {', '.join(known)}")
 
 
-def _hold_out(source: Gym | Sequence[TaskItem], chosen: EvalSet) -> list[TaskItem]:
-    if isinstance(source, Gym):
+def _hold_out(source: Opened | Sequence[TaskItem], chosen: EvalSet) -> list[TaskItem]:
+    if isinstance(source, EnvironmentSeeds | Gym):
         return held_out_items(source, chosen.tasks, _key(chosen))
     prompts = distinct(source)
     if len(prompts) < chosen.tasks:
@@ -139,9 +151,9 @@ def _hold_out(source: Gym | Sequence[TaskItem], chosen: EvalSet) -> list[TaskIte
 
 
 def _check_disjoint(
-    source: Gym | Sequence[TaskItem], held_out: Collection[str], chosen: EvalSet, config: Config
+    source: Opened | Sequence[TaskItem], held_out: Collection[str], chosen: EvalSet, config: Config
 ) -> None:
-    if isinstance(source, Gym) or chosen.source == config.tasks.source:
+    if isinstance(source, EnvironmentSeeds | Gym) or chosen.source == config.tasks.source:
         return
     shared = {item.prompt for item in source} & set(held_out)
     if shared:

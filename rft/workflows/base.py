@@ -8,16 +8,19 @@ policy did not write (tool output, the environment's replies) have ``action_mask
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import cast
 
 import numpy as np
 
+from rft.config import RolloutConfig
 from rft.errors import ConfigError
 from rft.plugins import resolve
 from rft.policy.base import Policy, Sampling
 from rft.workflows.conversation import Conversation
+from rft.workflows.environment import EnvironmentWorkflow
 from rft.workflows.messages import chat_of
 from rft.workflows.rollout import Outcome, Rollout
 from rft.workflows.trajectory import Trajectory
@@ -60,9 +63,42 @@ async def chat(task: Task, conversation: Conversation) -> None:
 NAMED: dict[str, Workflow] = {"single_turn": single_turn, "chat": chat}
 
 
+WITH_SETTINGS: dict[str, Callable[[RolloutConfig], ConversationWorkflow]] = {"environment": EnvironmentWorkflow}
+"""Workflows that are made from the settings of ``[rollout]``."""
+
+
+def open_workflow(config: RolloutConfig) -> Workflow:
+    """Return the workflow of ``rollout.workflow``; :func:`close_workflow` ends what it starts.
+
+    Raises ConfigError if there is none, or if its settings are incomplete.
+    """
+    made = WITH_SETTINGS.get(config.workflow)
+    return find_workflow(config.workflow) if made is None else made(config)
+
+
+def check_workflow(config: RolloutConfig) -> None:
+    """Raise ConfigError if the workflow of ``rollout.workflow`` cannot be used: it starts an environment once."""
+    workflow = open_workflow(config)
+    if isinstance(workflow, EnvironmentWorkflow):
+        asyncio.run(_start_and_close(workflow))
+
+
+async def _start_and_close(workflow: EnvironmentWorkflow) -> None:
+    try:
+        await workflow.start()
+    finally:
+        await workflow.close()
+
+
+async def close_workflow(workflow: Workflow) -> None:
+    """End what a workflow has started, on the event loop that used it."""
+    if isinstance(workflow, EnvironmentWorkflow):
+        await workflow.close()
+
+
 def find_workflow(name: str) -> Workflow:
-    """Return the workflow that ``rollout.workflow`` names. Raises ConfigError if there is none."""
-    workflow = resolve("rollout.workflow", name, NAMED)
+    """Return the workflow without settings that ``rollout.workflow`` names. Raises ConfigError if there is none."""
+    workflow = resolve("rollout.workflow", name, {**NAMED, **WITH_SETTINGS})
     if not inspect.iscoroutinefunction(workflow):
         raise ConfigError(f"rollout.workflow = {name!r} must be an 'async def' function")
     takes_conversation(workflow)
