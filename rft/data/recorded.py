@@ -22,7 +22,7 @@ ENTITY = "ready"
 
 
 class Recorded:
-    """Training experiences of one source, each with the size of its group there."""
+    """Training experiences of one source, each with the number of its group's samples there."""
 
     def __init__(self, config: Config, source: ImportConfig) -> None:
         """Reads through the source once, to count its groups. Raises DataError, ArchiveError or MissingRangeError."""
@@ -33,9 +33,9 @@ class Recorded:
         seen: set[str] = set()
         for _, scored in self.numbered():
             self.total += 1
-            if isinstance(scored, BadRow) or scored.experience.experience_id in seen:
+            if isinstance(scored, BadRow) or scored.experience.sample_id in seen:
                 continue
-            seen.add(scored.experience.experience_id)
+            seen.add(scored.experience.sample_id)
             self._sizes[scored.experience.group_id] += 1
 
     def numbered(self) -> Numbered:
@@ -62,7 +62,8 @@ class Recorded:
             group_id=group_id,
             number=-1,
             group_size=self._sizes[old.group_id],
-            created_at=now_ms,
+            # The rows of one try have this in common.
+            created_at=now_ms if old.rows == 1 else old.created_at,
             source=f"import:{self._source.name}",
             model=self._source.name,
             reward=scored.reward if has_reward else old.reward,
