@@ -88,7 +88,9 @@ def score(
     Raises:
         RewardError: A reward function raised anything, or did not return a finite number.
     """
-    named = {name: value for name, value in experience.rewards.items() if name not in external_sources}
+    named = {}
+    if experience.rewards:
+        named = {name: value for name, value in experience.rewards.items() if name not in external_sources}
     if experience.reward is not None:
         return experience.reward, named | {GIVEN: experience.reward}
     if experience.kind == "demonstration":
@@ -100,7 +102,9 @@ def score(
     except USER_FAILURES as error:  # a user's function may raise anything; one event must not stop the others
         raise RewardError(f"the reward function raised {type(error).__name__}: {error}") from error
     named = {name: value for name, value in named.items() if name not in rewards}
-    return _finite(math.fsum([reward, *named.values()]) if named else reward), named | rewards
+    if not named:
+        return _finite(reward), rewards
+    return _finite(math.fsum([reward, *named.values()])), named | rewards
 
 
 def _finite(reward: float) -> float:

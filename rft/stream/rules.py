@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 from rft.config import ProcessorConfig
@@ -35,8 +36,11 @@ class Rules:
 
     def external_sources(self, split: str) -> frozenset[str]:
         """Return the sources of external rewards for experiences of this split; evaluations have none."""
-        external = self.config.external
-        return frozenset((*external.required, *external.optional)) if split == "train" else frozenset()
+        return self._sources if split == "train" else frozenset()
+
+    @cached_property
+    def _sources(self) -> frozenset[str]:
+        return frozenset((*self.config.external.required, *self.config.external.optional))
 
     def check_partition(self, event: Received) -> None:
         """Check that an event is in the partition of its key. Raises DecodeError."""

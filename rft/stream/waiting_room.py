@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -26,6 +26,7 @@ from rft.stream.sample_rows import by_sample, place
 from rft.stream.validate import MAX_SUFFIX, check_group_size
 from rft.stream.waiting_samples import (
     PRODUCER_REVISION,
+    WaitingSample,
     arrived,
     known_ids,
     rows_of,
@@ -165,7 +166,7 @@ class WaitingRoom:
         sample = rows_of(group, suffix_of(experience.sample_id, group_id))
         if sample is not None:
             return "duplicate" if place(sample.held, experience, offset) == "duplicate" else None
-        return "late" if group.group_size and _complete(group) else None
+        return "late" if group.group_size and _complete(group, samples_of(group)) else None
 
     def add(self, sample: PendingSample, published_ms: int, now_ms: int) -> list[Action]:
         """Add a sample that is no repetition, together with the rewards that came before it."""
@@ -297,13 +298,16 @@ class WaitingRoom:
 
     def _mark_released(self, group: Waiting) -> bool:
         """Recognize the group's events from now on. Return True if all its samples have come."""
-        complete = _complete(group)
+        complete = _complete(group, samples_of(group))
         self._released.add(group.group_id, known_ids(group), whole=complete)
         return complete
 
     def _is_done(self, group: Waiting, now_ms: int) -> bool:
+        in_time = now_ms < group.since + self._samples_ms
+        if in_time and len(group.members) < group.group_size:
+            return False
         samples = samples_of(group)
-        if not samples or (now_ms < group.since + self._samples_ms and not _complete(group)):
+        if not samples or (in_time and not _complete(group, samples)):
             return False
         if now_ms >= group.since + self._rewards_ms:
             return True
@@ -331,6 +335,6 @@ class WaitingRoom:
         return self._stores[partition]
 
 
-def _complete(group: Waiting) -> bool:
+def _complete(group: Waiting, samples: Collection[WaitingSample]) -> bool:
     """Return whether all rows of all samples have come."""
-    return sum(one.complete for one in samples_of(group)) >= group.group_size
+    return len(samples) >= group.group_size and sum(one.complete for one in samples) >= group.group_size

@@ -86,7 +86,7 @@ def samples_of(group: Waiting) -> list[WaitingSample]:
 
 def rows_of(group: Waiting, name: str) -> WaitingSample | None:
     """Return the sample of that suffix; None while no experience of it has come."""
-    members = [one for one in arrived(group) if sample_of(one) == name]
+    members = [one for one in group.members if one.offset >= 0 and sample_of(one) == name]
     return _sample(name, members, ()) if members else None
 
 
