@@ -106,7 +106,7 @@ def _read_foreign(data: bytes, start: int, writer: Schema, reader: Schema) -> di
     buffer = BytesIO(data)
     buffer.seek(start)
     try:
-        wire: dict[str, Any] = fastavro.schemaless_reader(buffer, writer.parsed, reader.parsed)
+        wire: dict[str, Any] = fastavro.schemaless_reader(buffer, writer.parsed, reader.reading)
     except Exception as error:
         raise DecodeError(f"the writer's schema does not resolve to ours: {error}") from error
     found = find_invalid_field(reader.parsed, reader.named, wire)

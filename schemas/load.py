@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -35,6 +36,8 @@ class Schema:
     """Self-contained JSON: nested records are written out where they are first used."""
     parsed: Any
     """The schema in fastavro's form, with full names."""
+    reading: Any
+    """The same for reading what other schemas wrote: defaults of bytes fields are bytes. It is no JSON."""
     named: Mapping[str, Any]
     """Definitions of all its named types, by full name."""
     canonical: str
@@ -94,12 +97,14 @@ def _build(raw: Any) -> Schema:
     prefix, _, short = full_name.rpartition(".")
     named: dict[str, Any] = {}
     parsed = fastavro.parse_schema(raw, named_schemas=named)
-    _make_bytes_defaults(parsed)
+    reading = deepcopy(parsed)
+    _make_bytes_defaults(reading)
     canonical = to_parsing_canonical_form(raw)
     return Schema(
         name=short if prefix == NAMESPACE else full_name,
         text=json.dumps(raw),
         parsed=parsed,
+        reading=reading,
         named=named,
         canonical=canonical,
         fingerprint=bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO")),

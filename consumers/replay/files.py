@@ -91,7 +91,8 @@ def _parquet(file: BinaryIO, events: Iterable[SelectedEvent]) -> int:
     with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         while rows := [event_row(event) for event in islice(rest, ROWS)]:
             for values in rows:
-                values["rewards"] = list(values["rewards"].items())
+                for name in ("rewards", "given_rewards"):
+                    values[name] = list(values[name].items())
             writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
             count += len(rows)
     return count
@@ -104,6 +105,7 @@ def _arrow_schema(arrow: Any) -> Any:
         "action_mask": arrow.uint8(),
         "logprobs": arrow.float32(),
         "versions": arrow.int32(),
+        "turn_rewards": arrow.float32(),
     }
     types = {"long": arrow.int64(), "int": arrow.int32(), "double": arrow.float64(), "string": arrow.string()}
 

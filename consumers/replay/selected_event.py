@@ -12,8 +12,8 @@ import numpy as np
 from rft.log.coordinates import LogPosition
 from schemas.events import NOT_WRITTEN, Experience, ScoredExperience
 
-ARRAYS = ("tokens", "action_mask", "logprobs", "versions")
-"""Fields with one element a token."""
+ARRAYS = ("tokens", "action_mask", "logprobs", "versions", "turn_rewards")
+"""Fields with one element a token or a turn."""
 MAPPINGS = ("rewards", "metadata")
 """Fields whose parts a filter names with a dot: ``rewards.exact_match``, ``metadata.word``."""
 
@@ -52,25 +52,33 @@ def _experience_field(name: str) -> Getter:
     return lambda event: getattr(event.scored.experience, name)
 
 
+def turn_rewards(event: SelectedEvent) -> list[float]:
+    """Return the rewards by turn, NaN where none is known."""
+    values: list[float] = event.scored.experience.turn_rewards.tolist()
+    return values
+
+
 def newest_version(experience: Experience) -> int:
     """Return the highest weight version among the tokens that the policy wrote; -1 if it wrote none."""
     written = experience.versions[experience.action_mask == 1]
     return int(written.max()) if written.size else NOT_WRITTEN
 
 
-RENAMED = {"reward": "given_reward"}
-"""Fields of an Experience that have another name here: the producer's own reward would hide the combined one."""
+RENAMED = {"reward": "given_reward", "rewards": "given_rewards"}
+"""Fields of an Experience that have another name here: the producer's own rewards would hide the combined ones."""
 
 COLUMNS: Mapping[str, Getter] = {
     **{name: _event_field(name) for name in ("partition", "offset", "timestamp_ms")},
     **{RENAMED.get(f.name, f.name): _experience_field(f.name) for f in fields(Experience)},
     **{f.name: _scored_field(f.name) for f in fields(ScoredExperience) if f.name != "experience"},
     "recorded_reward": _event_field("recorded_reward"),
+    # Files of JSON lines hold no NaN.
+    "turn_rewards": lambda event: [None if value != value else value for value in turn_rewards(event)],
 }
 """The columns of a file of events."""
 
 FILTERABLE: Mapping[str, Getter] = {
-    **{name: getter for name, getter in COLUMNS.items() if name not in (*ARRAYS, *MAPPINGS)},
+    **{name: getter for name, getter in COLUMNS.items() if name not in (*ARRAYS, *MAPPINGS, "given_rewards")},
     "oldest_version": lambda event: event.scored.experience.oldest_version,
     "newest_version": lambda event: newest_version(event.scored.experience),
     "total_tokens": lambda event: int(event.scored.experience.tokens.size),

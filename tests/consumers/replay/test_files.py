@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet
 import pytest
 from rich.console import Console
 from selected_events import selected_event
@@ -37,6 +41,28 @@ def test_an_error_while_writing_leaves_the_older_file(tmp_path: Path, suffix: st
 def test_an_empty_selection_gives_a_file_without_events(tmp_path: Path, suffix: str) -> None:
     assert write_file(tmp_path / f"none.{suffix}", []) == 0
     assert (tmp_path / f"none.{suffix}").exists()
+
+
+def test_rewards_of_turns_and_by_name_are_in_files(tmp_path: Path) -> None:
+    """A turn without a reward has null: JSON has no NaN."""
+    event = selected_event(0, rewards={"human": 1.0})
+    experience = replace(
+        event.scored.experience,
+        turn_rewards=np.array([0.5, np.nan], np.float32),
+        rewards={"style": 0.25},
+        experience_id="train-00000000/0/1",
+        row=1,
+        rows=2,
+    )
+    event = replace(event, scored=replace(event.scored, experience=experience))
+    write_file(tmp_path / "events.jsonl", [event])
+    line = json.loads((tmp_path / "events.jsonl").read_text())
+    write_file(tmp_path / "events.parquet", [event])
+    [row] = pyarrow.parquet.read_table(tmp_path / "events.parquet").to_pylist(maps_as_pydicts="strict")
+    for found in (line, row):
+        assert found["turn_rewards"] == [0.5, None]
+        assert (found["rewards"], found["given_rewards"]) == ({"human": 1.0}, {"style": 0.25})
+        assert (found["row"], found["rows"]) == (1, 2)
 
 
 def test_an_error_names_the_path_that_cannot_be_written(tmp_path: Path) -> None:
