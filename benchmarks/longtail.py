@@ -81,6 +81,7 @@ def measure(config: Path, folder: Path, settings: dict[str, Any], median_s: floa
 def main(
     bounds: Annotated[str, typer.Option(help="Values of trainer.max_staleness, comma-separated.")] = "0,1,4,16",
     steps: Annotated[str, typer.Option(help="Gradient steps for each of them.")] = "20,40,80,80",
+    spare: Annotated[int, typer.Option(help="Spare rollouts of each group.")] = 0,
     choices: Annotated[str, typer.Option(help="Values of buffer.too_stale for each of them.")] = "drop",
     groups: Annotated[int, typer.Option(help="Groups of a step.")] = 8,
     samples: Annotated[int, typer.Option(help="Rollouts of a group.")] = 8,
@@ -88,7 +89,7 @@ def main(
 ) -> None:
     """Print one row for each run."""
     console = Console(width=130)
-    title = f"{groups} groups of {samples} a step; median {median_s:g} s, 1 % above {16 * median_s:g} s"
+    title = f"{groups} groups of {samples} a step, {spare} spare; median {median_s:g} s, 1 % above {16 * median_s:g} s"
     table = Table(title=f"{title}; load at the start {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     for column in (
         "max_staleness",
@@ -96,6 +97,7 @@ def main(
         "steps",
         "s a step",
         "dropped",
+        "cancelled",
         "tokens, trained / dropped",
         "seconds, trained / dropped",
         "trainer idle",
@@ -115,6 +117,7 @@ def main(
                 "trainer.max_staleness": bound,
                 "buffer.too_stale": choice,
                 "rollout.samples": samples,
+                "rollout.spare": spare,
                 "rollout.max_tokens": 56,
                 "rollout.max_in_flight": 4096,
                 "rollout.workflow": "longtail:slow_answer",
@@ -130,6 +133,7 @@ def main(
                 count,
                 f"{trainer['training_s'] / int(count):.2f}",
                 f"{tail['dropped_share']:.1%}",
+                f"{report['explorers']['cancelled']:.0f}",
                 _pair(tail, "tokens_mean", ".1f"),
                 _pair(tail, "seconds_mean", ".2f"),
                 f"{trainer['idle_share']:.0%}",

@@ -46,6 +46,13 @@ class Task(Record):
     """Unix time in ms."""
     metadata: str = "{}"
     """JSON object, handed to workflow and reward functions."""
+    spare: int = 0
+    """Rollouts beyond ``samples``. The group is complete with the first ``samples`` that do not fail."""
+
+    @property
+    def rollouts(self) -> int:
+        """Return how many rollouts to make."""
+        return self.samples + self.spare
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,6 +111,8 @@ class Experience(Record):
     run of ``action_mask`` 1."""
     rewards: Mapping[str, float] = field(default_factory=dict)
     """Rewards of the sample by name. Of several rows, the last one's count."""
+    spare: int = 0
+    """How many of ``group_size`` samples the group need not wait for."""
 
     @property
     def sample_id(self) -> str:

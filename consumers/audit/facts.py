@@ -26,6 +26,8 @@ class Published:
     attempt: str = ""
     """Which try of its rollout it is of; empty if its sample has one row."""
     row: int = 0
+    spare: bool = False
+    """Its group need not wait for all of its samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ class Collector:
                 sys.intern(record.sample_id),
                 sys.intern(record.attempt),
                 record.row,
+                record.spare > 0,
             )
         self.facts.published[event.position] = found
 

@@ -78,7 +78,9 @@ def _unresolved(
     partition, offset = position
     ends = releases.get((partition, event.group_id or ""), [])
     if any(end < offset for end in ends):
-        balance.filtered["late"] += 1
+        balance.filtered["spare" if event.spare else "late"] += 1
+        if event.spare:
+            balance.spare.append(EventName(event.experience_id, partition, offset))
         return
     # A processor reads a partition in order: if a release holds a later event, this one had been read.
     passed_over = bool(ends)

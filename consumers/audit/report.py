@@ -1,4 +1,4 @@
-"""Defines an audit's report: two balances, the problems, and the names of duplicate and waiting events."""
+"""Defines an audit's report: two balances, the problems, and the names of duplicate, waiting and spare events."""
 
 from __future__ import annotations
 
@@ -55,11 +55,14 @@ class PublishedBalance:
     scored: int = 0
     """Distinct ids in ``ready`` that are for training or evaluation."""
     filtered: Counter[str] = field(default_factory=Counter)
-    """Distinct ids by cause; ``late``: they came after their group had been released."""
+    """Distinct ids by cause; ``late``: they came after their group had been released; ``spare``: so did they,
+    and their group did not need them (``rollout.spare``)."""
     dead_lettered: Counter[str] = field(default_factory=Counter)
     """Events by the error's class."""
     waiting: list[EventName] = field(default_factory=list)
     """Events whose group is not released yet."""
+    spare: list[EventName] = field(default_factory=list)
+    """Events that are ``filtered`` as ``spare``."""
     duplicates: list[EventName] = field(default_factory=list)
     """Further events of an id that is already counted."""
 
@@ -158,6 +161,7 @@ class AuditReport:
             "problems": [{k: v for k, v in asdict(problem).items() if v is not None} for problem in self.problems],
             "duplicates": [asdict(named) for named in published.duplicates],
             "waiting": [asdict(named) for named in published.waiting],
+            "spare": [asdict(named) for named in published.spare],
             "unchecked": self.unchecked,
             "unreadable_ready": self.unreadable_ready,
             "set_aside_steps": self.set_aside_steps,

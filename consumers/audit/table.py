@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from consumers.audit.report import KINDS, AuditReport, PublishedBalance, TrainedBalance
+from consumers.audit.report import KINDS, AuditReport, EventName, PublishedBalance, TrainedBalance
 
 _SHOWN = 20
 """Names that are printed of each kind; ``--json`` has them all."""
@@ -82,8 +82,12 @@ def _sum(table: Table, accounted: int, wanted: int) -> None:
     table.add_row(Text.assemble("sum ", note), f"{accounted:,}")
 
 
+def _named(balance: PublishedBalance) -> tuple[tuple[str, list[EventName]], ...]:
+    return ("duplicate", balance.duplicates), ("waiting", balance.waiting), ("spare", balance.spare)
+
+
 def _names(console: Console, report: AuditReport) -> None:
-    for kind, named in (("duplicate", report.published.duplicates), ("waiting", report.published.waiting)):
+    for kind, named in _named(report.published):
         for one in named[:_SHOWN]:
             name = one.experience_id or "an event that cannot be decoded"
             _line(console, f"{kind}: {name} (partition {one.partition}, offset {one.offset} of experiences)")

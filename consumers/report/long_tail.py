@@ -17,7 +17,7 @@ STALE = "stale"
 
 
 def long_tail_figures(summary: RunSummary, steps: Sequence[Step], bound: int) -> dict[str, Any]:
-    """Return the figures of rollouts that were trained, and of those that were too stale.
+    """Return the figures of rollouts that were trained, that were too stale, and that came when they were not needed.
 
     ``dropped_share`` is the share that was dropped as too stale of all rollouts that were trained or so dropped.
     ``tokens_mean`` counts the tokens that the policy wrote, ``seconds_mean`` is the time of a whole rollout. Both are
@@ -34,6 +34,7 @@ def long_tail_figures(summary: RunSummary, steps: Sequence[Step], bound: int) ->
         "dropped_share": round(len(dropped) / total, 4) if total else 0.0,
         "trained": _figures(trained, summary.sizes),
         "dropped": _figures(dropped, summary.sizes),
+        "spare": _figures(summary.spare_sizes.keys() - summary.ready_ids, summary.spare_sizes),
         "beyond_bound": sum(age > bound for age in ages.values()),
     }
 
@@ -50,6 +51,9 @@ def long_tail_card(figures: Mapping[str, Any]) -> str:
     ]
     if dropped["rollouts"]:
         rows.append(("", "mean length and duration", _size(dropped)))
+    if figures["spare"]["rollouts"]:
+        rows.append(("spare", "rollouts that came when their group was complete", f"{figures['spare']['rollouts']:,}"))
+        rows.append(("", "mean length and duration", _size(figures["spare"])))
     if figures["beyond_bound"]:
         rows.append(("kept", "trained though staler than the bound", f"{figures['beyond_bound']:,}"))
     return figures_table(rows)

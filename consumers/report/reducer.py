@@ -73,6 +73,11 @@ class RolloutSize(NamedTuple):
     duration_ms: int
 
 
+def rollout_size(experience: Experience) -> RolloutSize:
+    """Return the size of the rollout that an experience stands for."""
+    return RolloutSize(int(experience.action_mask.sum()), experience.duration_ms)
+
+
 @dataclass(slots=True)
 class RunSummary:
     """Everything that the report needs from the log."""
@@ -90,6 +95,8 @@ class RunSummary:
     """Cause by experience id."""
     sizes: dict[str, RolloutSize] = field(default_factory=dict)
     """By id of the experience, for those that are not held out."""
+    spare_sizes: dict[str, RolloutSize] = field(default_factory=dict)
+    """By id of each experience that was published, for groups with spare rollouts."""
     evaluated_ids: set[str] = field(default_factory=set)
     steps: dict[int, Step] = field(default_factory=dict)
     other_trainers: dict[str, dict[int, Step]] = field(default_factory=dict)
@@ -130,6 +137,7 @@ class RunReducer:
         self._model = config.trainer.model_key
         self._function = function
         self._sample_set = next(iter(config.eval_sets), MAIN_SET)
+        self._has_spare = config.rollout.spare > 0
         self._fence = Fence()
         self._rejects = CountedRejects()
         self.summary.unreadable = self._rejects.counts
@@ -227,6 +235,10 @@ class RunReducer:
         if experience_id in summary.experience_ids:
             summary.duplicates += 1
             return
+        if self._has_spare:
+            record = self._read(event, Experience)
+            if record is not None and record.spare:
+                summary.spare_sizes[experience_id] = rollout_size(record)
         summary.experience_ids.add(experience_id)
         summary.published_at.append(event.timestamp_ms)
 
@@ -250,7 +262,7 @@ class RunReducer:
                     correct=is_correct(record, self._function),
                 )
             return
-        summary.sizes[experience.experience_id] = RolloutSize(int(experience.action_mask.sum()), experience.duration_ms)
+        summary.sizes[experience.experience_id] = rollout_size(experience)
         if record.verdict == "filtered":
             summary.filtered[experience.experience_id] = record.cause or "unknown"
 

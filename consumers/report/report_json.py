@@ -169,7 +169,7 @@ def throughput(summary: RunSummary) -> Series:
 
 def explorer_seconds(summary: RunSummary) -> dict[str, float]:
     """Return seconds by activity and counts, summed over all explorers that took part at any time."""
-    names = ("generating_s", "waiting_s", "resync_s", "rollouts", "failed", "tokens")
+    names = ("generating_s", "waiting_s", "resync_s", "rollouts", "failed", "cancelled", "tokens")
     return sum_stats(summary.members.values(), names)
 
 

@@ -47,11 +47,11 @@ def make_task(request: TaskRequest, item: TaskItem, config: Config, now_ms: int)
     match request:
         case TrainTaskRequest(number, min_version):
             split, group_id = "train", f"train-{number:08d}"
-            source, settings = config.tasks.source, config.rollout
+            source, settings, spare = config.tasks.source, config.rollout, config.rollout.spare
         case EvalTaskRequest(version, number, set_name):
             split, group_id, min_version = "eval", EvalGroup(version, number, set_name).group_id, version
             settings = config.eval_sets[set_name]
-            source = settings.source
+            source, spare = settings.source, 0
     return Task(
         group_id=group_id,
         number=number,
@@ -67,4 +67,5 @@ def make_task(request: TaskRequest, item: TaskItem, config: Config, now_ms: int)
         min_version=min_version,
         issued_at=now_ms,
         metadata=task_metadata(config.tasks, item),
+        spare=spare,
     )

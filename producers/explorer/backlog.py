@@ -62,12 +62,12 @@ class Backlog:
 
     def pop(self, running: int, limit: int) -> Delivery | None:
         """Remove and return the next task, if its rollouts and those ``running`` are within ``limit`` or none runs."""
-        if not self._ready or (running and running + self._ready[0].task.samples > limit):
+        if not self._ready or (running and running + self._ready[0].task.rollouts > limit):
             return None
         delivery = self._ready.popleft()
-        self._ready_samples -= delivery.task.samples
+        self._ready_samples -= delivery.task.rollouts
         return delivery
 
     def _make_ready(self, delivery: Delivery) -> None:
         self._ready.append(delivery)
-        self._ready_samples += delivery.task.samples
+        self._ready_samples += delivery.task.rollouts

@@ -109,6 +109,10 @@ class TaskFeed(AsyncConsumerRebalanceListener):
         self._acknowledged.append(LogPosition(partition, offset))
         self.acknowledged += 1
 
+    def cancelled(self, partition: int, offset: int) -> None:
+        """Note that one more rollout of the task at this position will publish nothing. Thread-safe."""
+        self._acknowledged.append(LogPosition(partition, offset))
+
     def stop_taking(self) -> None:
         """Take no more tasks, but go on committing what finishes."""
         self._taking.clear()
@@ -263,7 +267,7 @@ class TaskFeed(AsyncConsumerRebalanceListener):
                 task = self._read(event)
                 if task is None:
                     self._ledger.delivered(partition.partition, message.offset, rollouts=0)
-                elif self._ledger.delivered(partition.partition, message.offset, task.samples):
+                elif self._ledger.delivered(partition.partition, message.offset, task.rollouts):
                     deliveries.append(Delivery(partition.partition, message.offset, task))
         if deliveries and self._taking.is_set():
             self._deliver(deliveries)

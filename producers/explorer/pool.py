@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from producers.explorer.backlog import Backlog, Delivery
@@ -18,7 +19,7 @@ from rft.evaluation.ids import PREFIX
 from rft.policy.base import Policy
 from rft.workflows import experiences
 from rft.workflows.base import Workflow
-from schemas.events import Experience, Task
+from schemas.events import Experience
 
 LOGGED_FAILURES = 20
 """Failures logged one by one; afterwards every hundredth."""
@@ -38,22 +39,31 @@ class RolloutPool:
         source: str,
         model: str,
         publish: Callable[[Delivery, list[Experience]], None],
+        cancelled: Callable[[Delivery], None] = lambda _: None,
     ) -> None:
+        """``cancelled`` is called for each rollout that its group does not need any more. It publishes nothing."""
         self._config = config
         self._policy = policy
         self._workflow = workflow
         self._source = source
         self._model = model
         self._publish = publish
+        self._cancelled = cancelled
         self._backlog = Backlog()
-        self._rollouts: dict[asyncio.Task[None], Task] = {}
+        self._rollouts: dict[asyncio.Task[None], Delivery] = {}
         """The rollouts that run, and their tasks."""
+        self._good: Counter[Delivery] = Counter()
+        """Rollouts that are on the log and did not fail, of tasks with spare ones of which others may still run."""
+        self._unneeded: set[asyncio.Task[None]] = set()
+        """Rollouts that were cancelled because their groups are complete without them."""
         self._busy_since = 0.0
         self._busy_s = 0.0
         self._began = time.monotonic()
         self.rollouts = 0
         """Rollouts that ended, failed ones included."""
         self.failed = 0
+        self.cancelled = 0
+        """Rollouts that were stopped because their groups were complete without them."""
         self.tokens = 0
         """Tokens written by the policy."""
         self.error: BaseException | None = None
@@ -71,7 +81,9 @@ class RolloutPool:
 
     def running_groups(self) -> list[str]:
         """Return the groups whose rollouts run now, oldest first: by number, or by id if they have none."""
-        tasks = dict.fromkeys((task.number, task.group_id) for task in self._rollouts.values())
+        tasks = dict.fromkeys(
+            (task.number, task.group_id) for task in (delivery.task for delivery in self._rollouts.values())
+        )
         return [group_id if number < 0 or group_id.startswith(PREFIX) else str(number) for number, group_id in tasks]
 
     @property
@@ -87,6 +99,7 @@ class RolloutPool:
         return {
             "rollouts": float(self.rollouts),
             "failed": float(self.failed),
+            "cancelled": float(self.cancelled),
             "tokens": float(self.tokens),
             "generating_s": busy,
             "waiting_s": now - self._began - busy,
@@ -99,6 +112,19 @@ class RolloutPool:
         for delivery in deliveries:
             self._backlog.add(delivery)
         self._start()
+
+    def acknowledged(self, delivery: Delivery, *, good: bool) -> None:
+        """Note that one more rollout of a task is on the log. Cancel the others if the group has enough ``good`` ones.
+
+        Call it for tasks with spare rollouts.
+        """
+        self._good[delivery] += good
+        others = [rollout for rollout, owner in self._rollouts.items() if owner is delivery]
+        if self._good[delivery] >= delivery.task.samples or not others:
+            del self._good[delivery]
+            self._unneeded.update(others)
+            for rollout in others:
+                rollout.cancel()
 
     def set_version(self, version: int) -> None:
         """Note that the policy holds the weights of ``version``."""
@@ -115,18 +141,23 @@ class RolloutPool:
         while delivery := self._backlog.pop(len(self._rollouts), self._config.max_in_flight):
             if not self._rollouts:
                 self._busy_since = time.monotonic()
-            for sample in range(delivery.task.samples):
+            for sample in range(delivery.task.rollouts):
                 rollout = asyncio.create_task(self._roll_out(delivery, sample))
-                self._rollouts[rollout] = delivery.task
+                self._rollouts[rollout] = delivery
                 rollout.add_done_callback(self._ended)
 
     def _ended(self, rollout: asyncio.Task[None]) -> None:
-        self._rollouts.pop(rollout, None)
+        delivery = self._rollouts.pop(rollout)
+        unneeded = rollout in self._unneeded
+        self._unneeded.discard(rollout)
+        if unneeded and rollout.cancelled():
+            self.cancelled += 1
+            self._cancelled(delivery)
         if not rollout.cancelled() and rollout.exception():
             self.error = self.error or rollout.exception()
         if not self._rollouts:
             self._busy_s += time.monotonic() - self._busy_since
-        if not rollout.cancelled():
+        if unneeded or not rollout.cancelled():
             self._start()
 
     async def _roll_out(self, delivery: Delivery, sample: int) -> None:

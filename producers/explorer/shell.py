@@ -13,6 +13,7 @@ import os
 import platform
 import threading
 import time
+from contextlib import suppress
 
 from producers.explorer.activity import ExplorerActivity
 from producers.explorer.backlog import Delivery
@@ -92,6 +93,7 @@ class Explorer:
             source=member_id,
             model=config.trainer.model_key,
             publish=self._publish,
+            cancelled=lambda delivery: self._feed.cancelled(delivery.partition, delivery.offset),
         )
         self._feed = TaskFeed(
             config,
@@ -153,17 +155,27 @@ class Explorer:
 
         All rows go to one partition, where the broker acknowledges them in order.
         """
+        last = rows[-1]
         for experience in rows:
             try:
                 future = self._writer.send("experiences", experience, wait=False)
             except (EncodeError, BrokerError) as error:
                 # A row that cannot be encoded fails its rollout. If the cause is the broker, this raises again.
-                failed = self._failed_experience(delivery, experience, error)
-                future = self._writer.send("experiences", failed, wait=False)
+                last = self._failed_experience(delivery, experience, error)
+                future = self._writer.send("experiences", last, wait=False)
                 future.add_errback(self._not_published)
                 break
             future.add_errback(self._not_published)
-        future.add_callback(lambda _: self._feed.published(delivery.partition, delivery.offset))
+        future.add_callback(lambda _: self._published(delivery, last))
+
+    def _published(self, delivery: Delivery, experience: Experience) -> None:
+        """Note that the broker has acknowledged a rollout. Runs on the producer's thread."""
+        self._feed.published(delivery.partition, delivery.offset)
+        if delivery.task.spare:
+            good = experience.finish_reason != "error"
+            # The loop is closed when the last acknowledgements come after the explorer's end.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(lambda: self._pool.acknowledged(delivery, good=good))
 
     def _failed_experience(self, delivery: Delivery, experience: Experience, error: Exception) -> Experience:
         log.warning("rollout %s cannot be published: %s", experience.experience_id, error)

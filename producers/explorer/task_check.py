@@ -19,6 +19,7 @@ def check_task(task: Task) -> None:
     """Check what the schema cannot express. Raises DecodeError that names the invalid field."""
     check_group_id(task.group_id)
     _check_range("samples", task.samples, 1, MAX_SAMPLES)
+    _check_range("spare", task.spare, 0, MAX_SAMPLES - task.samples)
     _check_range("max_tokens", task.max_tokens, 1, MAX_TOKENS)
     if not task.temperature >= 0:
         raise DecodeError(f"is {task.temperature:g}, allowed: 0 or more", field="temperature")

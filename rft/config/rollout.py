@@ -13,6 +13,11 @@ from rft.config.section import Section
 class RolloutConfig(Section):
     samples: int = Field(default=8, ge=1, le=1024)
     """Group size: rollouts of each task."""
+    spare: int = Field(default=0, ge=0, le=1024)
+    """Rollouts of each task beyond ``samples``. A group is complete with the first ``samples`` that do not fail. The
+    explorer then cancels the others, and those that come all the same are dropped, cause ``spare``. So a step waits for
+    no straggler, but a policy learns less from long rollouts than it gives. Groups that wait for external rewards
+    cannot have any."""
     max_tokens: int = Field(default=64, ge=1)
     """The most tokens that the policy writes in one rollout, over all its turns."""
     temperature: float = Field(default=1.0, ge=0, le=10)

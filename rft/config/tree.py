@@ -162,6 +162,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _spare_rollouts_are_cancelled(self) -> Config:
+        if self.rollout.spare and self.processor.external.required:
+            raise ValueError(
+                "rollout.spare does not work with processor.external.required: a group that waits for external rewards "
+                "waits for all of its rollouts. Set rollout.spare = 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _group_has_static_members(self) -> Config:
         if self.rollout.static_membership and self.broker.kind == "embedded":
             raise ValueError(

@@ -26,13 +26,23 @@ class OpenGroup:
     size: int
     """Samples that the group is to have, as its first sample says."""
     deadline_ms: int
+    spare: int
+    """Samples that it need not wait for if the others did not fail."""
     samples: dict[str, SampleRows] = field(default_factory=dict)
     """By :attr:`~schemas.events.Experience.sample_id`, in order of arrival."""
 
     @property
-    def complete(self) -> bool:
+    def whole(self) -> bool:
         """True when all rows of all samples have come."""
         return len(self.samples) >= self.size and sum(one.complete for one in self.samples.values()) >= self.size
+
+    @property
+    def complete(self) -> bool:
+        """True when the group waits for no more samples."""
+        if self.whole or not self.spare:
+            return self.whole
+        good = sum(one.complete and not one.failed for one in self.samples.values())
+        return good >= self.size - self.spare
 
     @property
     def size_bytes(self) -> int:
@@ -85,7 +95,9 @@ class OpenGroups:
         group = self._groups.get(key)
         if group is None:
             deadline_ms = now_ms + self._time_to_live_ms
-            group = OpenGroup(experience.group_id, sample.partition, experience.group_size, deadline_ms)
+            group = OpenGroup(
+                experience.group_id, sample.partition, experience.group_size, deadline_ms, experience.spare
+            )
             self._groups[key] = group
         actions = self._put(group, sample)
         self.size_bytes += sample.size_bytes
@@ -143,7 +155,7 @@ class OpenGroups:
         rows = [row for sample in group.samples.values() for row in sample.finished()]
         publish = self._publisher.publish(group.partition, group.group_id, rows, now_ms)
         self._remove(group)
-        self._released.add(group.group_id, known_ids(group.samples), whole=group.complete)
+        self._released.add(group.group_id, known_ids(group.samples), whole=group.whole)
         return publish
 
     def _remove(self, group: OpenGroup) -> None:

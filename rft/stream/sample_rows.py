@@ -64,6 +64,11 @@ class SampleRows:
         return len(self.rows) >= next(iter(self.rows.values())).experience.rows
 
     @property
+    def failed(self) -> bool:
+        """True when its rollout failed."""
+        return any(one.experience.finish_reason == "error" for one in self.rows.values())
+
+    @property
     def size_bytes(self) -> int:
         return sum(one.size_bytes for one in self.rows.values())
 

@@ -54,6 +54,10 @@ def validate(experience: Experience, key: bytes | None) -> None:
         )
     if not 1 <= experience.group_size <= MAX_GROUP_SIZE:
         raise DecodeError(f"is {experience.group_size}, allowed: 1 to {MAX_GROUP_SIZE}", field="group_size")
+    if not 0 <= experience.spare < experience.group_size:
+        raise DecodeError(
+            f"is {experience.spare}, allowed: 0 to {experience.group_size - 1}, below group_size", field="spare"
+        )
     if not 0 <= experience.sample < experience.group_size:
         raise DecodeError(
             f"is {experience.sample}, allowed: 0 to {experience.group_size - 1}, below group_size", field="sample"

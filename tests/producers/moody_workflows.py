@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import numpy as np
 
+from producers.explorer.rollouts import sampling_of
 from rft.policy.base import Policy, Sampling
 from rft.workflows.base import single_turn
 from rft.workflows.trajectory import Trajectory
@@ -23,6 +25,11 @@ async def moody(task: Task, policy: Policy, sampling: Sampling) -> Trajectory:
         await asyncio.sleep(0.2)
     if mood == "late":
         await asyncio.sleep(3.0)
+    if mood == "straggle" and sampling.seed in {sampling_of(task, sample, 0).seed for sample in (0, 2)}:
+        await asyncio.sleep(3600)
+    if mood == "stubborn" and sampling.seed == sampling_of(task, 0, 0).seed:
+        with contextlib.suppress(asyncio.CancelledError):  # as some user's code does
+            await asyncio.sleep(3600)
     done = await single_turn(task, policy, sampling)
     if mood == "crooked":
         return Trajectory(

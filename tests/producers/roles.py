@@ -118,10 +118,10 @@ def announce(config: Config, writer: EventWriter, model: Path, version: int, *, 
     writer.flush()
 
 
-def task(number: int, *, samples: int = 2, min_version: int = 0, mood: str | None = None) -> Task:
+def task(number: int, *, samples: int = 2, min_version: int = 0, mood: str | None = None, spare: int = 0) -> Task:
     group_id, metadata = f"train-{number:08d}", json.dumps({"mood": mood} if mood else {})
     return Task(
-        group_id, number, "train", "words", "abc>", "cba", samples, 8, 1.0, 1.0, number, min_version, 0, metadata
+        group_id, number, "train", "words", "abc>", "cba", samples, 8, 1.0, 1.0, number, min_version, 0, metadata, spare
     )
 
 
@@ -130,6 +130,6 @@ def issue(writer: EventWriter, tasks: Iterable[Task]) -> set[str]:
     ids = set()
     for one in tasks:
         writer.send("tasks", one)
-        ids |= {f"{one.group_id}/{sample}" for sample in range(one.samples)}
+        ids |= {f"{one.group_id}/{sample}" for sample in range(one.rollouts)}
     writer.flush()
     return ids

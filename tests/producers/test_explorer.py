@@ -73,6 +73,36 @@ def test_a_task_ahead_of_the_weights_waits_for_them_and_others_go_on(running: Ru
     running.log.wait("members", lambda members: members[-1].version == 2)
 
 
+def test_rollouts_that_a_complete_group_does_not_need_are_cancelled_and_its_task_is_finished(
+    role_config: RoleConfig, model: Path
+) -> None:
+    config = role_config(rollout={"workflow": MOODY, "deadline_s": 60.0})
+    with EventWriter(config, "test") as writer, Log(config, "experiences", "members") as log:
+        announce(config, writer, model, 0)
+        with RoleProcess("explorer", config) as explorer:
+            moods = ("straggle", None, "stubborn", "raise")
+            issue(writer, [task(number, samples=2, spare=2, mood=mood) for number, mood in enumerate(moods)])
+            log.wait("members", lambda members: bool(members) and members[-1].stats["cancelled"] >= 2)
+            found = log.wait("experiences", lambda found: {"train-00000002/0"} <= ids(found) and len(found) >= 11)
+            # A second for what must not come, and for the commit.
+            before = len(log.read("members"))
+            members = log.wait("members", lambda members: len(members) > before + 1)
+            assert members[-1].stats["running"] == 0
+            found = list(log.read("experiences"))
+            assert explorer.terminate()[0] == 0
+        by_task = {number: [e for e in found if e.number == number] for number in range(4)}
+        assert {e.sample for e in by_task[0]} == {1, 3}
+        assert len(by_task[1]) + len(by_task[2]) + members[-1].stats["cancelled"] == 2 + 8
+        assert 0 in {e.sample for e in by_task[2]}
+        assert [e.finish_reason for e in by_task[3]] == ["error"] * 4
+        assert all((e.group_size, e.spare) == (4, 2) for e in found)
+        with RoleProcess("explorer", config, name="second") as second:
+            expected = issue(writer, [task(9)])
+            log.wait("experiences", lambda found: ids(found) >= expected)
+            assert second.terminate()[0] == 0
+        assert len(log.read("experiences")) == len(found) + len(expected), "a finished task was rolled out again"
+
+
 def test_a_message_that_is_no_task_is_a_dead_letter(running: Running) -> None:
     running.writer.send_bytes("tasks", b"\xc3\x01rubbish", key=b"train-00000020")
     expected = issue(running.writer, [task(20)])  # same key, so it comes after the rubbish

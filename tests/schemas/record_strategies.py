@@ -66,6 +66,7 @@ def experiences(draw: st.DrawFn) -> Experience:
         rows=draw(number),
         turn_rewards=np.array(draw(st.lists(st.floats(width=32, allow_infinity=False), max_size=5)), np.float32),
         rewards=draw(reals),
+        spare=draw(number),
     )
 
 
@@ -85,6 +86,7 @@ tasks = st.builds(
     min_version=number,
     issued_at=number,
     metadata=text,
+    spare=number,
 )
 rewards = st.builds(
     Reward,

@@ -67,7 +67,7 @@ def test_a_field_with_a_default_may_be_added_and_removed() -> None:
     [
         (
             task_schema({"name": "hint", "type": "string"}),
-            [("reader_field_missing_default_value", "/fields/14", "Task.avsc")],
+            [("reader_field_missing_default_value", "/fields/15", "Task.avsc")],
         ),
         (task_schema(without="seed"), [("reader_field_missing_default_value", "/fields/10", "Task.v1.avsc")]),
         (task_schema(samples="int"), [("type_mismatch", "/fields/6/type", "Task.avsc")]),
@@ -101,7 +101,7 @@ def test_every_incompatibility_is_named_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "Task.avsc"
     path.write_text(json.dumps(task_schema({"name": "hint", "type": "string"}, samples="string")))
     text = "\n".join(explain(check_file(path)))
-    assert "Task.avsc: /fields/14 (field hint): reader_field_missing_default_value" in text
+    assert "Task.avsc: /fields/15 (field hint): reader_field_missing_default_value" in text
     assert "/fields/6/type (field samples): type_mismatch" in text
     assert 'give the new field a "default"' in text
 
@@ -128,6 +128,9 @@ def own_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     """Use a history in a folder of the test, and clear the caches."""
     folder = tmp_path / "history"
     shutil.copytree(load.HISTORY, folder)
+    # As if the present Task were the first.
+    *earlier, newest = [folder / f"Task.v{version}.avsc" for version in load.history("Task")]
+    newest.rename(earlier[0])
     caches = (load.history, load.by_fingerprint, framing.schema_headers)
 
     def forget() -> None:

@@ -154,6 +154,20 @@ def test_every_outcome_of_an_experience_has_its_line():
     assert (policy.trained, policy.evaluated, policy.buffered) == (8, 1, 2)
 
 
+def test_spare_rollouts_that_come_to_a_complete_group_are_counted_and_named():
+    run = Run()
+    positions = run.release([run.publish(0, sample, spare=2) for sample in (0, 3)])
+    run.step(1, positions)
+    run.publish(0, 1, spare=2)
+    run.publish(0, 1, spare=2)
+    report = run.audit()
+    assert report.ok, report.problems
+    assert report.published.filtered == {"spare": 1}
+    assert [(one.experience_id, one.offset) for one in report.published.spare] == [("train-00000000/1", 2)]
+    assert [one.experience_id for one in report.published.duplicates] == ["train-00000000/1"]
+    assert report.to_json()["spare"] == [{"experience_id": "train-00000000/1", "partition": 0, "offset": 2}]
+
+
 def test_a_group_released_twice_counts_once():
     run = Run()
     members = [run.publish(0, sample) for sample in range(SAMPLES)]

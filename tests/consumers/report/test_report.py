@@ -108,11 +108,27 @@ def test_lengths_and_durations_of_stale_rollouts_stand_beside_those_of_trained_o
         "dropped_share": 0.4,
         "trained": {"rollouts": 3, "tokens_mean": 1.33, "seconds_mean": 1.167},
         "dropped": {"rollouts": 2, "tokens_mean": 3.0, "seconds_mean": 6.0},
+        "spare": {"rollouts": 0, "tokens_mean": None, "seconds_mean": None},
         "beyond_bound": 1,
     }
     page = render(report, summary, CONFIG)
     assert "2 (40.0%)" in page
     assert "3.0 tokens, 6.00 s" in page
+
+
+def test_spare_rollouts_that_came_all_the_same_are_reported_with_their_lengths():
+    log = MadeUpLog()
+    for sample, duration_ms in enumerate((1000, 3000, 9000)):
+        one = experience(f"a/{sample}", group_size=3, spare=1, sample=sample, duration_ms=duration_ms)
+        log.add("experiences", one)
+        if sample < 2:
+            log.add("ready", scored(one), key="a")
+    log.add("steps", step(1, {"a/0": 0, "a/1": 0}))
+    config = Config.model_validate({"rollout": {"samples": 2, "spare": 1}})
+    report = report_of(log, config)
+    assert report["long_tail"]["spare"] == {"rollouts": 1, "tokens_mean": 1.0, "seconds_mean": 9.0}
+    summary = summary_of(log.of(*READ_ORDER), config)
+    assert "came when their group was complete" in render(report, summary, config)
 
 
 def test_time_of_trainer_and_explorers_is_summed_over_restarts():

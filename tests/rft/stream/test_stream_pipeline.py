@@ -182,6 +182,8 @@ def test_an_event_that_cannot_be_decoded_is_a_dead_letter(make_pipeline, value):
         ({"logprobs": np.full(7, 0.5, np.float32)}, "logprobs"),
         ({"versions": np.full(7, 3, np.int32)}, "versions"),
         ({"versions": np.full(7, -1, np.int32)}, "versions"),
+        ({"spare": -1}, "spare"),
+        ({"spare": 4}, "spare"),
         ({"rows": 0}, "rows"),
         ({"rows": 1025}, "rows"),
         ({"row": 1}, "row"),
