@@ -15,13 +15,13 @@ from schemas.events import Reward
 
 
 def group_of(experience_id: str) -> str:
-    """Return the group of ``group_id/sample`` or ``group_id/sample/turn``; it decides the reward's partition.
+    """Return the group of ``group_id/sample``; it decides the reward's partition.
 
     Group ids hold no slash. Raises RewardError when the id holds none either.
     """
     group_id, slash, rest = experience_id.partition("/")
     if not (group_id and slash and rest):
-        raise RewardError(f"{experience_id!r} is no experience_id: it must be group_id/sample or group_id/sample/turn")
+        raise RewardError(f"{experience_id!r} is no experience_id: it must be group_id/sample")
     return group_id
 
 

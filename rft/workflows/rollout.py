@@ -24,9 +24,10 @@ class Outcome:
     reward: float | None = None
     """Of the whole rollout."""
     rewards: Mapping[str, float] = field(default_factory=dict)
-    """Of the whole rollout, by name: they count by ``processor.rewards``, as rewards of the log do."""
+    """Of the whole rollout, by name. They are added up, unless ``reward`` is given; one with the name of an external
+    source is that source's reward."""
     turn_rewards: Mapping[int, float] = field(default_factory=dict)
-    """By ``Turn.index``."""
+    """By ``Turn.index``, in addition to ``reward``."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Plain JSON values, kept with the experience under ``rollout``."""
 

@@ -14,6 +14,7 @@ from rft.workflows.seeded_policy import SeededPolicy
 from rft.workflows.trajectory import Trajectory
 from rft.workflows.trajectory_check import check_trajectory
 from schemas.events import Task
+from schemas.turns import turn_starts
 
 MAX_ROWS = 1024
 
@@ -39,6 +40,13 @@ def check_rollout(rollout: Rollout) -> Rollout:
     outcome, turns = as_outcome(rollout.outcome), rollout.turns_of_rows
     if unknown := sorted(outcome.turn_rewards.keys() - {turn for row in turns for turn in row}):
         raise RolloutError(f"the workflow's turn_rewards name turn {unknown[0]}, which the policy did not write")
+    for row, written in zip(rows, turns, strict=True) if outcome.turn_rewards else ():
+        runs = turn_starts(row.action_mask).size
+        if runs != len(written):
+            raise RolloutError(
+                f"the workflow's turn_rewards do not fit a row of {len(written)} turns, whose tokens are {runs} runs: "
+                "let the policy read something between two turns, or write something in each"
+            )
     return Rollout(rows, outcome, turns)
 
 
