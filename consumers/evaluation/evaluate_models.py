@@ -14,6 +14,7 @@ from consumers.evaluation.models import NamedModel
 from consumers.report.charts import Line, line_chart
 from consumers.report.evaluations import accuracy_text, pass_at_text
 from rft.config import Config
+from rft.errors import ConfigError
 from rft.evaluation.tally import Tally, difficulty_classes
 
 
@@ -26,6 +27,10 @@ def evaluate_models(
 
     Raises ConfigError if tasks or rewards cannot be used, PolicyError if a model cannot.
     """
+    if config.rollout.agent or config.rollout.command:
+        raise ConfigError(
+            "`rft eval` runs workflows only: the explorers of a run evaluate rollout.agent and rollout.command"
+        )
     evaluator = HeldOutEvaluator(config, names)
     tallies: list[dict[str, Tally]] = []
     seconds = []

@@ -35,7 +35,9 @@ class HeldOutEvaluator:
     def __init__(self, config: Config, names: Sequence[str] | None = None) -> None:
         """Open the sets ``names``, by default all. Raises ConfigError if tasks, workflow or rewards cannot be used."""
         self._config = config
-        self.sets = {name: each for name, each in config.eval_sets.items() if names is None or name in names}
+        agents = config.rollout.agent or config.rollout.command  # explorers serve the policy to them, nobody else
+        sets = {} if agents else config.eval_sets
+        self.sets = {name: each for name, each in sets.items() if names is None or name in names}
         splits = open_sources(config).sets if self.sets else {}
         self._items = {name: [splits[name][i] for i in range(len(splits[name]))] for name in self.sets}
         open_workflow(config.rollout)  # an unknown workflow is reported now

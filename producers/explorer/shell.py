@@ -16,6 +16,7 @@ import time
 from contextlib import suppress
 
 from producers.explorer.activity import ExplorerActivity
+from producers.explorer.agent_rollouts import find_agent, open_agents
 from producers.explorer.backlog import Delivery
 from producers.explorer.feed import TaskFeed
 from producers.explorer.follower import WeightsFollower
@@ -30,7 +31,7 @@ from rft.policy import open_policy
 from rft.policy.base import Policy
 from rft.telemetry.activity import role_activity
 from rft.weights.transport import CHECKPOINT, COLLECTIVE
-from rft.workflows.base import check_workflow, close_workflow, open_workflow
+from rft.workflows.base import Workflow, check_workflow, close_workflow, open_workflow
 from rft.workflows.experiences import make_failed_experience
 from schemas.events import Experience, Member
 
@@ -49,7 +50,9 @@ def run(config: Config, stop: threading.Event) -> None:
     tasks were deleted before an explorer had finished them.
     """
     member_id = f"explorer-{platform.node()}-{os.getpid()}"
-    check_workflow(config.rollout)  # an unknown workflow is reported before the model is loaded
+    # An unknown workflow or agent is reported before the model is loaded.
+    check_workflow(config.rollout)
+    find_agent(config.rollout)
     writer = EventWriter(config, member_id)
     try:
         writer.prepare("experiences", "members", "dlq")
@@ -79,13 +82,14 @@ class Explorer:
     """The parts of one explorer, connected."""
 
     def __init__(self, config: Config, member_id: str, policy: Policy, writer: EventWriter) -> None:
-        """Connect. Raises BrokerError, or ConfigError for a workflow that does not exist."""
+        """Connect. Raises BrokerError, or ConfigError for a workflow or an agent that does not exist."""
         self._loop = asyncio.get_running_loop()
         self._policy = policy
         self._config = config
         self._member_id = member_id
         self._writer = writer
-        self._workflow = open_workflow(config.rollout)
+        self._agents = open_agents(config, policy)
+        self._workflow: Workflow = self._agents or open_workflow(config.rollout)
         self._pool = RolloutPool(
             config.rollout,
             policy,
@@ -115,7 +119,8 @@ class Explorer:
 
     def tick(self) -> None:
         """Raise the error that ended one of the parts, if one did; send a heartbeat if it is due."""
-        for error in (self._policy.error, self._feed.error, self._follower.error, self._pool.error):
+        parts = (self._policy, self._feed, self._follower, self._pool, self._agents)
+        for error in (part.error for part in parts if part):
             if error:
                 raise error
         if self._unpublished:
@@ -130,6 +135,8 @@ class Explorer:
         self._feed.stop_taking()
         await self._pool.abandon()
         await close_workflow(self._workflow)
+        if self._agents:
+            self._agents.close()
         self._announce("left")
         try:
             self._writer.flush(FLUSH_TIMEOUT_S)

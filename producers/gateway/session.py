@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from producers.gateway.contract import Answer, ChatRequest, SessionEndedError, SessionReward
 from producers.gateway.placement import Begin, Continue, Placement, Repeat
 from producers.gateway.session_rewards import SessionRewards
-from rft.errors import EngineDiedError, RequestError, RolloutError, TokenBudgetError
+from rft.errors import ConfigError, EngineDiedError, RequestError, RolloutError, TokenBudgetError
 from rft.policy.base import Policy, Sampling
 from rft.workflows.conversation import Conversation, Turn
 from rft.workflows.messages import ParseReply, plain_reply
@@ -57,20 +57,27 @@ class Session:
     goes on in the row of what was before; each other choice begins a row, in which only that choice is taught.
     """
 
-    def __init__(self, task: Task, policy: Policy, sampling: Sampling, parse: ParseReply = plain_reply) -> None:
+    def __init__(
+        self,
+        task: Task,
+        policy: Policy,
+        sampling: Sampling,
+        find_parser: Callable[[], ParseReply] = lambda: plain_reply,
+    ) -> None:
         """Begin without conversations.
 
         Args:
             task: The task.
             policy: Writes the turns. It gives each generation random numbers of its own (SeededPolicy).
             sampling: What requests leave open; its ``max_tokens`` is the budget of all conversations together.
-            parse: Takes the text of a turn apart.
+            find_parser: Returns what finds calls in the text of a turn; called for requests with tools. May raise
+                ConfigError.
         """
         # The agent sends the messages itself, those that the task begins with included.
         self._task = replace(task, metadata="{}")
         self._policy = policy
         self._sampling = sampling
-        self._parse = parse
+        self._find_parser = find_parser
         self._placement = Placement()
         self._recorded: dict[int, _Recorded] = {}
         self._begun = 0
@@ -184,13 +191,15 @@ class Session:
         """Add the new messages. Return the numbers of the conversations in which the turns are to be written."""
         if self._begun + request.n > MAX_CONVERSATIONS:
             raise RequestError(f"the session has begun {self._begun} conversations, at most {MAX_CONVERSATIONS} may be")
+        parse = self._parser(request)
         if isinstance(place, Continue):
             first = self._recorded[place.conversation]
             numbers, new = [place.conversation], request.messages[place.new :]
         else:
-            first = _Recorded(Conversation(self._task, self._policy, self._sampling, self._parse))
+            first = _Recorded(Conversation(self._task, self._policy, self._sampling))
             first.conversation.tools = list(request.tools)
             numbers, new = [], request.messages
+        first.conversation.parse = parse
         try:
             first.conversation.add(*new)
         except RolloutError as error:
@@ -202,6 +211,15 @@ class Session:
             self._recorded[self._begun] = recorded
             self._begun += 1
         return numbers
+
+    def _parser(self, request: ChatRequest) -> ParseReply:
+        """Return what takes the turns of a request apart: only one with tools may have calls."""
+        if not request.tools or request.tool_choice == "none":
+            return plain_reply
+        try:
+            return self._find_parser()
+        except ConfigError as error:
+            raise RequestError(str(error)) from error
 
     async def _answer(self, request: ChatRequest, numbers: list[int]) -> Answer:
         read = [self._recorded[number].conversation.tokens for number in numbers[:1]]

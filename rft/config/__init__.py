@@ -9,6 +9,7 @@ from rft.config.archive import ArchiveConfig
 from rft.config.broker import BrokerConfig
 from rft.config.buffer import BufferConfig
 from rft.config.eval import MAIN_SET, EvalConfig, EvalSet, EvalSetConfig
+from rft.config.gateway import GatewayConfig
 from rft.config.imports import ColumnsConfig, ImportConfig
 from rft.config.launcher import LauncherConfig
 from rft.config.log import LogConfig, default_topic
@@ -40,6 +41,7 @@ __all__ = [
     "EvalSet",
     "EvalSetConfig",
     "ExternalRewardsConfig",
+    "GatewayConfig",
     "ImportConfig",
     "LauncherConfig",
     "LogConfig",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from rft.config.section import Section
 
@@ -28,6 +28,18 @@ class RolloutConfig(Section):
     """``single_turn``: the model answers once, in its chat template if ``tasks.chat`` is set; ``chat``: the same, but
     always in its chat template; ``environment``: the model plays an episode of ``environment``; or
     ``package.module:function`` of your own."""
+    agent: str | None = None
+    """``package.module:function``: an agent that reaches the policy over HTTP, instead of a workflow. It takes the
+    keywords ``base_url``, ``api_key`` and ``task``, or some of them, and returns a reward, rewards by name, an Outcome
+    or nothing. An ``async def`` function runs in the explorer's event loop, any other in a thread of its own."""
+    command: list[str] = []
+    """A program and its arguments: an agent that reaches the policy over HTTP, instead of a workflow. It runs in an
+    empty folder of its own. An argument that names a file relative to the explorer's folder becomes its full path."""
+    command_env: dict[str, str] = {}
+    """Environment variables of ``command``, beside those that it needs to reach the policy and ``PATH``, ``HOME`` and
+    the like. ``"$NAME"`` takes the value of the explorer's variable NAME: so no secret stands here."""
+    command_output_kib: int = Field(default=16, ge=0, le=128)
+    """How much of the end of ``command``'s output is kept in the metadata of its experience (``rollout.output``)."""
     deadline_s: float = Field(default=120.0, gt=0)
     """A rollout that takes longer is stopped and tried again."""
     retries: int = Field(default=2, ge=0, le=20)
@@ -74,3 +86,14 @@ class RolloutConfig(Section):
         if groups > 1:
             raise ValueError(f"{pattern!r} has {groups} groups, it may have one; write others as (?:…)")
         return pattern
+
+    @model_validator(mode="after")
+    def _one_way_to_roll_out(self) -> RolloutConfig:
+        other = self.workflow != RolloutConfig.model_fields["workflow"].default
+        named = {"workflow": other, "agent": self.agent, "command": self.command}
+        ways = [f"rollout.{name}" for name, given in named.items() if given]
+        if len(ways) > 1:
+            raise ValueError(f"set one of {' and '.join(ways)}: each of them rolls tasks out")
+        if self.command and not self.command[0]:
+            raise ValueError("rollout.command: the program is empty")
+        return self

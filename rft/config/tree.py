@@ -16,6 +16,7 @@ from rft.config.archive import ArchiveConfig
 from rft.config.broker import BrokerConfig
 from rft.config.buffer import BufferConfig
 from rft.config.eval import MAIN_SET, EvalConfig, EvalSet, eval_set
+from rft.config.gateway import GatewayConfig
 from rft.config.imports import ImportConfig
 from rft.config.launcher import LauncherConfig
 from rft.config.log import LogConfig
@@ -46,6 +47,7 @@ class Config(Section):
     """Files that are published to the log, by `rft import` and during `rft run`."""
     tasks: TasksConfig = TasksConfig()
     rollout: RolloutConfig = RolloutConfig()
+    gateway: GatewayConfig = GatewayConfig()
     policy: PolicyConfig = PolicyConfig()
     processor: ProcessorConfig = ProcessorConfig()
     algorithm: AlgorithmConfig = AlgorithmConfig()

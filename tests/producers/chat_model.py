@@ -28,14 +28,20 @@ TEMPLATE = """{%- if tools %}<|im_start|>system
 {% endif %}"""
 
 
-def make_chat_model(folder: Path, seed: int = 0, *, hidden: int = 32) -> Path:
+def make_chat_model(folder: Path, seed: int = 0) -> Path:
     """Save a random model. It ends a turn after a few bytes, often enough."""
     torch.manual_seed(seed)
     tokenizer = byte_tokenizer()
-    config = Qwen3Config(
+    Qwen3ForCausalLM(chat_config(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def chat_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
+    return Qwen3Config(
         vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=2 * hidden,
+        hidden_size=32,
+        intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -46,9 +52,6 @@ def make_chat_model(folder: Path, seed: int = 0, *, hidden: int = 32) -> Path:
         pad_token_id=tokenizer.pad_token_id,
         initializer_range=0.2,
     )
-    Qwen3ForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
