@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from threading import Event as StopEvent
 from typing import Any, NamedTuple, TypeVar
 
 from safetensors.torch import load
+from torch import Tensor
 
 from consumers.trainer.announcer import Announcer
 from consumers.trainer.claim import Claim
@@ -215,7 +217,7 @@ class Redo:
             stored = load(weights_path(fetch(announced, self._config.run.path)).read_bytes())
         except (WeightsError, OSError):
             return False
-        distance = max(float((tensor - stored[name]).abs().max()) for name, tensor in weights.tensors().items())
+        distance = max(_distance(tensor, stored[name]) for name, tensor in weights.tensors().items())
         allowed = self._config.trainer.redo_tolerance
         if distance > allowed:
             raise CheckpointError(
@@ -235,6 +237,13 @@ class Redo:
             "versions, engine, ranks and kind of CPU: restore them, set trainer.redo_tolerance (such as 1e-3) if "
             "weights that close are enough, or start a new run under another run.name and log.namespace"
         )
+
+
+def _distance(redone: Tensor, announced: Tensor) -> float:
+    """Return the largest difference of two tensors' elements. It is infinite where only one is not a number."""
+    differences = (redone - announced).abs().masked_fill(redone == announced, 0.0)
+    differences = differences.masked_fill(redone.isnan() & announced.isnan(), 0.0)
+    return float(differences.nan_to_num(nan=math.inf, posinf=math.inf).max()) if differences.numel() else 0.0
 
 
 def _published_digest(learner: Learner, wire_dtype: WireDtype) -> str:

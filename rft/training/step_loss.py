@@ -84,6 +84,8 @@ class StepLoss:
         """
         algorithm, plan = self._algorithm, self._planned()
         found = self._settings.logprobs(models.policy(micro_batch), micro_batch)
+        # Before the reference runs: with adapters it is the same model, and the value head takes its newest states.
+        values = self._value_head.values(micro_batch) if self._value_head is not None else None
         tokens = self._tokens(micro_batch, found, plan, models)
         token = self._token_loss(micro_batch, tokens)
         loss, extra, estimates = token.loss, {}, None
@@ -97,7 +99,7 @@ class StepLoss:
         if algorithm.entropy_coef:
             loss = loss - algorithm.entropy_coef * entropies(found.distribution)
         if algorithm.value_head is not None:
-            value_losses = self._value_losses(micro_batch, algorithm.value_head.clip, plan)
+            value_losses = self._value_losses(values, micro_batch, algorithm.value_head.clip, plan)
             loss = loss + algorithm.value_head.coef * value_losses
             extra["value_loss"] = value_losses.detach()
         if found.outside_nucleus is not None:
@@ -231,12 +233,12 @@ class StepLoss:
         imitated = self._imitated[micro_batch.batch_indices][micro_batch.sequences]
         return torch.where(imitated, torch.ones_like(weights), weights)
 
-    def _value_losses(self, micro_batch: MicroBatch, clip: float, plan: StepPlan) -> Tensor:
-        if self._value_head is None or plan.returns is None:
+    def _value_losses(self, values: Tensor | None, micro_batch: MicroBatch, clip: float, plan: StepPlan) -> Tensor:
+        if values is None or plan.returns is None:
             raise RuntimeError("Objective.attach() must be called first")
         old = self._own_scores.tables["values"][micro_batch.token_indices]
         returns = plan.returns[micro_batch.token_indices]
-        return value_loss(self._value_head.values(micro_batch), old, returns, clip=clip)
+        return value_loss(values, old, returns, clip=clip)
 
 
 def _tables_needed(algorithm: Algorithm, *, several_updates: bool) -> frozenset[str]:
