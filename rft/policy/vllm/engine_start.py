@@ -59,7 +59,6 @@ def start_engine(config: PolicyConfig, seed: int, *, lora_rank: int = 0) -> Asyn
         vllm = config.vllm
         arguments = AsyncEngineArgs(
             model=config.model,
-            skip_tokenizer_init=True,
             load_format="safetensors",
             dtype=config.dtype,
             seed=seed,

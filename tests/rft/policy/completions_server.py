@@ -58,7 +58,8 @@ class CompletionsServer:
 
     def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         prompt = body["prompt"]
-        sampling = Sampling(body["max_tokens"], body["temperature"], body["top_p"], body["seed"])
+        stop = tuple(body.get("stop") or ())
+        sampling = Sampling(body["max_tokens"], body["temperature"], body["top_p"], body["seed"], stop)
         written = asyncio.run(self.policy.generate(prompt, sampling))
         with torch.no_grad():
             read = torch.tensor([[*prompt, *written.tokens.tolist()]])

@@ -143,3 +143,16 @@ def test_new_weights_are_not_sent_and_tokens_keep_the_old_version(
     assert caplog.text.count("keeps its own weights") == 1
     written = generate_all(policy, [(policy.encode("a>"), Sampling(3))])[0]
     assert set(written.versions.tolist()) == {4}
+
+
+def test_a_stop_text_ends_a_generation_at_the_server(
+    connect: Callable[..., OpenAIPolicy], policy: TransformersPolicy
+) -> None:
+    served = connect()
+    prompt = served.encode("tree>")
+    (free,) = generate_all(served, [(prompt, Sampling(12, 0.0))])
+    stop = served.decode(free.tokens.tolist())[3]
+    (stopped,) = generate_all(served, [(prompt, Sampling(12, 0.0, stop=(stop,)))])
+    first = served.decode(free.tokens.tolist()).index(stop)
+    assert stopped.finish_reason == "stop"
+    assert stopped.tokens.tolist() == free.tokens[: first + 1].tolist()

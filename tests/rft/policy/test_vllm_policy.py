@@ -81,6 +81,17 @@ def test_after_each_of_three_updates_greedy_outputs_and_logprobs_are_those_of_tr
     assert len(seen) == len(vllm_folders)
 
 
+def test_a_stop_text_ends_a_generation_and_stays_in_its_tokens(policy: Any) -> None:
+    prompt = policy.encode("tree>")
+    (free,) = generate_all(policy, [(prompt, Sampling(24, 0.0))])
+    text = policy.decode(free.tokens.tolist())
+    stop = text[5:7]
+    (stopped,) = generate_all(policy, [(prompt, Sampling(24, 0.0, stop=("none", stop)))])
+    assert stopped.finish_reason == "stop"
+    assert stopped.tokens.tolist() == free.tokens[: text.index(stop) + 2].tolist()
+    assert stopped.logprobs == pytest.approx(free.logprobs[: len(stopped.tokens)], abs=WITHIN)
+
+
 @pytest.mark.parametrize(("temperature", "top_p"), [(0.5, 1.0), (1.0, 1.0), (1.7, 1.0), (1.0, 0.7), (1.4, 0.8)])
 def test_logprobs_are_those_of_the_distribution_that_was_sampled_from(
     policy: Any, vllm_folders: list[Path], temperature: float, top_p: float
