@@ -39,6 +39,7 @@ ADVANTAGES: dict[str, Function] = {
     "gae": trajectories.gae,
     "returns_to_go": trajectories.returns_to_go,
     "teacher_gap": trajectories.teacher_gap,
+    "teacher_jsd": trajectories.teacher_jsd,
     "turn_normalized": turns.turn_normalized,
     "gigpo": turns.gigpo,
 }

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rft.algorithms.advantages import whitened
-from rft.algorithms.inputs import Floats, Trajectories, needs
+from rft.algorithms.inputs import MAX_LOG_RATIO, Floats, Trajectories, needs
 
 
 class AdvantageEstimate(NamedTuple):
@@ -86,3 +86,21 @@ def token_rewards(steps: Trajectories) -> Floats:
         known = ~np.isnan(steps.turns.rewards)
         rewards[(steps.turns.starts + steps.turns.counts - 1)[known]] += steps.turns.rewards[known]
     return rewards
+
+
+@needs(teacher=True)
+def teacher_jsd(steps: Trajectories, *, beta: float = 0.5, scale: float = 1.0) -> Floats:
+    """Return ``scale · (1 - beta) · log(1 - beta + beta · teacher/policy)`` at each token, for distillation by the
+    generalized Jensen-Shannon divergence (GKD, https://arxiv.org/abs/2306.13649, equation 1).
+
+    JSD(beta) is the f-divergence ``E_policy[f(r)]`` with ``r = teacher/policy`` and ``f(r) = beta · r · log(r/m) - (1 -
+    beta) · log m``, ``m = beta · r + 1 - beta``. Its gradient is ``E_policy[(f(r) - r · f'(r)) · ∇log policy]``, and
+    ``f(r) - r · f'(r) = -(1 - beta) · log m``. Rewards are not used.
+
+    Raises RuntimeError without a teacher's log-probabilities.
+    """
+    if steps.teacher is None:
+        raise RuntimeError("distillation needs a teacher")
+    log_ratios = np.clip(steps.teacher - steps.policy, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+    gap: Floats = scale * (1 - beta) * np.log1p(beta * np.expm1(log_ratios))
+    return gap

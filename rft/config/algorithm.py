@@ -17,13 +17,13 @@ class AlgorithmConfig(Section):
     that is not set."""
     advantage: str | None = None
     """``group_normalized``, ``group_centered``, ``leave_one_out``, ``batch_normalized``, ``asymmetric``,
-    ``log_mean_exp``, ``ones``; one value a token: ``gae``, ``returns_to_go``, ``teacher_gap``; one value a turn:
-    ``turn_normalized``, ``gigpo``; or ``package.module:function``."""
+    ``log_mean_exp``, ``ones``; one value a token: ``gae``, ``returns_to_go``, ``teacher_gap``,
+    ``teacher_jsd``; one value a turn: ``turn_normalized``, ``gigpo``; or ``package.module:function``."""
     advantage_options: dict[str, Any] = {}
     """Keyword arguments for ``advantage``."""
     loss: str | None = None
-    """``clipped``, ``gspo``, ``cispo``, ``sapo``, ``reinforce``, ``topr``, ``rec``, ``opmd``, ``chord``,
-    ``kl_cov``, ``dpo``, ``kto``, or ``package.module:function``."""
+    """``clipped``, ``gspo``, ``gspo_token``, ``gmpo``, ``cispo``, ``sapo``, ``reinforce``, ``topr``, ``rec``,
+    ``opmd``, ``chord``, ``kl_cov``, ``dpo``, ``kto``, or ``package.module:function``."""
     loss_options: dict[str, Any] = {}
     """Keyword arguments for ``loss``."""
     clip_low: float | None = Field(default=None, ge=0, le=1)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from rft.algorithms import kl
 from rft.algorithms.advice import algorithm_warnings
+from rft.algorithms.inputs import Trajectories
+from rft.algorithms.trajectories import teacher_jsd
 from rft.config import AlgorithmConfig
 
 ESTIMATORS = {"k1": kl.k1, "k2": kl.k2, "k3": kl.k3}
@@ -50,6 +53,23 @@ def test_without_the_ratio_k1_has_no_gradient_on_policy_and_k3_a_biased_one() ->
     assert expected_gradient("k1", unbiased=False, stale=False).abs().max() < 1e-12
     assert (expected_gradient("k3", unbiased=False, stale=False) - truth).abs().max() > 0.05 * truth.abs().max()
     assert torch.allclose(expected_gradient("k2", unbiased=False, stale=False), truth, atol=1e-12)
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])
+def test_the_jsd_advantage_has_the_gradient_of_the_divergence(beta: float) -> None:
+    """GKD equation 1 over the whole vocabulary, against the policy gradient with our advantages."""
+    logits, teacher, _ = distributions()
+    policy = logits.log_softmax(-1)
+    mixture = torch.log(beta * teacher.exp() + (1 - beta) * policy.exp())
+    forward = (teacher.exp() * (teacher - mixture)).sum()
+    backward = (policy.exp() * (policy - mixture)).sum()
+    (truth,) = torch.autograd.grad(beta * forward + (1 - beta) * backward, logits, retain_graph=True)
+    none = np.zeros(9)
+    steps = Trajectories(none, none.astype(np.int64), none.astype(np.int64), none.astype(np.int64), none,
+                         policy.detach().numpy(), None, teacher.numpy())  # fmt: skip
+    advantages = torch.from_numpy(teacher_jsd(steps, beta=beta))
+    (ours,) = torch.autograd.grad(-(policy.detach().exp() * advantages * policy).sum(), logits)
+    assert torch.allclose(ours, truth, atol=1e-12)
 
 
 def test_k1_in_the_loss_is_warned_of_before_the_run() -> None:

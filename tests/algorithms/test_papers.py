@@ -7,101 +7,115 @@ import papers
 import pytest
 import token_papers
 import torch
+import variant_papers
 from random_steps import LIMIT, assert_equal, random_case, run
 
 SEEDS = range(3)
 
-PAPERS = {
-    "grpo": ({"name": "grpo"}, papers.grpo),
-    "grpo by sequence": ({"name": "grpo", "aggregation": "sequence_mean"}, papers.grpo_by_sequence),
-    "dr_grpo": ({"name": "dr_grpo"}, lambda step: papers.dr_grpo(step, LIMIT)),
-    "dapo": ({"name": "dapo"}, lambda step: papers.dapo(step, LIMIT, 2)),
-    "gspo": ({"name": "gspo"}, papers.gspo),
-    "cispo": ({"name": "cispo"}, papers.cispo),
-    "sapo": ({"name": "sapo"}, papers.sapo),
-    "rloo": ({"name": "rloo"}, lambda step: papers.rloo(step, LIMIT)),
-    "reinforce_pp": (
-        {"name": "reinforce_pp", "kl": "k1", "kl_coef": 0.05, "kl_in": "reward"},
-        lambda step: papers.reinforce_pp(step, 0.05),
-    ),
-    "reinforce_pp_baseline": ({"name": "reinforce_pp_baseline"}, papers.reinforce_pp_baseline),
-    "ppo": (
-        {"name": "ppo", "kl": "k3", "kl_coef": 0.02, "kl_in": "reward"},
-        lambda step: papers.ppo(step, 0.02),
-    ),
-    "ppo, discounted": (
-        {"name": "ppo", "advantage_options": {"gamma": 0.9, "lam": 0.8}, "value_coef": 0.1},
-        lambda step: papers.ppo(step, 0.0, 0.9, 0.8, 0.1),
-    ),
-    "opmd": ({"name": "opmd"}, papers.opmd),
-    "asymre": ({"name": "asymre"}, lambda step: papers.asymre(step, LIMIT)),
-    "topr": ({"name": "topr"}, lambda step: papers.topr(step, LIMIT)),
-    "decoupled_ppo": (
-        {"name": "decoupled_ppo"},
-        lambda step: papers.decoupled_ppo(step, lambda seq, t: math.exp(seq.start[t] - seq.mu[t])),
-    ),
-    "truncated importance": (
-        {"correction": "tis"},
-        lambda step: papers.decoupled_ppo(step, lambda seq, t: min(math.exp(seq.start[t] - seq.mu[t]), 2.0)),
-    ),
-    "masked importance": (
-        {"correction": "mis", "correction_high": 1.5},
-        lambda step: papers.decoupled_ppo(
-            step, lambda seq, t: w if 0.5 <= (w := math.exp(seq.start[t] - seq.mu[t])) <= 1.5 else 0.0
+PAPERS = (
+    {
+        "grpo": ({"name": "grpo"}, papers.grpo),
+        "grpo by sequence": ({"name": "grpo", "aggregation": "sequence_mean"}, papers.grpo_by_sequence),
+        "dr_grpo": ({"name": "dr_grpo"}, lambda step: papers.dr_grpo(step, LIMIT)),
+        "dapo": ({"name": "dapo"}, lambda step: papers.dapo(step, LIMIT, 2)),
+        "gspo": ({"name": "gspo"}, papers.gspo),
+        "cispo": ({"name": "cispo"}, papers.cispo),
+        "sapo": ({"name": "sapo"}, papers.sapo),
+        "rloo": ({"name": "rloo"}, lambda step: papers.rloo(step, LIMIT)),
+        "reinforce_pp": (
+            {"name": "reinforce_pp", "kl": "k1", "kl_coef": 0.05, "kl_in": "reward"},
+            lambda step: papers.reinforce_pp(step, 0.05),
         ),
-    ),
-    "truncated importance of sequences": (
-        {"correction": "tis", "correction_level": "sequence", "correction_high": 3.0},
-        lambda step: papers.decoupled_ppo(step, lambda seq, t: min(math.exp(sum(seq.start) - sum(seq.mu)), 3.0)),
-    ),
-    "truncated importance of geometric means": (
-        {"correction": "tis", "correction_level": "geometric", "correction_high": 1.1},
-        lambda step: papers.decoupled_ppo(step, lambda seq, t: min(papers.geometric_ratio(seq), 1.1)),
-    ),
-    "rejection of sequences": (
-        {"rejection": "sequence", "rejection_low": 0.3, "rejection_high": 1.5},
-        lambda step: papers.grpo(step, kept=lambda seq, t, a: 0.3 <= math.exp(sum(seq.start) - sum(seq.mu)) <= 1.5),
-    ),
-    "truncated importance of tokens, rejection by geometric mean": (
-        {"correction": "tis", "rejection": "geometric", "rejection_low": 0.9, "rejection_high": 1.2},
-        lambda step: papers.decoupled_ppo(
-            step,
-            lambda seq, t: (
-                min(math.exp(seq.start[t] - seq.mu[t]), 2.0) if 0.9 <= papers.geometric_ratio(seq) <= 1.2 else 0.0
+        "reinforce_pp_baseline": ({"name": "reinforce_pp_baseline"}, papers.reinforce_pp_baseline),
+        "ppo": (
+            {"name": "ppo", "kl": "k3", "kl_coef": 0.02, "kl_in": "reward"},
+            lambda step: papers.ppo(step, 0.02),
+        ),
+        "ppo, discounted": (
+            {"name": "ppo", "advantage_options": {"gamma": 0.9, "lam": 0.8}, "value_coef": 0.1},
+            lambda step: papers.ppo(step, 0.0, 0.9, 0.8, 0.1),
+        ),
+        "opmd": ({"name": "opmd"}, papers.opmd),
+        "asymre": ({"name": "asymre"}, lambda step: papers.asymre(step, LIMIT)),
+        "topr": ({"name": "topr"}, lambda step: papers.topr(step, LIMIT)),
+        "decoupled_ppo": (
+            {"name": "decoupled_ppo"},
+            lambda step: papers.decoupled_ppo(step, lambda seq, t: math.exp(seq.start[t] - seq.mu[t])),
+        ),
+        "truncated importance": (
+            {"correction": "tis"},
+            lambda step: papers.decoupled_ppo(step, lambda seq, t: min(math.exp(seq.start[t] - seq.mu[t]), 2.0)),
+        ),
+        "masked importance": (
+            {"correction": "mis", "correction_high": 1.5},
+            lambda step: papers.decoupled_ppo(
+                step, lambda seq, t: w if 0.5 <= (w := math.exp(seq.start[t] - seq.mu[t])) <= 1.5 else 0.0
             ),
         ),
-    ),
-    "off-policy sequence masking": (
-        {"off_policy_mask": 0.05},
-        lambda step: papers.grpo(step, kept=lambda seq, t, a: a >= 0 or papers.divergence(seq) <= 0.05),
-    ),
-    "high entropy": (
-        {"token_filter": "high_entropy", "token_filter_options": {"share": 0.3}},
-        lambda step: token_papers.high_entropy(step, 0.3),
-    ),
-    "clip-cov": (
-        {"token_filter": "clip_cov", "token_filter_options": {"share": 1.0, "low": 0.5, "high": 4.0}},
-        lambda step: token_papers.clip_cov(step, 0.5, 4.0),
-    ),
-    "kl-cov": (
-        {"loss": "kl_cov", "loss_options": {"share": 0.15, "kl_coef": 0.7}},
-        lambda step: token_papers.kl_cov(step, 0.15, 0.7),
-    ),
-    "sft": ({"name": "sft"}, papers.sft),
-    "dpo": ({"name": "dpo"}, papers.dpo),
-    "conservative dpo": (
-        {"name": "dpo", "loss_options": {"beta": 0.3, "label_smoothing": 0.1}},
-        lambda step: papers.dpo(step, 0.3, 0.1),
-    ),
-    "distill": ({"name": "distill", "teacher": "teacher"}, papers.distill),
-} | {
-    f"rec {mode} {importance}": (
-        {"name": "rec", "loss_options": {"clip": mode, "importance": importance}},
-        lambda step, mode=mode, importance=importance: papers.rec(step, LIMIT, mode, importance),
-    )
-    for mode in ("one_side", "two_side", "ring", "none")
-    for importance in (False, True)
-}
+        "truncated importance of sequences": (
+            {"correction": "tis", "correction_level": "sequence", "correction_high": 3.0},
+            lambda step: papers.decoupled_ppo(step, lambda seq, t: min(math.exp(sum(seq.start) - sum(seq.mu)), 3.0)),
+        ),
+        "truncated importance of geometric means": (
+            {"correction": "tis", "correction_level": "geometric", "correction_high": 1.1},
+            lambda step: papers.decoupled_ppo(step, lambda seq, t: min(papers.geometric_ratio(seq), 1.1)),
+        ),
+        "rejection of sequences": (
+            {"rejection": "sequence", "rejection_low": 0.3, "rejection_high": 1.5},
+            lambda step: papers.grpo(step, kept=lambda seq, t, a: 0.3 <= math.exp(sum(seq.start) - sum(seq.mu)) <= 1.5),
+        ),
+        "truncated importance of tokens, rejection by geometric mean": (
+            {"correction": "tis", "rejection": "geometric", "rejection_low": 0.9, "rejection_high": 1.2},
+            lambda step: papers.decoupled_ppo(
+                step,
+                lambda seq, t: (
+                    min(math.exp(seq.start[t] - seq.mu[t]), 2.0) if 0.9 <= papers.geometric_ratio(seq) <= 1.2 else 0.0
+                ),
+            ),
+        ),
+        "off-policy sequence masking": (
+            {"off_policy_mask": 0.05},
+            lambda step: papers.grpo(step, kept=lambda seq, t, a: a >= 0 or papers.divergence(seq) <= 0.05),
+        ),
+        "high entropy": (
+            {"token_filter": "high_entropy", "token_filter_options": {"share": 0.3}},
+            lambda step: token_papers.high_entropy(step, 0.3),
+        ),
+        "clip-cov": (
+            {"token_filter": "clip_cov", "token_filter_options": {"share": 1.0, "low": 0.5, "high": 4.0}},
+            lambda step: token_papers.clip_cov(step, 0.5, 4.0),
+        ),
+        "kl-cov": (
+            {"loss": "kl_cov", "loss_options": {"share": 0.15, "kl_coef": 0.7}},
+            lambda step: token_papers.kl_cov(step, 0.15, 0.7),
+        ),
+        "gspo-token": ({"name": "gspo", "loss": "gspo_token"}, variant_papers.gspo_token),
+        "gmpo": ({"name": "gspo", "loss": "gmpo"}, variant_papers.gmpo),
+        "sft": ({"name": "sft"}, papers.sft),
+        "dpo": ({"name": "dpo"}, papers.dpo),
+        "conservative dpo": (
+            {"name": "dpo", "loss_options": {"beta": 0.3, "label_smoothing": 0.1}},
+            lambda step: papers.dpo(step, 0.3, 0.1),
+        ),
+        "distill": ({"name": "distill", "teacher": "teacher"}, papers.distill),
+    }
+    | {
+        f"dpo {kind} {by_length}": (
+            {"name": "dpo", "loss_options": {"kind": kind, "beta": 0.3, "length_normalized": by_length}},
+            lambda step, kind=kind, by_length=by_length: variant_papers.dpo(step, kind, 0.3, by_length),
+        )
+        for kind in ("sigmoid", "hinge", "ipo")
+        for by_length in (False, True)
+    }
+    | {
+        f"rec {mode} {importance}": (
+            {"name": "rec", "loss_options": {"clip": mode, "importance": importance}},
+            lambda step, mode=mode, importance=importance: papers.rec(step, LIMIT, mode, importance),
+        )
+        for mode in ("one_side", "two_side", "ring", "none")
+        for importance in (False, True)
+    }
+)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -4,8 +4,23 @@ Each returns a :class:`rft.algorithms.inputs.TokenLoss`, or by a plugin the loss
 decided in :mod:`rft.algorithms.aggregation`.
 """
 
-from rft.algorithms.losses.clipping import cispo, clipped, gspo, kl_cov, sapo
+from rft.algorithms.losses.clipping import cispo, clipped, gmpo, gspo, gspo_token, kl_cov, sapo
 from rft.algorithms.losses.offpolicy import chord, opmd, rec, reinforce, topr
 from rft.algorithms.losses.preference import dpo, kto
 
-__all__ = ["chord", "cispo", "clipped", "dpo", "gspo", "kl_cov", "kto", "opmd", "rec", "reinforce", "sapo", "topr"]
+__all__ = [
+    "chord",
+    "cispo",
+    "clipped",
+    "dpo",
+    "gmpo",
+    "gspo",
+    "gspo_token",
+    "kl_cov",
+    "kto",
+    "opmd",
+    "rec",
+    "reinforce",
+    "sapo",
+    "topr",
+]

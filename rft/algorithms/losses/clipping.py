@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rft.algorithms.inputs import TokenBatch, TokenLoss, importance_ratio, needs
+from rft.algorithms.inputs import MAX_LOG_RATIO, TokenBatch, TokenLoss, importance_ratio, needs
 
 
 @needs(vanishes=True)
@@ -45,6 +45,35 @@ def gspo(tokens: TokenBatch, *, clip_low: float = 3e-4, clip_high: float = 4e-4)
     ratio = importance_ratio(tokens.means(tokens.logprobs), tokens.means(tokens.old))
     gain, no_gradient = _clip(ratio, tokens.means(tokens.advantages), clip_low, clip_high)
     return TokenLoss(-tokens.spread(gain), tokens.spread(ratio.detach()), tokens.spread(no_gradient.detach()))
+
+
+@needs(vanishes=True)
+def gspo_token(tokens: TokenBatch, *, clip_low: float = 3e-4, clip_high: float = 4e-4) -> TokenLoss:
+    """Compute GSPO with a gradient by token: GSPO-token (https://arxiv.org/abs/2507.18071, equations 13 and 14).
+
+    The ratio of a token is ``stop_gradient(s) · π/stop_gradient(π)`` with the sequence's ratio s of :func:`gspo`. It
+    has the value of s, but each token keeps its own advantage and gradient. With equal advantages in a sequence and
+    ``sequence_mean``, loss and gradient are those of :func:`gspo`.
+    """
+    sequence = importance_ratio(tokens.means(tokens.logprobs), tokens.means(tokens.old)).detach()
+    ratio = tokens.spread(sequence) * torch.exp(tokens.logprobs - tokens.logprobs.detach())
+    gain, no_gradient = _clip(ratio, tokens.advantages, clip_low, clip_high)
+    return TokenLoss(-gain, ratio.detach(), no_gradient.detach())
+
+
+@needs(vanishes=True)
+def gmpo(tokens: TokenBatch, *, clip_low: float = 0.4, clip_high: float = 0.4) -> TokenLoss:
+    """Compute ``-A · (Π_t bounded ratio)^(1/T)`` for whole sequences: GMPO (https://arxiv.org/abs/2507.20673).
+
+    Each token's ratio is bounded to [exp(-clip_low), exp(clip_high)] on the side to which the sign of A pushes, as in
+    PPO. The geometric mean is less sensitive to single ratios than GRPO's mean. Each token carries its sequence's loss.
+    """
+    log_ratio = torch.clamp(tokens.logprobs - tokens.old, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+    positive = tokens.advantages > 0
+    bounded = torch.where(positive, log_ratio.clamp(max=clip_high), log_ratio.clamp(min=-clip_low))
+    ratio = torch.exp(tokens.means(bounded))
+    loss = -tokens.means(tokens.advantages) * ratio
+    return TokenLoss(tokens.spread(loss), log_ratio.detach().exp(), (bounded != log_ratio).detach())
 
 
 @needs(vanishes=True)

@@ -6,30 +6,52 @@ its sequence's loss.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, relu
 
 from rft.algorithms.inputs import TokenBatch, TokenLoss, importance_ratio, needs
 
 
 @needs(reference=True, pairs=True)
-def dpo(tokens: TokenBatch, *, beta: float = 0.1, label_smoothing: float = 0.0) -> TokenLoss:
+def dpo(
+    tokens: TokenBatch,
+    *,
+    beta: float = 0.1,
+    label_smoothing: float = 0.0,
+    kind: Literal["sigmoid", "hinge", "ipo"] = "sigmoid",
+    length_normalized: bool = False,
+) -> TokenLoss:
     """Compute ``-log σ(z)`` with ``z = beta · (h(chosen) - h(rejected))``: DPO (https://arxiv.org/abs/2305.18290,
     equation 7).
+
+    With ``kind = "hinge"`` it is ``max(0, 1 - z)`` (SLiC, https://arxiv.org/abs/2305.10425, on h as in
+    https://arxiv.org/abs/2309.06657), with ``"ipo"`` it is ``(z / beta - 1 / (2 · beta))²``
+    (https://arxiv.org/abs/2310.12036, equation 17). With ``length_normalized`` h is divided by the sequence's number of
+    tokens (https://arxiv.org/abs/2411.15124).
 
     The chosen sequence is the one of the pair with the higher reward. With ``label_smoothing`` e the loss is
     ``-(1 - e) · log σ(z) - e · log σ(-z)`` (conservative DPO, https://ericmitchell.ai/cdpo.pdf).
 
     Raises RuntimeError without the reference's log-probabilities.
     """
+    if kind != "sigmoid" and label_smoothing:
+        raise ValueError(f"label_smoothing is for kind = 'sigmoid', not '{kind}'")
     log_ratios = _reference_log_ratios(tokens)
+    if length_normalized:
+        log_ratios = log_ratios / tokens.sums(torch.ones_like(tokens.logprobs)).clamp(min=1)
     # Both sequences of a pair have the same group, in either order. A stable sort puts them side by side.
     pairs = torch.argsort(tokens.groups, stable=True).reshape(-1, 2)
     first_chosen = tokens.rewards[pairs[:, 0]] >= tokens.rewards[pairs[:, 1]]
     difference = log_ratios[pairs[:, 0]] - log_ratios[pairs[:, 1]]
     margin = beta * torch.where(first_chosen, difference, -difference)
-    loss = -(1 - label_smoothing) * logsigmoid(margin) - label_smoothing * logsigmoid(-margin)
+    loss = {
+        "sigmoid": lambda: -(1 - label_smoothing) * logsigmoid(margin) - label_smoothing * logsigmoid(-margin),
+        "hinge": lambda: relu(1 - margin),
+        "ipo": lambda: (margin / beta - 1 / (2 * beta)) ** 2,
+    }[kind]()
     both = torch.zeros_like(log_ratios).index_add(0, pairs.flatten(), loss.repeat_interleave(2))
     return _at_tokens(tokens, both)
 
