@@ -18,7 +18,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 servers, topic, folder = sys.argv[1:]
 schemas = {}
-for path in Path(folder).glob("Experience.v*.avsc"):
+for path in sorted(Path(folder).glob("Experience.v*.avsc"), key=lambda path: int(path.stem.partition(".v")[2])):
     schema = json.loads(path.read_text(encoding="utf-8"))
     name = bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
     schemas[name] = fastavro.parse_schema(schema)
@@ -74,5 +74,7 @@ while any(consumer.position(partition) < ends[partition] for partition in partit
             one["action_mask"] = unpack(one["action_mask"], "B")
             one["logprobs"] = unpack(one["logprobs"], "f")
             one["versions"] = unpack_versions(one["versions"])
+            # NaN where a turn has no reward; older versions do not have the field.
+            one["turn_rewards"] = [None if r != r else r for r in unpack(one["turn_rewards"] or b"", "f")]
             print(json.dumps(one), flush=True)
 consumer.close()
