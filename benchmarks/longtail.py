@@ -23,14 +23,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
-from last_stage import write_reinforcement
+from last_stage import QUICKSTART, reinforcement
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from rft.config_sources import load_config
+from rft.config_toml import masked, to_toml
 from rft.policy.base import Policy, Sampling
 from rft.workflows.base import Trajectory, single_turn
 from schemas.events import Task
@@ -58,10 +56,14 @@ async def slow_answer(task: Task, policy: Policy, sampling: Sampling) -> Traject
 
 def write_config(folder: Path) -> Path:
     """Write a configuration and its model into ``folder``. The model's weights are random, so it seldom stops early."""
-    config = write_reinforcement(folder)
-    model = load_config(config).policy.model
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).save_pretrained(model)
+    sys.path.append(str(QUICKSTART))
+    from make_model import make_tokenizer, new_model
+
+    model, tokenizer = folder / "model", make_tokenizer()
+    tokenizer.save_pretrained(model)
+    new_model(tokenizer, seed=0).save_pretrained(model)
+    config = folder / "longtail.toml"
+    config.write_text(to_toml(masked(reinforcement(model))), encoding="utf-8")
     return config
 
 
