@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from rft.config.mcp import McpConfig
 from rft.config.section import Section
+from rft.plugins import FORM, is_plugin
 
 
 class RolloutConfig(Section):
@@ -75,6 +77,20 @@ class RolloutConfig(Section):
     assignment: Literal["cooperative", "eager"] = "cooperative"
     """How partitions change hands when explorers come and go. ``cooperative`` takes only those away that move;
     ``eager`` takes all away from all, as release 0.1 does. All explorers of a group need the same."""
+    tools: list[str] = []
+    """Python functions that the model may call with ``workflow = "react"``, each as ``package.module:function``."""
+    mcp: list[McpConfig] = []
+    """MCP servers whose tools the model may call with ``workflow = "react"``."""
+    tool_timeout_s: float = Field(default=30.0, gt=0)
+    """Deadline of one call of a tool. After it, the model is told so as the tool's answer."""
+    tool_answer_chars: int = Field(default=8000, ge=1)
+    """Longest answer of a tool, in characters; a longer one is cut, and says so."""
+    tool_format: Literal[
+        "auto", "hermes", "qwen3_coder", "llama_json", "llama_list", "mistral", "deepseek", "gemma", "none"
+    ] = "auto"
+    """How the model writes calls of tools. ``auto`` follows from its chat template; ``none`` finds no calls."""
+    max_turns: int = Field(default=10, ge=1)
+    """Turns of one rollout of ``workflow = "react"``."""
 
     @field_validator("environment_action")
     @classmethod
@@ -86,6 +102,14 @@ class RolloutConfig(Section):
         if groups > 1:
             raise ValueError(f"{pattern!r} has {groups} groups, it may have one; write others as (?:…)")
         return pattern
+
+    @field_validator("tools")
+    @classmethod
+    def _named_functions(cls, tools: list[str]) -> list[str]:
+        for name in tools:
+            if not is_plugin(name):
+                raise ValueError(f"{name!r} names no function; write {FORM}")
+        return tools
 
     @model_validator(mode="after")
     def _one_way_to_roll_out(self) -> RolloutConfig:

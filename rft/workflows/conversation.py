@@ -107,6 +107,11 @@ class Conversation:
         return tuple(self._turns)
 
     @property
+    def template(self) -> str:
+        """The model's chat template, in Jinja; empty if it has none."""
+        return self._policy.chat.source
+
+    @property
     def tokens_left(self) -> int:
         """Tokens that the policy may still write; its context may end before."""
         return self.sampling.max_tokens - self._written

@@ -40,8 +40,8 @@ _SIGNS = (
 """What a template holds, and the format that this means; None where the format is not known here. The first counts."""
 
 
-def find_parser(name: str, template: str) -> ParseReply:
-    """Return the parser of a format: ``auto`` takes that of the chat template, ``none`` finds no calls.
+def choose_format(name: str, template: str) -> str:
+    """Return the format of calls that ``rollout.tool_format`` names: for ``auto``, that of the chat template.
 
     Raises ConfigError for an unknown name, and for ``auto`` if the template does not tell.
     """
@@ -52,12 +52,15 @@ def find_parser(name: str, template: str) -> ParseReply:
                 f"rollout.tool_format = 'auto': the model's chat template does not tell how it writes tool calls; "
                 f"set one of {', '.join([*FORMATS, NO_CALLS])}"
             )
-        name = found
-    if name == NO_CALLS:
-        return _without_calls
-    if name not in FORMATS:
+        return found
+    if name not in (*FORMATS, NO_CALLS):
         raise ConfigError(f"rollout.tool_format = {unknown_name(name, [AUTO, *FORMATS, NO_CALLS])}")
-    return partial(_parse, FORMATS[name])
+    return name
+
+
+def find_parser(format_name: str) -> ParseReply:
+    """Return the parser of a format; for ``none``, one that finds no calls."""
+    return _without_calls if format_name == NO_CALLS else partial(_parse, FORMATS[format_name])
 
 
 def detect_format(template: str) -> str | None:

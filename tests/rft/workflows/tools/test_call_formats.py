@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rft.config import RolloutConfig
 from rft.errors import ConfigError
 from rft.workflows.messages import Reply
+from rft.workflows.tools.descriptions import EXAMPLES
 from rft.workflows.tools.formats import deepseek
 from rft.workflows.tools.formats.findings import MAX_CALLS
-from rft.workflows.tools.formats.parsers import FORMATS, detect_format, find_parser
+from rft.workflows.tools.formats.parsers import AUTO, FORMATS, NO_CALLS, choose_format, detect_format, find_parser
 from rft.workflows.tools.formats.thinking import END_TOKENS
 
 CALL, SEP, END = deepseek.CALL, deepseek.SEPARATOR, deepseek.CALL_END
@@ -28,7 +30,7 @@ QWEN_XML = (
 
 
 def parse(name: str, text: str) -> Reply:
-    return find_parser(name, "")(text)
+    return find_parser(name)(text)
 
 
 def calls(reply: Reply) -> list[tuple[str, Any]]:
@@ -250,7 +252,20 @@ def test_the_template_tells_the_format(template: str, expected: str | None) -> N
 
 def test_a_format_that_is_not_known_is_an_error_of_the_configuration() -> None:
     with pytest.raises(ConfigError, match="did you mean 'hermes'"):
-        find_parser("hermse", "")
+        choose_format("hermse", "")
     with pytest.raises(ConfigError, match="does not tell how it writes tool calls"):
-        find_parser("auto", "<|im_start|>")
-    assert calls(find_parser("auto", "<tool_call>")(tagged(*PARIS))) == [PARIS]
+        choose_format("auto", "<|im_start|>")
+    assert choose_format("auto", "<tool_call>") == "hermes"
+    assert choose_format("mistral", "<tool_call>") == "mistral"
+
+
+def test_the_configuration_names_all_formats() -> None:
+    named = get_args(RolloutConfig.model_fields["tool_format"].annotation)
+    assert set(named) == {AUTO, NO_CALLS, *FORMATS} == {AUTO, NO_CALLS, *EXAMPLES}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_example_of_a_format_is_a_call_of_it(name: str) -> None:
+    reply = parse(name, EXAMPLES[name])
+    assert [(call.name, dict(call.arguments)) for call in reply.tool_calls] == [("NAME", {"KEY": "VALUE"})]
+    assert reply.content == ""
