@@ -28,7 +28,8 @@ class RolloutConfig(Section):
     """Nucleus sampling: the smallest set of tokens with at least this probability."""
     workflow: str = "single_turn"
     """``single_turn``: the model answers once, in its chat template if ``tasks.chat`` is set; ``chat``: the same, but
-    always in its chat template; ``environment``: the model plays an episode of ``environment``; or
+    always in its chat template; ``environment``: the model plays an episode of ``environment``;
+    ``react``: it calls the tools of ``tools`` and ``mcp`` until it answers without a call; or
     ``package.module:function`` of your own."""
     agent: str | None = None
     """``package.module:function``: an agent that reaches the policy over HTTP, instead of a workflow. It takes the

@@ -23,6 +23,7 @@ from rft.workflows.conversation import Conversation
 from rft.workflows.environment import EnvironmentWorkflow
 from rft.workflows.messages import chat_of
 from rft.workflows.rollout import Outcome, Rollout
+from rft.workflows.tools.react import ReactWorkflow
 from rft.workflows.trajectory import Trajectory
 from schemas.events import NOT_WRITTEN, Task
 
@@ -61,9 +62,12 @@ async def chat(task: Task, conversation: Conversation) -> None:
 
 
 NAMED: dict[str, Workflow] = {"single_turn": single_turn, "chat": chat}
-
-
-WITH_SETTINGS: dict[str, Callable[[RolloutConfig], ConversationWorkflow]] = {"environment": EnvironmentWorkflow}
+StartedWorkflow = EnvironmentWorkflow | ReactWorkflow
+"""Starts something of its own, such as processes or servers."""
+WITH_SETTINGS: dict[str, Callable[[RolloutConfig], StartedWorkflow]] = {
+    "environment": EnvironmentWorkflow,
+    "react": ReactWorkflow,
+}
 """Workflows that are made from the settings of ``[rollout]``."""
 
 
@@ -77,13 +81,13 @@ def open_workflow(config: RolloutConfig) -> Workflow:
 
 
 def check_workflow(config: RolloutConfig) -> None:
-    """Raise ConfigError if the workflow of ``rollout.workflow`` cannot be used: it starts an environment once."""
+    """Raise ConfigError if the workflow of ``rollout.workflow`` cannot be used: what it starts is started once."""
     workflow = open_workflow(config)
-    if isinstance(workflow, EnvironmentWorkflow):
+    if isinstance(workflow, StartedWorkflow):
         asyncio.run(_start_and_close(workflow))
 
 
-async def _start_and_close(workflow: EnvironmentWorkflow) -> None:
+async def _start_and_close(workflow: StartedWorkflow) -> None:
     try:
         await workflow.start()
     finally:
@@ -92,7 +96,7 @@ async def _start_and_close(workflow: EnvironmentWorkflow) -> None:
 
 async def close_workflow(workflow: Workflow) -> None:
     """End what a workflow has started, on the event loop that used it."""
-    if isinstance(workflow, EnvironmentWorkflow):
+    if isinstance(workflow, StartedWorkflow):
         await workflow.close()
 
 

@@ -65,9 +65,10 @@ class ReactWorkflow:
         await self._tools.close()
 
     async def _open(self) -> ToolSet:
-        if self._opening is None:
-            self._opening = asyncio.ensure_future(self._tools.__aenter__())
-        return await asyncio.shield(self._opening)
+        opening = self._opening
+        if opening is None or (opening.done() and (opening.cancelled() or opening.exception())):
+            opening = self._opening = asyncio.ensure_future(self._tools.__aenter__())
+        return await asyncio.shield(opening)
 
     async def _talk(self, conversation: Conversation, tools: ToolSet, counts: Counter[str], format_name: str) -> str:
         """Let the policy write turns. Return how it ended."""

@@ -78,7 +78,7 @@ def test_calls_are_answered_until_a_turn_has_none() -> None:
 
 def test_what_goes_wrong_is_the_tools_answer() -> None:
     texts = [
-        f'<tool_call>{{"name": "double", oops}}</tool_call>{call("four")}{call(1, "triple")}{call(1, "sleepy")}',
+        f'<tool_call>{{"name": "double", oops}}</tool_call>{call("four")}{call(1, "doubles")}{call(1, "sleepy")}',
         "I give up.",
     ]
     policy, rollout = react("qwen3", texts, tool_timeout_s=0.2)
@@ -87,7 +87,7 @@ def test_what_goes_wrong_is_the_tools_answer() -> None:
     for part in (
         "The tool call could not be read: Expecting property name",
         "number: Input should be a valid integer",
-        "there is no tool 'triple'. Did you mean double?",
+        "there is no tool 'doubles'. Did you mean double?",
         "wrong arguments for sleepy: number: Extra inputs",
     ):
         assert part in told
