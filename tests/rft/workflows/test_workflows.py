@@ -60,7 +60,7 @@ def test_workflows_are_found_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("multi", "choose single_turn, chat, environment or package.module:function"),
+        ("multi", "choose single_turn, chat, environment, react or package.module:function"),
         (f"{__name__}:none", "has no 'none'"),
         (f"{__name__}:takes_one", r"must take \(task, conversation\) or \(task, policy, sampling\), it takes \(task"),
         (f"{__name__}:not_async", "must be an 'async def' function"),
