@@ -58,8 +58,12 @@ def choose_format(name: str, template: str) -> str:
     return name
 
 
-def find_parser(format_name: str) -> ParseReply:
-    """Return the parser of a format; for ``none``, one that finds no calls."""
+def find_parser(name: str, template: str = "") -> ParseReply:
+    """Return the parser of the format that :func:`choose_format` gives; for ``none``, one that finds no calls.
+
+    Raises ConfigError as that function does.
+    """
+    format_name = choose_format(name, template)
     return _without_calls if format_name == NO_CALLS else partial(_parse, FORMATS[format_name])
 
 
