@@ -31,8 +31,14 @@ FIELDS: dict[str, dict[str, Any]] = {
     "reinforce_pp": {"kl": "k1", "kl_coef": 0.1, "kl_in": "reward"},
     "grpo": {"kl": "k3", "kl_coef": 0.1, "entropy_coef": 0.01},
     "decoupled_ppo": {"correction_high": 3.0},
-    "dapo": {"overlong_buffer": 2},
+    "dapo": {"overlong_buffer": 2, "token_filter": "high_entropy", "token_filter_options": {"share": 0.7}},
+    "ppo": {"kl": "k2", "kl_coef": 0.1},
+    "rloo": {"kl": "k1", "kl_coef": 0.1, "kl_unbiased": True},
+    "cispo": {"rejection": "geometric", "rejection_low": 0.3, "off_policy_mask": 0.5},
+    "reinforce_pp_baseline": {"loss": "kl_cov", "loss_options": {"share": 0.2}},
 }
+TRAINER: dict[str, dict[str, Any]] = {"ppo": {"lora": {"rank": 2}}}
+"""With adapters the reference is the policy's own model, run without them."""
 SEVERAL = ("gspo", "cispo", "sapo", "ppo", "decoupled_ppo")
 """Algorithms with two updates a step. With one update, their ratios are those to the sampler alone."""
 
@@ -48,7 +54,7 @@ def compare(model: Path, teacher: Path, name: str, found: Path) -> None:
             trainer={
                 "engine": engine, "learning_rate": RATE, "micro_batch_tokens": 48,
                 "learning_rate_schedule": "cosine", "decay_steps": STEPS, "minibatches": 2 if name in SEVERAL else 1,
-                **trainer,
+                **TRAINER.get(name, {}), **trainer,
             },
         )  # fmt: skip
         opened = open_engine(model, config)
