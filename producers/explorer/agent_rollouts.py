@@ -47,7 +47,8 @@ def open_agents(config: Config, policy: Policy) -> AgentRollouts | None:
         raise ConfigError(
             f"rollout.agent and rollout.command need the package {error.name!r}: pip install 'stream-rft[gateway]'"
         ) from error
-    return AgentRollouts(agent, RolloutGateway(config.gateway, policy, config.trainer.model_key))
+    gateway = RolloutGateway(config.gateway, policy, config.trainer.model_key, config.rollout.tool_format)
+    return AgentRollouts(agent, gateway)
 
 
 class AgentRollouts:
