@@ -155,6 +155,10 @@ class RequestError(PolicyError):
     """A policy can never serve a request: another try of the same rollout fails, too."""
 
 
+class PromptTooLongError(RequestError):
+    """The messages before a conversation's first turn do not fit the model's context."""
+
+
 class EngineDiedError(PolicyError):
     """The engine of a policy has ended, and all its rollouts with it. None of them has failed by itself."""
 

@@ -62,6 +62,14 @@ USER_FAILURES: tuple[type[BaseException], ...] = (Exception, SystemExit)
 event loop, SystemExit would end the loop and leave the process."""
 
 
+def error_text(error: BaseException) -> str:
+    """Return the message of an error that a user's code raised. Its ``__str__`` may fail, too."""
+    try:
+        return str(error)
+    except USER_FAILURES:
+        return "without a message"
+
+
 def _load(written: str, name: str, near: str | None) -> Any:
     """Import the user's function. Its file may lie in the working directory, and then needs no installation."""
     module_name, _, function_name = name.partition(":")

@@ -66,9 +66,9 @@ class ReplayGroups:
 
 
 def _whole_samples(samples: Sequence[Sample]) -> list[Sample]:
-    """Return the samples of which all rows were selected."""
-    rows = Counter(sample.sample_id for sample in samples)
-    return [sample for sample in samples if rows[sample.sample_id] >= sample.rows]
+    """Return the samples of which all rows were selected. A release holds the rows of one try."""
+    rows = Counter((sample.sample_id, sample.release_id) for sample in samples)
+    return [sample for sample in samples if rows[sample.sample_id, sample.release_id] >= sample.rows]
 
 
 def _skip_cause(samples: Sequence[Sample], min_size: int, drop_uniform: bool) -> str | None:

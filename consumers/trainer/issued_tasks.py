@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from consumers.trainer.ready_reader import client_id
 from rft.config import Config
+from rft.errors import MissingRangeError
 from rft.log.reader import EventReader
 from rft.log.records import CountedRejects, read_records
 from rft.training.buffer import GroupBuffer
@@ -42,7 +43,13 @@ class IssuedTasks:
             # A task becomes urgent only as versions pass, so it is enough to look once for each version.
             ends = self._reader.end_offsets()
             while not self._reader.caught_up(ends):
-                self._saw(read_records(self._reader.poll(1.0), Task, self._rejects.reject))
+                try:
+                    events = self._reader.poll(1.0)
+                except MissingRangeError as error:
+                    # No step can wait for a task that was deleted.
+                    self._reader.seek("tasks", error.partition, error.end)
+                    continue
+                self._saw(read_records(events, Task, self._rejects.reject))
             self._read_for = version
         learner = self._learner
         steps_left = self._sync_interval - (learner.step - learner.version_step) - 1

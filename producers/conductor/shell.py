@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from producers.conductor.core import Conductor, ConductorInput
 from producers.conductor.evaluation import evaluation_plans
@@ -29,6 +29,7 @@ from rft.lora.adapter import Adapter, base_model_folder
 from rft.model_files.model_folder import companion_files
 from rft.stream.deleted_samples import DELETED
 from rft.stream.sample_rows import ROWS_MISSING
+from rft.stream.waiting_samples import check_members
 from rft.tasks import TaskSplits, open_sources
 from rft.tasks.curriculum import Curriculum
 from rft.tasks.finite import FiniteTasks
@@ -207,7 +208,8 @@ def _read(event: Event, read_all: bool, reject: Reject) -> ConductorInput | None
         return None  # most of the traffic
     kind = ENTITIES[event.entity].record
     assert kind is not None
-    return cast(ConductorInput | None, read_record(event, kind, reject))
+    check = cast(Callable[[Any], None], check_members) if event.entity == "waiting" else None
+    return cast(ConductorInput | None, read_record(event, kind, reject, check=check))
 
 
 def _publish_fixed_weights(config: Config) -> WeightVersion:

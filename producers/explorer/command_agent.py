@@ -21,6 +21,7 @@ from rft.errors import ConfigError, RolloutError
 from rft.workflows.rollout import Outcome
 from schemas.events import Task
 
+POLL_S = 0.25
 GRACE_S = 3.0
 """Time between SIGTERM and SIGKILL."""
 END_S = 5.0
@@ -74,9 +75,23 @@ class CommandAgent:
         )
         reading = asyncio.create_task(_read(process, output))
         try:
-            return await process.wait()
+            return await _exit_code(process)
         finally:
             await asyncio.shield(_finish(process, reading))
+
+
+async def _exit_code(process: asyncio.subprocess.Process) -> int:
+    """Return the exit code as soon as the process has ended.
+
+    ``process.wait()`` also waits for the end of its output, which a process outside of its group may hold open.
+    """
+    waiting = asyncio.create_task(process.wait())
+    try:
+        while process.returncode is None:
+            await asyncio.wait([waiting], timeout=POLL_S)
+        return process.returncode
+    finally:
+        waiting.cancel()
 
 
 async def _read(process: asyncio.subprocess.Process, output: OutputTail) -> None:
@@ -91,10 +106,10 @@ async def _finish(process: asyncio.subprocess.Process, reading: asyncio.Task[Non
     process.stdin.close()
     try:
         async with asyncio.timeout(GRACE_S + END_S):
-            await process.wait()
+            await _exit_code(process)
     except TimeoutError:
         process.kill()
-        await process.wait()
+        await _exit_code(process)
     # A process that has left the group may hold the output open.
     await asyncio.wait([reading], timeout=END_S)
     reading.cancel()

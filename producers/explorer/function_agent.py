@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from producers.gateway.session import OpenSession
-from rft.errors import ConfigError
-from rft.plugins import resolve
+from rft.errors import ConfigError, RolloutError
+from rft.plugins import USER_FAILURES, resolve
 from schemas.events import Task
 
 KEYWORDS = ("base_url", "api_key", "task")
@@ -69,7 +69,7 @@ async def _in_thread(call: Callable[[], Any], name: str) -> object:
             result = call()
         # Users' code: whatever it raises is raised where the rollout is awaited.
         except BaseException as error:
-            failure = error
+            failure = error if isinstance(error, USER_FAILURES) else RolloutError(f"{type(error).__name__}: {error}")
         with contextlib.suppress(RuntimeError):  # the explorer has ended
             loop.call_soon_threadsafe(settle, result, failure)
 

@@ -56,6 +56,7 @@ class RolloutPool:
         """Rollouts that are on the log and did not fail, of tasks with spare ones of which others may still run."""
         self._unneeded: set[asyncio.Task[None]] = set()
         """Rollouts that were cancelled because their groups are complete without them."""
+        self._abandoned = False
         self._busy_since = 0.0
         self._busy_s = 0.0
         self._began = time.monotonic()
@@ -119,7 +120,7 @@ class RolloutPool:
         Call it for tasks with spare rollouts.
         """
         self._good[delivery] += good
-        others = [rollout for rollout, owner in self._rollouts.items() if owner is delivery]
+        others = [one for one, owner in self._rollouts.items() if owner is delivery and one not in self._unneeded]
         if self._good[delivery] >= delivery.task.samples or not others:
             del self._good[delivery]
             self._unneeded.update(others)
@@ -132,13 +133,14 @@ class RolloutPool:
         self._start()
 
     async def abandon(self) -> None:
-        """Cancel all rollouts. Their tasks stay unfinished."""
+        """Cancel all rollouts, and start none any more. Their tasks stay unfinished."""
+        self._abandoned = True
         for rollout in list(self._rollouts):
             rollout.cancel()
         await asyncio.gather(*self._rollouts, return_exceptions=True)
 
     def _start(self) -> None:
-        while delivery := self._backlog.pop(len(self._rollouts), self._config.max_in_flight):
+        while not self._abandoned and (delivery := self._backlog.pop(len(self._rollouts), self._config.max_in_flight)):
             if not self._rollouts:
                 self._busy_since = time.monotonic()
             for sample in range(delivery.task.rollouts):

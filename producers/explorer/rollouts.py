@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 
 from rft.errors import EngineDiedError, RequestError, RolloutError
-from rft.plugins import USER_FAILURES
+from rft.plugins import USER_FAILURES, error_text
 from rft.policy.base import Policy, Sampling
 from rft.workflows.base import Workflow
 from rft.workflows.rollout import Rollout
@@ -41,9 +41,18 @@ async def roll_out(
         # A workflow is the user's code: any error fails this try and nothing else.
         except USER_FAILURES as failure:
             error = failure
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        # A CancelledError that nobody asked for, panics of Rust libraries, outcomes of pytest.
+        except BaseException as failure:
+            current = asyncio.current_task()
+            if isinstance(failure, asyncio.CancelledError) and (current is None or current.cancelling()):
+                raise
+            error = failure
+    words = error_text(error) if error else ""
     cause = (
         f"ran past its deadline of {deadline_s:g} s (rollout.deadline_s)"
-        if isinstance(error, TimeoutError) and not str(error)
-        else f"{type(error).__name__}: {error}"
+        if isinstance(error, TimeoutError) and not words
+        else f"{type(error).__name__}: {words}"
     )
     raise RolloutError(f"failed {1 + retries} times; the last time it {cause}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from rft.config import Config
 from rft.errors import DecodeError
 from rft.log.events import Event
@@ -25,6 +27,8 @@ def check_task(task: Task) -> None:
         raise DecodeError(f"is {task.temperature:g}, allowed: 0 or more", field="temperature")
     if not 0 < task.top_p <= 1:
         raise DecodeError(f"is {task.top_p:g}, allowed: above 0, up to 1", field="top_p")
+    if not _is_object(task.metadata):
+        raise DecodeError("is no JSON object", field="metadata")
 
 
 def check_size(event: Event, config: Config) -> None:
@@ -35,6 +39,13 @@ def check_size(event: Event, config: Config) -> None:
         raise DecodeError(
             f"{size} bytes; at most {limit} are accepted, so that its experiences fit into log.max_message_bytes"
         )
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _check_range(field: str, value: int, least: int, most: int) -> None:

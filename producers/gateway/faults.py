@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from producers.gateway.contract import OverloadedError, SessionEndedError, UnknownSessionError
-from rft.errors import PolicyError, RequestError, TokenBudgetError, first_line
+from rft.errors import PolicyError, PromptTooLongError, RequestError, TokenBudgetError, first_line
 
 MAX_MESSAGE_CHARS = 1000
 OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error", 503: "server_error"}
@@ -54,11 +54,11 @@ def fault_of(error: BaseException) -> Fault | None:
     match error:
         case RefusedError():
             return Fault(400, message, error.code, error.param or None)
-        case RequestError():
-            return Fault(400, message)
-        case TokenBudgetError():
+        case TokenBudgetError() | PromptTooLongError():
             # Clients of both protocols look for these words and then shorten the history.
             return Fault(400, f"prompt is too long: {message}", "context_length_exceeded", "messages")
+        case RequestError():
+            return Fault(400, message)
         case UnknownSessionError():
             return Fault(404, message, "session_not_found")
         case SessionEndedError():

@@ -91,8 +91,8 @@ class RolloutGateway:
         """
         name = f"s{secrets.token_hex(16)}"
         session = Session(task, policy, sampling, self._find_parser)
-        await self._call(self._sessions.open(name, session))
         try:
+            await self._call(self._sessions.open(name, session))
             yield OpenSession(name, self._access.key(name), f"{self._url}/v1", self._url, session)
         finally:
             await asyncio.shield(self._call(self._sessions.end(name)))

@@ -10,7 +10,14 @@ from typing import Any
 from producers.gateway.contract import Answer, ChatRequest, SessionEndedError, SessionReward
 from producers.gateway.placement import Begin, Continue, Placement, Repeat
 from producers.gateway.session_rewards import SessionRewards
-from rft.errors import ConfigError, EngineDiedError, RequestError, RolloutError, TokenBudgetError
+from rft.errors import (
+    ConfigError,
+    EngineDiedError,
+    PromptTooLongError,
+    RequestError,
+    RolloutError,
+    TokenBudgetError,
+)
 from rft.policy.base import Policy, Sampling
 from rft.workflows.conversation import Conversation, Turn
 from rft.workflows.messages import ParseReply, plain_reply
@@ -189,8 +196,11 @@ class Session:
 
     def _add_messages(self, place: Continue | Begin, request: ChatRequest) -> list[int]:
         """Add the new messages. Return the numbers of the conversations in which the turns are to be written."""
-        if self._begun + request.n > MAX_CONVERSATIONS:
-            raise RequestError(f"the session has begun {self._begun} conversations, at most {MAX_CONVERSATIONS} may be")
+        begins = request.n - isinstance(place, Continue)
+        if begins and len(self._recorded) + begins > MAX_CONVERSATIONS:
+            raise RequestError(
+                f"the session has {len(self._recorded)} conversations, at most {MAX_CONVERSATIONS} may be"
+            )
         parse = self._parser(request)
         if isinstance(place, Continue):
             first = self._recorded[place.conversation]
@@ -240,13 +250,15 @@ class Session:
         taught = bool(conversation.turns_of_rows())
         try:
             turn = await conversation.generate(
-                max_tokens=min(self._tokens_left(), request.max_tokens or self._sampling.max_tokens),
+                max_tokens=min(
+                    max(self._tokens_left() // request.n, 1), request.max_tokens or self._sampling.max_tokens
+                ),
                 temperature=request.temperature,
                 top_p=request.top_p,
                 stop=request.stop,
             )
         except BaseException as error:
-            self.cut |= isinstance(error, TokenBudgetError)
+            self.cut |= isinstance(error, TokenBudgetError | PromptTooLongError)
             if isinstance(error, EngineDiedError):
                 self.engine_error = error
             self._placement.failed(number, kept=taught)

@@ -41,7 +41,7 @@ class RolloutConfig(Section):
     command_env: dict[str, str] = {}
     """Environment variables of ``command``, beside those that it needs to reach the policy and ``PATH``, ``HOME`` and
     the like. ``"$NAME"`` takes the value of the explorer's variable NAME: so no secret stands here."""
-    command_output_kib: int = Field(default=16, ge=0, le=128)
+    command_output_kib: int = Field(default=16, ge=0, le=64)
     """How much of the end of ``command``'s output is kept in the metadata of its experience (``rollout.output``)."""
     deadline_s: float = Field(default=120.0, gt=0)
     """A rollout that takes longer is stopped and tried again."""

@@ -144,8 +144,9 @@ class EnvironmentPool:
         else:
             if worker.failed or worker.reusable:
                 self.replaced += 1
-            worker.kill()
-            self._run(worker.end())
+            if worker.failed:
+                worker.kill()
+            self._run(worker.end(0.0 if worker.failed else CLOSE_S))
             self._fill()
 
     def _lend(self, worker: WorkerProcess) -> None:

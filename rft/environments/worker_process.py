@@ -57,8 +57,12 @@ class WorkerProcess:
 
         ``what`` names the request and ``setting`` the field with the deadline, for the error.
         """
+        try:
+            line = encode(request)
+        except WireError as error:
+            raise self._fault(f"{what}: the request {error}") from error
         self.failed = True  # until the reply is here: a canceled call leaves a process that is busy
-        self._writing.write(encode(request))
+        self._writing.write(line)
         try:
             async with asyncio.timeout(deadline_s):
                 line = await self._replies.readline()

@@ -196,6 +196,11 @@ class GroupBuffer:
         filter_whole_samples(group.samples.values())
         self.held_bytes += group.held_bytes
         if not group.trainable:
+            if group.number >= 0 and self._whole_releases[_identity(group)]:
+                # Another release of this task can be trained, and this one must not retire it.
+                for sample in self._remove(group.key).samples.values():
+                    self._drop(sample, DropCause.FILTERED)
+                return
             self._retire(group, DropCause.FILTERED)
             return
         if self._kinds is not None and group.kind not in self._kinds:

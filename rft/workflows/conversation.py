@@ -17,7 +17,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rft.errors import RequestError, RolloutError, TokenBudgetError
+from rft.errors import PromptTooLongError, RequestError, RolloutError, TokenBudgetError
 from rft.policy.base import Generation, Policy, Sampling
 from rft.workflows.messages import Message, ParseReply, Reply, ToolCall, chat_of, check_message, plain_reply
 from rft.workflows.token_history import STAND_IN, TokenRow, text_after_turn
@@ -118,7 +118,7 @@ class Conversation:
 
     @property
     def forks(self) -> int:
-        """How often the template rewrote earlier parts, so that another row began."""
+        """How often another row began."""
         return max(len(self._rows) - 1, 0)
 
     @property
@@ -166,8 +166,8 @@ class Conversation:
 
         Args:
             max_tokens: The most tokens of this turn; by default all that are left.
-            temperature: Instead of the task's.
-            top_p: Instead of the task's.
+            temperature: Instead of the task's. A turn that is sampled otherwise than the one before begins another row.
+            top_p: Instead of the task's, likewise.
             stop: Texts at which the turn ends. They are not part of its text, but of its tokens.
 
         Raises TokenBudgetError if no token may be written any more, RequestError if the template fails or the first
@@ -187,9 +187,14 @@ class Conversation:
             stop=tuple(stop),
         )
         generation = await self._policy.generate(prompt, sampling)
+        sampled = (sampling.temperature, sampling.top_p)
+        if row is not None and row.turns and row.sampled != sampled:
+            row = row.context()
+            self._rows.append(row)
         if row is None:
             row = TokenRow(rendered)
             self._rows.append(row)
+        row.sampled = sampled
         if not row.turns:
             row.prompt = rendered
         row.rendered = rendered
@@ -263,7 +268,7 @@ class Conversation:
         context = self._policy.context
         problem = f"the conversation has {prompt_tokens} tokens, which fill the model's context of {context}"
         if not self._turns:
-            raise RequestError(f"{problem}: shorten the task's messages")
+            raise PromptTooLongError(f"{problem}: shorten the task's messages")
         raise TokenBudgetError(problem)
 
 

@@ -95,9 +95,12 @@ def _outcome(seed: int, rewards: dict[int, float], last: StepReply, turns: int, 
     """Return the outcome of an episode. One that was cut short is no success."""
     success = last.success if last.done else 0.0
     about: dict[str, Any] = {"seed": seed, "steps": turns, "ended": ended, "info": last.info}
+    total = sum(rewards.values())
+    # Rewards by turn come in addition to the rollout's own, which its last turn earns.
+    by_turn = {**rewards, turns - 1: rewards.get(turns - 1, 0.0) - total} if rewards else {}
     return Outcome(
-        reward=sum(rewards.values()),
+        reward=total,
         rewards={} if success is None else {SUCCESS: success},
-        turn_rewards=rewards,
+        turn_rewards=by_turn,
         metadata={"environment": {**about, SUCCESS: success}},
     )

@@ -38,6 +38,8 @@ class TokenRow:
     response: str = ""
     """The text of the last turn."""
     finish_reason: str = "stop"
+    sampled: tuple[float, float] | None = None
+    """Temperature and top_p of its turns: an experience states one of each."""
 
     def read(self, tokens: list[int]) -> None:
         """Append tokens that the policy did not write."""
@@ -72,6 +74,8 @@ class TokenRow:
             logprobs=np.array(self.logprobs, np.float32),
             versions=np.array(self.versions, np.int32),
             finish_reason=self.finish_reason,
+            temperature=self.sampled[0] if self.sampled else None,
+            top_p=self.sampled[1] if self.sampled else None,
         )
 
 

@@ -23,3 +23,7 @@ class Trajectory:
     """int32 [T]: -1 where ``action_mask`` is 0."""
     finish_reason: str
     """``stop`` or ``length``."""
+    temperature: float | None = None
+    """With which all its turns were sampled; None: the task's."""
+    top_p: float | None = None
+    """With which all its turns were sampled; None: the task's."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import psutil
 import pytest
 
 from producers.explorer import command_guard
+from producers.explorer.command_agent import _exit_code
 from producers.explorer.command_output import OutputTail, last_lines
 from rft.errors import RolloutError
 from rft.workflows.rollout import Rollout
@@ -100,6 +103,25 @@ def test_a_program_that_leaves_children_behind_leaves_none(tmp_path: Path) -> No
     with subprocess.Popen(guard, stdin=subprocess.PIPE) as process:
         assert process.wait(30) == 0
     wait_until_gone([int(mark.read_text())])
+
+
+def test_a_process_outside_of_the_group_does_not_hold_a_program_that_has_ended(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    code = (
+        "import subprocess; process = subprocess.Popen(['sleep', '60'], start_new_session=True); "
+        f"open({str(mark)!r}, 'w').write(str(process.pid))"
+    )
+
+    async def end() -> int:
+        command = [sys.executable, "-c", code]
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        async with asyncio.timeout(20):
+            return await _exit_code(process)
+
+    try:
+        assert asyncio.run(end()) == 0
+    finally:
+        os.kill(int(mark.read_text()), signal.SIGKILL)
 
 
 def test_an_output_is_kept_from_its_end_and_cleaned() -> None:

@@ -103,6 +103,8 @@ def test_groups_that_wait_for_rewards_hold_no_slots_before_and_after_a_kill(
         wait_for_tasks(8)
         waits(0), waits(1), waits(2), waits(3, arrived=1)
         writer.send_bytes("waiting", b"junk", key=b"train-00000004")
+        no_row = WaitingMember("x", 0, 9, None, False, 0.0, {}, (), rows=2)
+        writer.send("waiting", Waiting("train-00000004", 2, 0, (no_row,), False))
         writer.flush()
         wait_for_tasks(11)
         conductor.kill()

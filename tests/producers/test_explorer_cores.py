@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from hypothesis import strategies as st
 
 from producers.explorer.backlog import Backlog, Delivery
 from producers.explorer.ledger import TaskLedger
+from producers.explorer.pool import RolloutPool
 from producers.explorer.rollouts import roll_out, sampling_of
+from rft.config import RolloutConfig
 from rft.errors import EngineDiedError, RolloutError
 from rft.policy.base import Sampling, check_request
 from rft.workflows import experiences
@@ -194,6 +198,112 @@ def test_a_rollout_that_fails_for_good_names_its_cause() -> None:
 
     with pytest.raises(RolloutError, match=r"3 times.*ValueError: no luck"):
         try_it(broken)
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+class PanicError(BaseException):
+    """As Rust libraries raise it."""
+
+
+async def cancelled_by_itself() -> None:
+    helper = asyncio.create_task(asyncio.sleep(60))
+    helper.cancel()
+    await helper
+
+
+async def raises(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("work", "cause"),
+    [
+        (cancelled_by_itself, "CancelledError"),
+        (lambda: raises(MuteError()), "MuteError: without a message"),
+        (lambda: raises(PanicError("rust")), "PanicError: rust"),
+        (lambda: raises(SystemExit(3)), "SystemExit: 3"),
+    ],
+)
+def test_whatever_a_workflow_raises_fails_its_rollout_and_nothing_else(work: Callable[[], Any], cause: str) -> None:
+    async def workflow(*_: object) -> Trajectory:
+        await work()
+        raise AssertionError
+
+    with pytest.raises(RolloutError, match=f"2 times.*{cause}"):
+        try_it(workflow, retries=1)
+
+
+def test_a_rollout_that_is_cancelled_from_outside_stays_cancelled() -> None:
+    async def hangs(*_: object) -> Trajectory:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def main() -> None:
+        rollout = asyncio.create_task(roll_out(task(), 1, NoPolicy(), hangs, deadline_s=30, retries=3))
+        await asyncio.sleep(0.05)
+        rollout.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await rollout
+
+    asyncio.run(main())
+
+
+class Pool:
+    """A pool of rollouts that last until the test ends them."""
+
+    def __init__(self, max_in_flight: int = 4) -> None:
+        self.published: list[Experience] = []
+        self.begun = 0
+
+        async def hangs(*_: object) -> Trajectory:
+            self.begun += 1
+            await asyncio.sleep(60)
+            raise AssertionError
+
+        self.pool = RolloutPool(
+            RolloutConfig(max_in_flight=max_in_flight),
+            NoPolicy(),
+            hangs,
+            source="test",
+            model="policy",
+            publish=lambda _, rows: self.published.extend(rows),
+            cancelled=lambda _: None,
+        )
+        self.pool.set_version(0)
+
+
+def test_a_pool_that_is_abandoned_starts_nothing_more() -> None:
+    async def main() -> None:
+        one = Pool()
+        spare = Delivery(0, 0, replace(task(samples=1), spare=3))
+        one.pool.add([spare, Delivery(0, 1, task(1, samples=4))])
+        await asyncio.sleep(0.05)
+        assert one.begun == 4
+        one.pool.acknowledged(spare, good=True)
+        await one.pool.abandon()
+        await asyncio.sleep(0.05)
+        assert (one.begun, one.pool.running, one.published) == (4, 0, [])
+
+    asyncio.run(main())
+
+
+def test_a_late_acknowledgement_of_a_complete_group_leaves_nothing_behind() -> None:
+    async def main() -> None:
+        one = Pool()
+        spare = Delivery(0, 0, replace(task(samples=2), spare=2))
+        one.pool.add([spare])
+        await asyncio.sleep(0.05)
+        for _ in range(3):
+            one.pool.acknowledged(spare, good=True)
+        await asyncio.sleep(0.05)
+        assert not one.pool._good
+        assert one.pool.running == 0
+
+    asyncio.run(main())
 
 
 def test_a_dead_engine_does_not_fail_the_rollout_so_that_another_explorer_does_it() -> None:

@@ -148,6 +148,35 @@ def test_the_budget_is_that_of_all_conversations_together(recording: RecordingPo
     asyncio.run(talk())
 
 
+def test_choices_share_the_budget_that_is_left(recording: RecordingPolicy) -> None:
+    async def talk() -> None:
+        session = session_of(recording, max_tokens=8)
+        await session.complete(asking(user("hello"), n=4))
+        assert sum(len(done.tokens) for _, done in recording.calls) <= 8
+        assert len(recording.calls) == 4
+
+    asyncio.run(talk())
+
+
+def test_a_turn_of_another_temperature_begins_a_row_that_states_it(recording: RecordingPolicy) -> None:
+    async def talk() -> Session:
+        session = session_of(recording)
+        history = [user("hello")]
+        for temperature in (None, 0.5, 0.5):
+            answer = await session.complete(asking(*history, temperature=temperature, max_tokens=4))
+            history += [answer.turns[0].message, user("go on")]
+        return session
+
+    rollout = asyncio.run(talk()).rollout(Outcome())
+    assert [row.temperature for row in rollout.rows] == [1.0, 0.5]
+    assert rollout.turns_of_rows == ((0,), (1, 2))
+    (prompt, done), *_ = recording.calls
+    first, second = rollout.rows
+    read = [*prompt, *done.tokens.tolist()]
+    assert second.tokens[: len(read)].tolist() == read == first.tokens.tolist()
+    assert not second.action_mask[: len(read)].any()
+
+
 def test_a_session_that_ends_answers_nothing_more(recording: RecordingPolicy) -> None:
     async def talk() -> None:
         session = session_of(recording)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rft.plugins import USER_FAILURES, nearest
+from rft.plugins import USER_FAILURES, error_text, nearest
 from rft.workflows.messages import ToolCall
 from rft.workflows.tools.base import Tool, ToolError, ToolSet
 
@@ -82,14 +82,7 @@ async def _answer(tool: Tool, call: ToolCall) -> tuple[str, bool]:
         return shorten(f"Error: {error}", MAX_ERROR_CHARS), True
     # A tool is foreign code.
     except USER_FAILURES as error:
-        return shorten(f"Error: {tool.name} failed: {type(error).__name__}: {_words(error)}", MAX_ERROR_CHARS), True
-
-
-def _words(error: BaseException) -> str:
-    try:
-        return str(error)
-    except USER_FAILURES:
-        return "without a message"
+        return shorten(f"Error: {tool.name} failed: {type(error).__name__}: {error_text(error)}", MAX_ERROR_CHARS), True
 
 
 def _leave(task: asyncio.Task[Any]) -> None:

@@ -80,7 +80,7 @@ class ReactWorkflow:
                     raise
                 return MAX_TOKENS
             if not turn.reply.tool_calls and not turn.reply.faults:
-                return ANSWERED
+                return ANSWERED if turn.finish_reason == "stop" else MAX_TOKENS
             if number + 1 == self._config.max_turns:
                 break  # nobody would read the answers
             answers = await _answers(turn, tools, counts)

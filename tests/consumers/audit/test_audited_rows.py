@@ -8,13 +8,13 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import PARTITIONS, Run, honest_run
 
 from rft.config import ProcessorConfig
 from rft.stream.actions import Publish, Received
 from rft.stream.pipeline import Pipeline
 from rft.stream.prioritize import fifo
 from rft.stream.rules import Rules
+from runs import PARTITIONS, Run, honest_run
 from schemas.codec import encode
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from rft.config import RolloutConfig
 from rft.environments.pool import EnvironmentPool
-from rft.errors import RolloutError
+from rft.errors import ConfigError, RolloutError
 
 HERE = Path(__file__).parent
 TASK = {"prompt": "p", "answer": None, "metadata": {}}
@@ -87,7 +87,7 @@ async def test_a_process_is_reused_if_its_environment_allows_it() -> None:
     async with open_pool("Once") as pool:
         pids = [await pid_of(pool) for _ in range(3)]
         assert len(set(pids)) == 3
-        assert gone(pids)
+    assert gone(pids)
 
 
 @in_a_loop
@@ -162,6 +162,27 @@ async def test_a_hang_in_reset_fails_its_rollout() -> None:
         with pytest.raises(RolloutError, match=r"reset did not end within 0\.3 s \(rollout\.environment_reset_s\)"):
             async with pool.episode(0, TASK):
                 pass
+
+
+@in_a_loop
+async def test_an_environment_that_serves_one_episode_is_closed_after_it(tmp_path: Path) -> None:
+    mark = tmp_path / "closed"
+    async with open_pool("Once", environment_options={"closed": str(mark)}) as pool:
+        async with pool.episode(0, TASK):
+            pass
+        for _ in range(100):
+            if mark.exists():
+                break
+            await asyncio.sleep(0.05)
+    assert mark.exists()
+
+
+@in_a_loop
+async def test_options_that_are_no_json_are_refused() -> None:
+    options = {"environment_options": {"odds": [float("inf")]}}
+    async with open_pool("Counting", **options) as pool:
+        with pytest.raises(ConfigError, match="its start: the request cannot be written as JSON"):
+            await pool.start()
 
 
 @pytest.mark.parametrize(

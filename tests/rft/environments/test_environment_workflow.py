@@ -72,12 +72,12 @@ def test_observations_are_read_turns_are_actions_and_rewards_belong_to_turns() -
     assert policy.read[1].endswith("one<|im_end|>\n<|im_start|>user\n1: one<|im_end|>\n<|im_start|>assistant\n")
     outcome = rollout.outcome
     assert outcome.reward == 6.0
-    assert outcome.turn_rewards == {0: 1.0, 1: 2.0, 2: 3.0}
+    assert outcome.turn_rewards == {0: 1.0, 1: 2.0, 2: 3.0 - 6.0}
     assert outcome.rewards == {"success": 1.0}
     about = {"seed": 5, "steps": 3, "ended": "done", "info": {"turn": 3}, "success": 1.0}
     assert outcome.metadata == {"environment": about}
     (row,) = rollout.rows
-    assert rollout.turn_rewards(0) == [1.0, 2.0, 3.0]
+    assert rollout.turn_rewards(0) == [1.0, 2.0, -3.0]
     assert np.diff(np.r_[0, row.action_mask]).tolist().count(1) == 3
 
 

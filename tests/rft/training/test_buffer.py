@@ -121,6 +121,18 @@ def test_another_release_of_a_trained_group_is_a_duplicate():
     assert len(buffer) == 0
 
 
+def test_a_release_with_nothing_to_train_does_not_retire_a_task_whose_other_release_waits():
+    buffer, _ = make_buffer()
+    buffer.add(member(0, 0, offset=0))
+    buffer.add(member(0, 1, offset=1))
+    late = {"release_id": "late", "release_size": 1, "verdict": "filtered", "cause": "group_too_small"}
+    buffer.add(member(0, 2, size=3, offset=2, **late))
+    assert buffer.whole_groups == 1
+    assert causes(buffer) == ([(2, "filtered")], [])
+    assert [s.offset for s in buffer.take(1)[0].trainable] == [0, 1]
+    assert causes(buffer) == ([], [0])
+
+
 def test_a_full_buffer_keeps_pointers_so_that_groups_still_become_whole():
     buffer, _ = make_buffer(max_bytes=1)
     for offset, (number, sample) in enumerate([(0, 0), (1, 0), (2, 0), (1, 1), (0, 1), (2, 1)]):

@@ -111,6 +111,13 @@ def test_a_spent_budget_ends_the_rollout_and_keeps_it() -> None:
     assert len(policy.calls) == 1
 
 
+def test_an_answer_that_is_cut_at_the_token_limit_is_told_from_a_whole_one() -> None:
+    policy = Scripted("qwen3", [("It is", False)])
+    workflow = ReactWorkflow(RolloutConfig(workflow="react", tools=[f"{__name__}:double"]))
+    rollout = asyncio.run(run_workflow(workflow, TASK, policy, SAMPLING))  # type: ignore[arg-type]
+    assert rollout.outcome.metadata["ended"] == "max_tokens"
+
+
 @pytest.mark.parametrize(
     ("family", "tool_format", "text", "answer"),
     [
