@@ -87,7 +87,8 @@ class Lab:
             Request(task.prompt, sampling, np.random.default_rng([seed, index]))
             for index, (task, _) in enumerate(owners)
         ]
-        batch = RunningBatch(model, self.end_tokens)
+        # No stop texts are asked for, so no text is needed.
+        batch = RunningBatch(model, self.end_tokens, lambda _: "")
         batch.prefill(requests, 0)
         while batch.requests:
             batch.decode(0)
