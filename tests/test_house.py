@@ -86,6 +86,12 @@ def test_files_stay_small() -> None:
     assert long == {}
 
 
+def test_names_of_test_files_are_unique() -> None:
+    """Two of one name, in folders without ``__init__.py``, are one module to pytest, which refuses the second."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(name for name in names if names.count(name) > 1) == []
+
+
 def test_public_names_are_there() -> None:
     """Each name in an ``__all__`` is bound in its module."""
     for path in files():
