@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, for_code
 
 START_S = 90.0
 """A busy machine with two cores needs this long in the worst case; a quiet one needs 10 s for three nodes."""
@@ -51,7 +51,7 @@ class ClusterAdmin(ABC):
         def describe(admin: KafkaAdminClient) -> dict[int, dict[str, Any]]:
             [found] = admin.describe_topics([topic])
             if found["error_code"]:
-                raise KeyError(f"topic {topic}: error {found['error_code']}")
+                raise for_code(found["error_code"])(topic)  # a node may not know a new topic yet
             return {partition["partition_index"]: partition for partition in found["partitions"]}
 
         return self.ask(describe)

@@ -5,9 +5,10 @@ The key decides the partition, and so what stays in order: all events of one gro
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError, for_code
@@ -33,6 +34,9 @@ from schemas.events import (
 _HOUR_MS = 3_600_000
 _UNKNOWN_TOPIC = 3
 _ALREADY_EXISTS = 36
+_NEW_TOPIC_S = 10.0
+"""Seconds within which each node of a cluster knows a new topic. The controller creates it, and the others follow."""
+Answer = TypeVar("Answer")
 EMIT = "create the topics: `rft topics CONFIG --emit shell` (or strimzi, terraform) prints their definitions"
 NEW_NAMESPACE = (
     "use another log.namespace and run.name; set policy.model to the newest weights of a run that is to go on there"
@@ -126,8 +130,8 @@ def ensure_topics(config: Config, entities: Collection[str] = tuple(ENTITIES)) -
     def ensure() -> tuple[list[str], list[str]]:
         admin = make_admin(config, "ensure-topics")
         try:
-            created = _create_missing(admin, config, entities) if config.log.manage_topics else []
-            return created, contradictions(admin, config, entities)
+            asked_for, created = _create_missing(admin, config, entities) if config.log.manage_topics else ([], [])
+            return created, contradictions(admin, config, entities, new=asked_for)
         except KafkaError as error:
             raise broker_error(failure, error, TopicError) from error
         finally:
@@ -139,7 +143,8 @@ def ensure_topics(config: Config, entities: Collection[str] = tuple(ENTITIES)) -
     return created
 
 
-def _create_missing(admin: KafkaAdminClient, config: Config, entities: Collection[str]) -> list[str]:
+def _create_missing(admin: KafkaAdminClient, config: Config, entities: Collection[str]) -> tuple[list[str], list[str]]:
+    """Create the topics that are missing. Return the names asked for, and a line for each that we created."""
     existing = set(admin.list_topics())
     names = {topic_name(config, entity): entity for entity in entities}
     missing: dict[str, dict[str, Any]] = {
@@ -152,7 +157,7 @@ def _create_missing(admin: KafkaAdminClient, config: Config, entities: Collectio
         if name not in existing
     }
     if not missing:
-        return []
+        return [], []
     answer = admin.create_topics(missing, raise_errors=False)
     created = []
     for topic in answer["topics"]:
@@ -164,7 +169,7 @@ def _create_missing(admin: KafkaAdminClient, config: Config, entities: Collectio
             error, message = for_code(code).__name__, topic["error_message"]
             raise TopicError(_cannot_create(config, names[name], error, message))
     admin.wait_for_topics(list(missing))
-    return created
+    return list(missing), created
 
 
 def _describe(settings: Mapping[str, str]) -> str:
@@ -195,15 +200,27 @@ def _cannot_create(config: Config, entity: str, error: str, message: str | None)
     return what
 
 
-def contradictions(admin: KafkaAdminClient, config: Config, entities: Collection[str] = tuple(ENTITIES)) -> list[str]:
-    """Return a line for each setting of a topic that the design does not allow, and for each missing topic."""
+def contradictions(
+    admin: KafkaAdminClient, config: Config, entities: Collection[str] = tuple(ENTITIES), new: Collection[str] = ()
+) -> list[str]:
+    """Return a line for each setting of a topic that the design does not allow, and for each missing topic.
+
+    ``new`` names topics that were created a moment ago. A node may answer that it does not know them yet, so they are
+    asked for again.
+    """
     names = {topic_name(config, entity): entity for entity in entities}
-    described = {topic["name"]: topic for topic in admin.describe_topics(list(names))}
+    described = _ask_until(
+        lambda: {topic["name"]: topic for topic in admin.describe_topics(list(names))},
+        lambda found: all(found.get(name, {}).get("error_code") == 0 for name in new),
+    )
     present = [name for name in names if described.get(name, {}).get("error_code") == 0]
     # Both brokers know "all". If settings are named, Tansu drops the connection; and it does not list its own settings
     # as modified.
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in present]
-    settings = admin.describe_configs(resources, config_filter="all")["topic"] if resources else {}
+    settings = _ask_until(
+        lambda: admin.describe_configs(resources, config_filter="all")["topic"] if resources else {},
+        lambda found: all(found.get(name) for name in new if name in present),
+    )
     problems = partition_problems(config, {names[name]: len(described[name]["partitions"]) for name in present})
     for name, entity in names.items():
         if name not in present:
@@ -214,6 +231,14 @@ def contradictions(admin: KafkaAdminClient, config: Config, entities: Collection
         problems += copies_problems(config.log, name, copies, found)
         problems += setting_problems(config.log, name, topic_settings(config.log, entity), found)
     return problems
+
+
+def _ask_until(ask: Callable[[], Answer], complete: Callable[[Answer], bool]) -> Answer:
+    """Return the first complete answer, or the last one if none is complete within a few seconds."""
+    deadline = time.monotonic() + _NEW_TOPIC_S
+    while not complete(answer := ask()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return answer
 
 
 def _is_control(entity: str) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from brokers import ConfigMaker, require_kafka_home
@@ -76,11 +78,16 @@ def create(config: Config, entity: str, copies: int = 1, **settings: Any) -> Non
 
 
 def settings_of(config: Config, entity: str) -> dict[str, str]:
+    """Return a topic's settings. A node that does not know a new topic yet answers without any, and is asked again."""
     admin = make_admin(config, "test")
     try:
         name = topic_name(config, entity)
-        found = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)], config_filter="all")
-        return {key: entry["value"] for key, entry in found["topic"][name].items()}
+        resource = ConfigResource(ConfigResourceType.TOPIC, name)
+        deadline = time.monotonic() + 30
+        while not (found := admin.describe_configs([resource], config_filter="all")["topic"][name]):
+            assert time.monotonic() < deadline, f"no node knows the settings of {name}"
+            time.sleep(0.1)
+        return {key: entry["value"] for key, entry in found.items()}
     finally:
         admin.close()
 
@@ -155,6 +162,16 @@ def test_three_copies_are_created_so_that_an_acknowledged_event_is_on_two_broker
         [partition] = kafka_cluster.partitions(topic_name(config, entity)).values()
         assert len(partition["replica_nodes"]) == 3
     assert ensure_topics(config) == []
+
+
+def test_topics_that_not_every_node_knows_yet_are_waited_for(
+    kafka_cluster: KafkaCluster, make_config: ConfigMaker
+) -> None:
+    """Each call may ask another node, and the nodes follow the controller. Without the wait, one of 20 failed."""
+    kafka_cluster.start()
+    for _ in range(30):
+        log = {"namespace": f"new-{uuid4().hex}", "replication_factor": 3, "partitions": 1}
+        assert len(ensure_topics(make_config(kafka_cluster.bootstrap_servers, log=log))) == len(ENTITIES)
 
 
 @pytest.mark.parametrize(
