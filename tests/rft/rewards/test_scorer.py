@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import Any
 
@@ -90,8 +91,34 @@ def named(response: str, answer: str | None) -> dict[str, Any]:
     return {"answer": np.float32(1.0), "style": 0.25, "tests": None}
 
 
-async def later(response: str, answer: str | None) -> float:
-    return 1.0
+async def later(response: str, answer: str | None, *, bonus: float = 0.0) -> float:
+    await asyncio.sleep(0)
+    return 1.0 + bonus
+
+
+async def never(response: str, answer: str | None) -> float:
+    await asyncio.sleep(0)
+    raise KeyError("oops")
+
+
+class Opaque:
+    def __float__(self) -> float:
+        raise SystemExit("no")
+
+    def __repr__(self) -> str:
+        raise ValueError("no")
+
+
+def opaque(response: str, answer: str | None) -> Any:
+    return Opaque()
+
+
+def forgotten(response: str, answer: str | None) -> Any:
+    return later(response, answer)
+
+
+def crowd(response: str, answer: str | None) -> Any:
+    return {str(number): 1.0 for number in range(65)}
 
 
 def test_rewards_are_summed_with_their_weights_and_kept_apart() -> None:
@@ -127,6 +154,23 @@ def test_a_sample_for_which_all_functions_abstain_has_no_reward() -> None:
         score({"function": f"{__name__}:abstaining"})
 
 
+def test_an_async_function_is_awaited() -> None:
+    """Also where the caller runs on an event loop itself, as processors do."""
+    term = {"function": f"{__name__}:later", "options": {"bonus": 0.5}}
+
+    async def on_a_loop() -> float:
+        return score(term)[0]
+
+    assert score(term)[0] == 1.5
+    assert asyncio.run(on_a_loop()) == 1.5
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+def test_a_coroutine_of_a_plain_function_is_refused() -> None:
+    with pytest.raises(RewardError, match="returned a coroutine; write it as 'async def'"):
+        score({"function": f"{__name__}:forgotten"})
+
+
 def test_several_rewards_of_one_function_are_summed_and_kept_apart() -> None:
     total, rewards = score({"function": f"{__name__}:named", "weight": 2.0}, {"function": "exact_match"})
     assert total == 2 * 1.25 + 1
@@ -143,6 +187,9 @@ def test_several_rewards_of_one_function_are_summed_and_kept_apart() -> None:
         ("listed", r"returned \[1\], must be a number"),
         ("leaving", "raised SystemExit: bye"),
         ("unnamed", "returned a reward named 3; names are texts"),
+        ("never", "raised KeyError: 'oops'"),
+        ("opaque", "returned a Opaque, must be a number"),
+        ("crowd", "returned 65 rewards, allowed: 64"),
         ("half", "half, style returned the text 'x', must be a number"),
     ],
 )
@@ -164,7 +211,6 @@ def test_a_failing_function_is_a_reward_error_that_names_it(function: str, messa
         ({"function": "numeric_match", "options": {"tolerance": "some"}}, "cannot work with tolerance = 'some'"),
         ({"function": "math_verify", "options": {"timeout_s": 0}}, "timeout_s must be above 0"),
         ({"function": f"{__name__}:mine", "options": {"prompt": "x"}}, "option 'prompt' would hide"),
-        ({"function": f"{__name__}:later"}, "must be a plain function"),
         ({"function": f"{__name__}:nothing"}, "has no 'nothing'"),
     ],
 )
