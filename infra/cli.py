@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -14,7 +14,7 @@ from typer.main import get_command
 from infra.commands.acls import acls
 from infra.commands.archiver import archiver
 from infra.commands.audit import audit
-from infra.commands.common import ConfigPath, WholeConfigPath, load, load_whole
+from infra.commands.common import ConfigPath, WholeConfigPath, before_start, load, load_whole
 from infra.commands.dlq import dlq
 from infra.commands.evaluate import evaluate
 from infra.commands.importer import import_files, importer
@@ -23,6 +23,9 @@ from infra.commands.replay import replay
 from infra.commands.schemas import schemas
 from infra.commands.topics import topics
 from infra.commands.track import track, tracker
+
+if TYPE_CHECKING:
+    from infra.preflight.contract import Role
 
 _ANY_SETTING = {"allow_extra_args": True, "ignore_unknown_options": True}
 _OVERRIDES = "Override any setting with --section.field value after CONFIG."
@@ -192,7 +195,7 @@ app.add_typer(schemas, name="schemas")
 def doctor(context: typer.Context, config: ConfigPath) -> None:
     """Check this machine, the broker, the topics and the model; each line says what to do.
 
-    Exit code 1 if anything fails.
+    Exit code 2 if the configuration is wrong, 1 if anything else fails.
 
     Example: rft doctor run.toml --broker.bootstrap_servers kafka:9092
     """
@@ -219,10 +222,11 @@ def report(context: typer.Context, config: ConfigPath) -> None:
     print(f"report: {loaded.run.path / 'report.html'}")
 
 
-def _role(name: str, path: Path, context: typer.Context, identity: str | None = None) -> None:
+def _role(name: Role, path: Path, context: typer.Context, identity: str | None = None) -> None:
     loaded = load(path, context)
     if identity is not None:
         loaded = loaded.of_trainer(identity)
+    before_start(loaded, name)
     from infra.roles import run_role
 
     raise typer.Exit(run_role(name, loaded))

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infra.doctor.diagnose import Finding
+from infra.preflight.contract import Finding
 from rft.log.topic_table import TopicRow
 
 _STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
@@ -17,18 +17,18 @@ _WIDE = 160
 
 
 def show_findings(findings: Iterable[Finding], console: Console | None = None) -> int:
-    """Print each finding as it comes, with its advice. Return the exit code, which is 1 if anything failed."""
+    """Print each finding as it comes, with its advice. Return the exit code: 0 if nothing failed."""
     console = console or Console()
-    failed = 0
+    failed: list[Finding] = []
     for finding in findings:
-        failed += finding.level == "fail"
+        failed += [finding] if finding.level == "fail" else []
         line = Text.assemble((f"{finding.level:<5}", _STYLE[finding.level]), finding.what)
         if finding.advice:
             line.append(f": {finding.advice}", style="dim" if finding.level == "ok" else "")
         console.print(line, soft_wrap=True)
     if failed:
-        console.print(f"Fix the {failed} failed checks before you start a run.", style="red")
-    return 1 if failed else 0
+        console.print(f"Fix the {len(failed)} failed checks before you start a run.", style="red")
+    return max((finding.exit_code for finding in failed), default=0)
 
 
 def show_topics(rows: Sequence[TopicRow], console: Console | None = None) -> None:

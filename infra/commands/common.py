@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from infra.preflight.contract import Role
     from rft.config import Config
 
 
@@ -85,6 +87,20 @@ def load_whole(path: Path, context: typer.Context, arguments: Sequence[str] | No
     if str(path).startswith("-"):
         raise ConfigError(f"CONFIG comes before settings: rft {context.info_name} CONFIG {path} …")
     return load_config(path, context.args if arguments is None else arguments, os.environ)
+
+
+def before_start(config: Config, role: Role) -> None:
+    """Check what ``role`` needs. Warnings go to standard error. Raises ConfigError with all failures.
+
+    A role that `rft run` has started, which has checked it, is not checked again.
+    """
+    from infra.launcher.folder import CHECKED_VARIABLE
+
+    if CHECKED_VARIABLE in os.environ:
+        return
+    from infra.preflight.gate import refuse_faults
+
+    refuse_faults(config, [role], lambda warning: print(f"rft: warning: {warning}", file=sys.stderr))
 
 
 def parse_time(text: str | None, option: str) -> int | None:

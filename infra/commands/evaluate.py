@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from infra.commands.common import AsJson, ConfigPath, load
+from infra.commands.common import AsJson, ConfigPath, before_start, load
 
 
 def evaluate(
@@ -51,6 +51,7 @@ def evaluate(
         raise ConfigError(f"--set {', '.join(unknown)} is no held-out set; the configuration has {known}")
     if plot is not None and plot.suffix not in (".svg", ".html"):
         raise typer.BadParameter(f"--plot {plot}: write FILE.svg or FILE.html")
+    before_start(loaded, "eval")
     models = find_models(loaded, weights or ["start", "newest"])
     with Stages(Console(stderr=True)) as stages:
         result = evaluate_models.evaluate_models(loaded, models, sets, stages)

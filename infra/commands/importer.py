@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from infra.commands.common import AsJson, ConfigPath, load
+from infra.commands.common import AsJson, ConfigPath, before_start, load
 
 
 def importer(context: typer.Context, config: ConfigPath) -> None:
@@ -18,6 +18,7 @@ def importer(context: typer.Context, config: ConfigPath) -> None:
     Example: rft importer run.toml --broker.bootstrap_servers kafka:9092
     """
     loaded = load(config, context)
+    before_start(loaded, "importer")
     from infra.roles import run_role
 
     raise typer.Exit(run_role("importer", loaded))
@@ -58,6 +59,7 @@ def import_files(
             f"no run of {config} is in progress, and its embedded broker ends with its run. Start `rft run`, which "
             "imports by itself, or name a cluster (broker.kind = 'external', broker.bootstrap_servers)"
         )
+    before_start(loaded, "importer")
     from producers.importer.shell import Import
     from rft.log.access import prepare_topics
 

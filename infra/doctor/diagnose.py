@@ -6,15 +6,15 @@ import importlib.metadata
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import psutil
 from kafka.errors import KafkaError
 
 from infra.broker import open_broker
-from infra.launcher.preflight import check_algorithm, warn_of_algorithm
+from infra.preflight.contract import Finding
+from infra.preflight.gate import roles_of_run
+from infra.preflight.process import find
 from infra.processes import is_free
 from rft.config import Config
 from rft.errors import BrokerError, ConfigError, RegistryError, RftError
@@ -27,34 +27,29 @@ from rft.log.registry import open_registry
 from rft.log.topics import ENTITIES, contradictions, topic_name
 
 GIB = 1024**3
-Level = Literal["ok", "warn", "fail"]
 _DISK_FAIL_GIB, _DISK_WARN_GIB = 1, 10
 _MEMORY_WARN_GIB = 2
 _NEEDED = ("torch", "transformers", "faust-streaming", "kafka-python", "fastavro")
 _OPTIONAL = ("vllm", "deepspeed", "peft")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check."""
-
-    level: Level
-    what: str
-    advice: str = ""
-    """What to do; empty if nothing is to be done."""
-
-
 def diagnose(config: Config) -> Iterator[Finding]:
     """Check everything and yield each finding as it is found. Starts nothing and changes nothing."""
+    faults = 0
+    for finding in find(config, roles_of_run(config)):
+        faults += finding.level == "fail"
+        yield finding
     yield from _broker(config)
     yield from _codecs()
     yield from _registry(config)
     yield _disk(config)
     yield _memory(config)
-    yield from _algorithm(config)
+    yield from _engines(config)
+    if faults:
+        return
+    # These load torch and the model, which takes seconds.
     yield from _step_memory(config)
     yield from _model(config)
-    yield from _engines(config)
 
 
 def _broker(config: Config) -> Iterator[Finding]:
@@ -159,19 +154,6 @@ def _memory(config: Config) -> Finding:
     if free < _MEMORY_WARN_GIB:
         return Finding("warn", what, f"{roles} roles, each with the model or Python's libraries, may need more")
     return Finding("ok", what)
-
-
-def _algorithm(config: Config) -> Iterator[Finding]:
-    what = f"algorithm {config.algorithm.name}"
-    try:
-        check_algorithm(config)
-    except ConfigError as error:
-        yield Finding("fail", what, str(error))
-        return
-    warnings = warn_of_algorithm(config)
-    yield from (Finding("warn", what, warning) for warning in warnings)
-    if not warnings:
-        yield Finding("ok", what)
 
 
 def _step_memory(config: Config) -> Iterator[Finding]:

@@ -23,6 +23,8 @@ from rft.errors import RftError
 
 LOCK = "run.lock"
 RUN = "rft run"
+CHECKED_VARIABLE = "RFT_CHECKED"
+"""Environment variable of roles whose configuration `rft run` has checked."""
 RESOLVED = "config.resolved.toml"
 LAUNCHES = "launches.jsonl"
 REPORT = "report.json"
@@ -166,7 +168,8 @@ def role_environment(config: Config, environ: Mapping[str, str], name: str) -> d
     overridden them. Secrets are added, because the file does not hold them.
     """
     plain = {key: value for key, value in environ.items() if not (key.startswith(ENVIRONMENT_PREFIX) and "__" in key)}
-    return plain | unmasked_environment(config) | {"RFT_ROLE_NAME": name, "PYTHONUNBUFFERED": "1"}
+    own = {"RFT_ROLE_NAME": name, CHECKED_VARIABLE: "1", "PYTHONUNBUFFERED": "1"}
+    return plain | unmasked_environment(config) | own
 
 
 def record_launch(path: Path, launch: Launch) -> None:

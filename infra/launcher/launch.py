@@ -28,7 +28,6 @@ from infra.launcher.folder import (
 )
 from infra.launcher.interrupts import Interrupts
 from infra.launcher.lag import LagMeter
-from infra.launcher.preflight import check_algorithm, check_model, warn_of_algorithm
 from infra.launcher.progress import RoleFacts
 from infra.launcher.role_notes import note
 from infra.launcher.role_processes import RoleProcesses, resident_bytes
@@ -47,11 +46,11 @@ from infra.launcher.supervisor import (
 )
 from infra.launcher.view import LiveView, PlainView, View, clock
 from infra.launcher.watch import Watcher
+from infra.preflight.gate import refuse_faults, roles_of_run
 from rft.config import Config
 from rft.errors import RftError
 from rft.log.registry import writer_ids
 from rft.log.topics import ensure_topics
-from rft.telemetry.opening import check_trackers
 from rft.weights.version_folders import versions_root
 
 TICK_S = 0.1
@@ -109,11 +108,7 @@ class _Run:
                 f"this run is finished already; its report is {path / 'report.html'}. Use --fresh to start over."
             )
             return False
-        check_model(config)
-        check_algorithm(config)
-        for warning in warn_of_algorithm(config):
-            self._print(f"warning: {warning}")
-        check_trackers(config)
+        refuse_faults(config, roles_of_run(config), lambda warning: self._print(f"warning: {warning}"))
         if todo == "resume":
             self._print(f"resuming the run in {path}")
             for key in changed_keys(path, config):

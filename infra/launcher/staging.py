@@ -20,6 +20,7 @@ from infra.launcher.folder import REPORT, earlier_run, locked, move_aside
 from infra.launcher.launch import launch
 from infra.launcher.role_set import MakeCommands, role_commands
 from infra.launcher.supervisor import DONE
+from infra.preflight.gate import refuse_faults, roles_of_run
 from rft.config import Config
 from rft.errors import ConfigError
 from rft.model_files.model_folder import holds_adapters
@@ -54,6 +55,7 @@ def launch_stages(
             aside = move_aside(path, Path(config.policy.model), time.time())
             held.enter_context(locked(path))
             print_line(f"an earlier run was moved to {aside}")
+        _check(config)
         model: str | None = None
         results: list[dict[str, Any]] = []
         for index, stage in enumerate(config.stages):
@@ -74,6 +76,21 @@ def launch_stages(
             print_line(_describe_result(result))
         print_line(f"weights: {model}")
     return DONE
+
+
+def _check(config: Config) -> None:
+    """Check all stages that are not finished before the first one starts. Raises ConfigError with all failures."""
+    failures = []
+    for index, stage in enumerate(config.stages):
+        own = config.of_stage(index)
+        if earlier_run(own.run.path) == "finished":
+            continue
+        try:
+            refuse_faults(own, roles_of_run(own), lambda _: None)
+        except ConfigError as error:
+            failures += [f"[[stages]] {stage.name}: {line}" for line in str(error).splitlines()]
+    if failures:
+        raise ConfigError("\n".join(dict.fromkeys(failures)))
 
 
 def newest_weights(config: Config) -> Path | None:

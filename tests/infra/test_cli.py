@@ -144,7 +144,7 @@ def quickly(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def test_a_missing_model_is_refused_before_anything_starts(config):
     answer = quickly("run", config, "--policy.model", config.parent / "nothing")
-    check_refusal(answer, 1, "no model at", "Hugging Face layout")
+    check_refusal(answer, 2, "no model at", "Hugging Face layout")
     assert not list((config.parent / "runs").rglob("*.log"))
 
 
@@ -175,9 +175,9 @@ def test_an_unreachable_broker_is_named_with_the_cause(config):
 
 def test_doctor_says_what_to_do_and_fails_if_anything_does(config):
     answer = rft("doctor", config, "--policy.model", config.parent / "nothing")
-    assert answer.returncode == 1
-    assert "fail model" in answer.stdout
-    assert "set policy.model" in answer.stdout
+    assert answer.returncode == 2
+    assert "fail no model at" in answer.stdout
+    assert "policy.model must be a folder" in answer.stdout
     assert "Traceback" not in answer.stderr
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from brokers import ConfigMaker
 
-from infra.doctor.diagnose import Finding, diagnose
+from infra.doctor.diagnose import diagnose
+from infra.preflight.contract import Finding
 from rft.config import Config
 from rft.log.clients import make_admin
 from rft.log.topic_table import topic_table
@@ -74,10 +75,10 @@ def test_an_unreachable_broker_and_a_missing_model_are_both_named_in_time(tmp_pa
         }
     )
     started = time.monotonic()
-    broker, model = findings(config, "fail")
+    model, broker = findings(config, "fail")
     assert time.monotonic() - started < 10
     assert "connection refused" in broker.advice
-    assert "there is no model folder" in model.advice
+    assert "no model at" in model.what
 
 
 def test_a_broker_of_our_own_is_checked_without_starting_it(tmp_path: Path, model: str) -> None:

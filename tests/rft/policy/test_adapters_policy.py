@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny_policy import by_peft, generate_all, make_adapters, make_model, reference_logprobs, send_to
 from transformers import AutoModelForCausalLM
 
-from infra.launcher.preflight import check_model
+from infra.preflight.model import check_model
 from rft.config import Config
 from rft.errors import PolicyError
 from rft.lora.adapter import Adapter, base_digest

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.launcher.preflight import check_model
+from infra.preflight.model import check_model
 from rft.config import Config
 from rft.errors import PolicyError
 from rft.policy import open_policy

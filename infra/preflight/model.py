@@ -1,15 +1,23 @@
-"""Finds faults before anything is started, so that they cost a second and not a minute."""
+"""Checks the model's folder and the engine that loads it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from rft.algorithms.advice import algorithm_warnings
-from rft.config import AlgorithmConfig, Config
+from infra.preflight.contract import Finding
+from infra.preflight.facts import Facts
+from rft.config import Config
 from rft.errors import PolicyError
 from rft.lora.adapter import base_model_folder
 from rft.model_files.model_folder import is_model_folder
+
+
+def model(facts: Facts) -> Iterator[Finding]:
+    """Find a model folder that is missing or incomplete, and an engine that is not installed."""
+    check_model(facts.config)
+    yield Finding("ok", f"the model folder {facts.config.policy.model} is complete")
 
 
 def check_model(config: Config) -> None:
@@ -39,27 +47,3 @@ def check_model(config: Config) -> None:
         from rft.policy.vllm.engine_start import NOT_INSTALLED
 
         raise PolicyError(NOT_INSTALLED)
-
-
-def warn_of_algorithm(config: Config) -> list[str]:
-    """Return a warning for each setting of a trainer's algorithm that hardly does what its user expects."""
-    trainers = [config, *(config.of_trainer(identity) for identity in config.trainers)]
-    found = [warning for trainer in trainers for warning in algorithm_warnings(trainer.algorithm)]
-    return list(dict.fromkeys(found))
-
-
-def check_algorithm(config: Config) -> None:
-    """Raise ConfigError when a trainer's algorithm cannot be composed.
-
-    Causes are unknown names, wrong options, functions of the user that do not load, and weights of stale tokens that
-    nothing bounds.
-    """
-    trainers = [config, *(config.of_trainer(identity) for identity in config.trainers)]
-    if all(trainer.algorithm == AlgorithmConfig() and trainer.buffer.too_stale != "keep" for trainer in trainers):
-        return
-    # The import takes seconds, and most runs have nothing to check.
-    from rft.algorithms.compose import compose
-    from rft.algorithms.stale_groups import algorithm_of
-
-    for trainer in trainers:
-        compose(algorithm_of(trainer), max_tokens=trainer.rollout.max_tokens)
