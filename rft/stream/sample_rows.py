@@ -4,7 +4,8 @@ A rollout gives several rows where its history was rewritten. They are one sampl
 of them are trained or none. A rollout that is done again may give other rows, because the weights changed meanwhile. So
 a sample is made of the rows of one try (:attr:`schemas.events.Experience.attempt`). The first try of which all rows
 have come counts. Until then, row 0 of a later try takes the place of an earlier one that broke off: producers publish
-the rows of a try in order.
+the rows of a try in order. In a group with spare samples, a later try also takes the place of one that failed: the
+explorer that made it cancels the others when enough of its own are good.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class HeldRows:
     """Rows that the sample is to have."""
     offsets: Mapping[int, int]
     """Offset by row."""
+    replaceable: bool = False
+    """True when its rollout failed and its group counts good samples only."""
 
     @property
     def complete(self) -> bool:
@@ -39,12 +42,18 @@ def place(held: HeldRows | None, experience: Experience, offset: int) -> Literal
     """Decide about one row: add it to those held, put it in the place of all of them, or leave it out."""
     if held is None:
         return "add"
+    if held.replaceable and experience.finish_reason != "error":
+        return "replace" if _is_later_try(held, experience, offset) else "duplicate"
     if held.complete:
         return "duplicate"
     if (held.attempt, held.rows) == (experience.attempt, experience.rows):
         return "duplicate" if experience.row in held.offsets else "add"
-    # A row that is read again after a restart is no later try, although it comes later.
-    return "replace" if experience.row == 0 and offset > max(held.offsets.values()) else "duplicate"
+    return "replace" if _is_later_try(held, experience, offset) else "duplicate"
+
+
+def _is_later_try(held: HeldRows, experience: Experience, offset: int) -> bool:
+    """Return whether a row begins a later try. A row that is read again after a restart comes later, but is none."""
+    return experience.row == 0 and offset > max(held.offsets.values())
 
 
 @dataclass(slots=True)
@@ -57,7 +66,8 @@ class SampleRows:
     @property
     def held(self) -> HeldRows:
         first = next(iter(self.rows.values())).experience
-        return HeldRows(first.attempt, first.rows, {row: one.offset for row, one in self.rows.items()})
+        offsets = {row: one.offset for row, one in self.rows.items()}
+        return HeldRows(first.attempt, first.rows, offsets, replaceable=self.failed and first.spare > 0)
 
     @property
     def complete(self) -> bool:
