@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -43,7 +44,7 @@ def _require_home(name: str, variable: str, what: str) -> str:
     home = os.environ.get(variable)
     if not home:
         _lacking(name, f"{variable} is not set: no {what} to test on")
-    return home
+    return str(Path(home).absolute())  # tests change the working directory
 
 
 def _lacking(name: str, reason: str) -> NoReturn:

@@ -30,8 +30,8 @@ CONNECT_S = 10.0
 CLOSE_S = 5.0
 """How long it may take to end; the SDK sends SIGTERM after 2 s and SIGKILL after 4."""
 MAX_TOOLS = 512
-_REFUSALS = (-32601, -32602, -32603)
-"""JSON-RPC: no such method, wrong parameters, an error inside of the server."""
+_ENDED = (-32000, -32600)
+"""Codes of errors with which the SDK says that the connection is closed, or that the server ended the session."""
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 log = logging.getLogger("rft")
@@ -279,8 +279,11 @@ def cause(error: BaseException) -> Exception:
 def _breaks(error: BaseException) -> bool:
     """Return whether the session may not be used any more after this error of a call.
 
-    The server's own refusals (a wrong name, wrong arguments) leave it as it is.
+    Refusals of the server (a wrong name, wrong arguments) leave it as it is. So does an answer that the SDK refuses
+    because it violates the tool's own schema.
     """
     from mcp import MCPError
 
-    return not isinstance(error, MCPError) or error.code not in _REFUSALS
+    if isinstance(error, MCPError):
+        return error.code in _ENDED
+    return not isinstance(error, RuntimeError | ValueError)

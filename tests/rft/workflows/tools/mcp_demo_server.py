@@ -44,11 +44,23 @@ def die() -> str:
 
 
 @server.tool()
+def mislead() -> int:
+    """Answer with a number, although the schema says that it is a text."""
+    return 1
+
+
+@server.tool()
 async def wait(seconds: float) -> str:
     """Wait."""
     await asyncio.sleep(seconds)
     return "done"
 
+
+server._tool_manager._tools["mislead"].fn_metadata.output_schema = {
+    "type": "object",
+    "properties": {"result": {"type": "string"}},
+    "required": ["result"],
+}
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:

@@ -61,8 +61,9 @@ def free_port() -> int:
 
 
 async def check_answers(config: McpConfig) -> None:
-    async with ToolSet(sources=[McpServer(config, "rollout.mcp[0]")], limits=Limits(timeout_s=20)) as tools:
-        assert set(tools.tools) == {"add", "fail", "pid", "variable", "die", "wait"}
+    server = McpServer(config, "rollout.mcp[0]")
+    async with ToolSet(sources=[server], limits=Limits(timeout_s=20)) as tools:
+        assert set(tools.tools) == {"add", "fail", "pid", "variable", "die", "mislead", "wait"}
         add = tools.tools["add"]
         assert add.description == "Add two numbers."
         assert add.parameters["properties"]["a"]["type"] == "integer"
@@ -73,11 +74,18 @@ async def check_answers(config: McpConfig) -> None:
         wrong = await ask(tools, "add", a="three")
         assert wrong.failed
         assert "b" in wrong.text
+        # The SDK refuses an answer that violates the tool's schema. Calls that are under way are not disturbed.
+        waiting = asyncio.create_task(ask(tools, "wait", seconds=1))
+        misled = await ask(tools, "mislead")
+        assert misled.failed
+        assert "Invalid structured content" in misled.text
+        assert (await waiting).text == "done"
         began = time.monotonic()
         answers = await run_calls(tools, [ToolCall("", "wait", {"seconds": 0.5})] * 8)
         assert [answer.text for answer in answers] == ["done"] * 8
         assert time.monotonic() - began < 3
-        assert (await ask(tools, "pid")).text.isdigit()  # one session outlived all of it
+        assert (await ask(tools, "pid")).text.isdigit()
+        assert server.sessions == 1
 
 
 def test_a_program_answers_over_stdio() -> None:
