@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -63,28 +63,28 @@ class CommandAgent:
 
     async def _end(self, folder: Path, variables: Mapping[str, str], output: OutputTail) -> int:
         guard = [sys.executable, "-I", "-S", command_guard.__file__, str(GRACE_S)]
-        process = await asyncio.create_subprocess_exec(
-            *guard,
-            *self._command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=dict(variables),
-            cwd=folder,
-            start_new_session=True,
-        )
-        reading = asyncio.create_task(_read(process, output))
-        try:
-            return await _exit_code(process)
-        finally:
-            await asyncio.shield(_finish(process, reading))
+        async with _output_pipe(output) as (write_end, reading):
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *guard,
+                    *self._command,
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=write_end,
+                    stderr=asyncio.subprocess.STDOUT,
+                    env=dict(variables),
+                    cwd=folder,
+                    start_new_session=True,
+                )
+            finally:
+                os.close(write_end)
+            try:
+                return await _exit_code(process)
+            finally:
+                await asyncio.shield(_finish(process, reading))
 
 
 async def _exit_code(process: asyncio.subprocess.Process) -> int:
-    """Return the exit code as soon as the process has ended.
-
-    ``process.wait()`` also waits for the end of its output, which a process outside of its group may hold open.
-    """
+    """Return the exit code as soon as the process has ended. ``process.wait()`` also waits for the end of its pipe."""
     waiting = asyncio.create_task(process.wait())
     try:
         while process.returncode is None:
@@ -94,9 +94,27 @@ async def _exit_code(process: asyncio.subprocess.Process) -> int:
         waiting.cancel()
 
 
-async def _read(process: asyncio.subprocess.Process, output: OutputTail) -> None:
-    assert process.stdout
-    while data := await process.stdout.read(READ_BYTES):
+@contextlib.asynccontextmanager
+async def _output_pipe(output: OutputTail) -> AsyncIterator[tuple[int, asyncio.Task[None]]]:
+    """Yield the end of a pipe to write to, and the task that reads it into ``output``. The caller closes that end.
+
+    The pipe is ours, because a subprocess's own is closed by nobody if a process that has left its group holds it open.
+    """
+    read_end, write_end = os.pipe()
+    stream = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(read_end, "rb", 0)
+    )
+    reading = asyncio.create_task(_read(stream, output))
+    try:
+        yield write_end, reading
+    finally:
+        reading.cancel()
+        transport.close()
+
+
+async def _read(stream: asyncio.StreamReader, output: OutputTail) -> None:
+    while data := await stream.read(READ_BYTES):
         output.add(data)
 
 
@@ -112,7 +130,6 @@ async def _finish(process: asyncio.subprocess.Process, reading: asyncio.Task[Non
         await _exit_code(process)
     # A process that has left the group may hold the output open.
     await asyncio.wait([reading], timeout=END_S)
-    reading.cancel()
 
 
 def _environment(added: Mapping[str, str]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from producers.gateway.app import make_app
 from producers.gateway.rollout_sessions import RolloutSessions
 from producers.gateway.session import OpenSession, Session
 from rft.config import GatewayConfig
-from rft.errors import ConfigError
+from rft.errors import ConfigError, PolicyError
 from rft.policy.base import Policy, Sampling
 from rft.workflows.tools.formats.parsers import AUTO, find_parser
 from schemas.events import Task
@@ -33,6 +33,8 @@ BACKLOG = 2048
 KEEP_ALIVE_S = 75
 """Longer than clients keep an idle connection: otherwise they may send a request on one that is just being closed."""
 JOIN_S = 5.0
+LOOK_S = 1.0
+"""How often a caller looks whether the server still runs."""
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -97,9 +99,16 @@ class RolloutGateway:
         finally:
             await asyncio.shield(self._call(self._sessions.end(name)))
 
-    def _call(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
-        """Run a coroutine on the server's loop."""
-        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+    async def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop of the server. Raises PolicyError if that has ended."""
+        answer = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+        while not answer.done():
+            if not self._thread.is_alive():
+                answer.cancel()
+                coroutine.close()
+                raise PolicyError(f"the gateway has ended: {self.error or 'it was closed'}")
+            await asyncio.wait([answer], timeout=LOOK_S)
+        return answer.result()
 
     def _run(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 
 from producers.explorer.agent_rollouts import find_agent
-from rft.config import PolicyConfig, RolloutConfig
-from rft.errors import ConfigError, RolloutError
+from producers.gateway.rollout_gateway import RolloutGateway
+from rft.config import GatewayConfig, PolicyConfig, RolloutConfig
+from rft.errors import ConfigError, PolicyError, RolloutError
+from rft.policy.base import Sampling
 from rft.policy.transformers.policy import TransformersPolicy
 from rft.workflows.rollout import Rollout
 from tests.producers import agent_functions
@@ -19,6 +22,7 @@ from tests.producers.agent_running import MAX_TOKENS, roll
 from tests.producers.calling_model import ANSWER, make_calling_model
 from tests.producers.chat_model import check_logprobs
 from tests.producers.recording_policy import RecordingPolicy, check_rows
+from tests.producers.roles import task
 
 SDKS = "tests.producers.sdk_agents"
 FUNCTIONS = agent_functions.__name__
@@ -154,3 +158,14 @@ def test_what_cannot_work_is_said_before_the_run(way: dict[str, Any], cause: str
 def test_only_one_way_to_roll_out_may_be_named() -> None:
     with pytest.raises(ValueError, match=r"set one of rollout\.agent and rollout\.command"):
         RolloutConfig(agent="a.b:c", command=["python"])
+
+
+def test_a_rollout_does_not_wait_for_a_gateway_that_has_ended(recording: RecordingPolicy) -> None:
+    async def use() -> None:
+        gateway = RolloutGateway(GatewayConfig(), recording, "policy")
+        gateway.start()
+        with pytest.raises(PolicyError, match="the gateway has ended"):
+            async with gateway.session(task(0), recording, Sampling(max_tokens=8)):
+                await asyncio.to_thread(gateway.close)
+
+    asyncio.run(asyncio.wait_for(use(), 60))
