@@ -3,6 +3,7 @@
 RftError                 exit code 1; 3 means that a restart cannot help
 ├── ConfigError          exit code 2: the configuration is wrong; nothing was started
 ├── BrokerError          the broker cannot be reached or refuses a request
+│   ├── EventTooLargeError   an event is larger than log.max_message_bytes
 │   ├── OutageError      the broker does not answer now; it may later
 │   ├── OutageLimitError exit code 3: a role has waited for the broker for broker.outage_s
 │   └── TopicError       a topic is missing or contradicts the design
@@ -55,6 +56,7 @@ __all__ = [
     "EncodeError",
     "EngineDiedError",
     "EngineError",
+    "EventTooLargeError",
     "FencedError",
     "IncompatibleSchemaError",
     "MissingRangeError",
@@ -92,6 +94,10 @@ class BrokerError(RftError):
 
 class OutageError(BrokerError):
     """The broker does not answer now. It may later, so waiting helps, and a restart of the role does not."""
+
+
+class EventTooLargeError(BrokerError):
+    """An event is larger than ``log.max_message_bytes``. It was not sent; others can be."""
 
 
 class OutageLimitError(BrokerError):

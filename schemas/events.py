@@ -15,6 +15,7 @@ from schemas.record import MaskArray as MaskArray
 from schemas.record import Record as Record
 from schemas.record import TokenArray as TokenArray
 from schemas.record import empty_logprobs, empty_mask, empty_tokens
+from schemas.sessions import Session, Turn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -351,4 +352,6 @@ RECORDS: tuple[type[Record], ...] = (
     Member,
     TrainingStep,
     Waiting,
+    Turn,
+    Session,
 )

@@ -16,7 +16,18 @@ from fastavro.schema import fingerprint, to_parsing_canonical_form
 from schemas.errors import DecodeError
 
 NAMESPACE = "stream_rft"
-NAMES = ("Task", "Experience", "Reward", "ScoredExperience", "WeightVersion", "Member", "TrainingStep", "Waiting")
+NAMES = (
+    "Task",
+    "Experience",
+    "Reward",
+    "ScoredExperience",
+    "WeightVersion",
+    "Member",
+    "TrainingStep",
+    "Waiting",
+    "Turn",
+    "Session",
+)
 """Unqualified names of the records of the topics."""
 STORED = "ArchivedEvent"
 """The record of archive files."""

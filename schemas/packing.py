@@ -1,6 +1,6 @@
 """Packs token-level arrays into little-endian bytes, unpacks them, and checks them in both directions.
 
-The docs of ``avsc/Experience.avsc`` describe the layout. Unpacked arrays are read-only.
+The docs of ``avsc/Experience.avsc`` and ``avsc/Turn.avsc`` describe the layout. Unpacked arrays are read-only.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from schemas.events import NOT_WRITTEN, LogprobArray, MaskArray, TokenArray
 PACKED = ("tokens", "action_mask", "logprobs", "versions")
 """Fields of Experience with one element a token, in the order of the schema."""
 
+PACKED_TURN = ("prompt_tokens", "tokens", "logprobs", "versions")
+"""Packed fields of Turn, in the order of the schema."""
+
+NEGATIVE_TOKEN = "holds a negative token id"
 NO_TURN_REWARD = "holds infinity; a reward of a turn is finite, or NaN where none is known"
 
 _I4 = np.dtype("<i4")
@@ -65,6 +69,29 @@ def unpack_turn_rewards(data: bytes, at: str = "") -> LogprobArray:
     return array
 
 
+def pack_turn(
+    prompt_tokens: TokenArray, tokens: TokenArray, logprobs: LogprobArray, versions: TokenArray
+) -> tuple[bytes, ...]:
+    """Return what a turn read, of shape [P], and wrote, three arrays of shape [N], as bytes. Raises EncodeError."""
+    read = _exact(prompt_tokens, _I4, "prompt_tokens")
+    if read.size and read.min() < 0:
+        raise EncodeError(NEGATIVE_TOKEN, "prompt_tokens")
+    written, _, *others = pack(tokens, np.ones(np.size(tokens), _U1), logprobs, versions)
+    return read.tobytes(), written, *others
+
+
+def unpack_turn(
+    prompt_tokens: bytes, tokens: bytes, logprobs: bytes, versions: bytes, at: str = ""
+) -> tuple[TokenArray, TokenArray, LogprobArray, TokenArray]:
+    """Undo :func:`pack_turn`. Errors put ``at`` before field names. Raises DecodeError."""
+    read = _view(prompt_tokens, _I4, at + "prompt_tokens")
+    if read.size and read.min() < 0:
+        raise DecodeError(NEGATIVE_TOKEN, at + "prompt_tokens")
+    mask = b"\x01" * (len(tokens) // _I4.itemsize)
+    written, _, written_logprobs, written_versions = unpack(tokens, mask, logprobs, versions, at)
+    return read, written, written_logprobs, written_versions
+
+
 def _check(
     tokens: TokenArray,
     action_mask: MaskArray,
@@ -78,7 +105,7 @@ def _check(
     if logprobs.size != size:
         raise error(f"has {logprobs.size} elements, tokens has {size}", at + "logprobs")
     if size and tokens.min() < 0:
-        raise error("holds a negative token id", at + "tokens")
+        raise error(NEGATIVE_TOKEN, at + "tokens")
     if action_mask.tobytes().translate(None, b"\x00\x01"):
         raise error("holds something other than 0 and 1", at + "action_mask")
     if not np.isfinite(logprobs).all():

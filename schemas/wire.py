@@ -18,19 +18,31 @@ from schemas.events import (
     ExternalReward,
     Record,
     ScoredExperience,
+    Task,
     TrainingStep,
     Waiting,
     WaitingMember,
     WeightVersion,
 )
 from schemas.load import current
-from schemas.packing import PACKED, pack, pack_turn_rewards, unpack, unpack_turn_rewards
+from schemas.packing import (
+    PACKED,
+    PACKED_TURN,
+    pack,
+    pack_turn,
+    pack_turn_rewards,
+    unpack,
+    unpack_turn,
+    unpack_turn_rewards,
+)
+from schemas.sessions import GivenReward, Session, Turn, TurnPlace
 
 Wire = dict[str, Any]
 _Error = type[DecodeError] | type[EncodeError]
 
 _FIELDS = {
-    kind: tuple(field.name for field in fields(kind)) for kind in (*RECORDS, EventRef, WaitingMember, ExternalReward)
+    kind: tuple(field.name for field in fields(kind))
+    for kind in (*RECORDS, EventRef, WaitingMember, ExternalReward, TurnPlace, GivenReward)
 }
 
 
@@ -135,9 +147,44 @@ def _check_member(plain: Wire, at: str, error: _Error) -> None:
             raise error(f"holds {value!r}, must be finite numbers", at)
 
 
+def _pack_turn(wire: Wire) -> None:
+    wire.update(zip(PACKED_TURN, pack_turn(*(wire[name] for name in PACKED_TURN)), strict=True))
+    wire["stop"] = list(wire["stop"])
+
+
+def _unpack_turn(wire: Wire, at: str) -> None:
+    arrays = unpack_turn(wire["prompt_tokens"], wire["tokens"], wire["logprobs"], wire["versions"], at)
+    wire.update(zip(PACKED_TURN, arrays, strict=True))
+    wire["stop"] = tuple(wire["stop"])
+
+
+def _unnest_session(wire: Wire) -> None:
+    if not isinstance(wire["task"], Task):
+        raise EncodeError("must be a Task", "task")
+    wire["task"] = to_wire(wire["task"])
+    for name, kind in (("turns", TurnPlace), ("rewards", GivenReward)):
+        wire[name] = [{field: getattr(one, field) for field in _FIELDS[kind]} for one in wire[name]]
+    _check_session_rewards(wire, "", EncodeError)
+
+
+def _nest_session(wire: Wire, at: str) -> None:
+    _check_session_rewards(wire, at, DecodeError)
+    wire["task"] = from_wire(Task, wire["task"], f"{at}task.")
+    wire["turns"] = tuple(TurnPlace(**place) for place in wire["turns"])
+    wire["rewards"] = tuple(GivenReward(**reward) for reward in wire["rewards"])
+
+
+def _check_session_rewards(wire: Wire, at: str, error: _Error) -> None:
+    for number, reward in enumerate(wire["rewards"]):
+        if not _finite(reward["value"]):
+            raise error(f"is {reward['value']!r}, must be a finite number", f"{at}rewards[{number}].value")
+
+
 _TO_WIRE: Mapping[type[Record], Callable[[Wire], None]] = {
     Experience: _pack_experience,
     ScoredExperience: _unnest_experience,
+    Session: _unnest_session,
+    Turn: _pack_turn,
     TrainingStep: _unnest_refs,
     Waiting: _unnest_members,
     WeightVersion: _unnest_receivers,
@@ -145,6 +192,8 @@ _TO_WIRE: Mapping[type[Record], Callable[[Wire], None]] = {
 _FROM_WIRE: Mapping[type[Record], Callable[[Wire, str], None]] = {
     Experience: _unpack_experience,
     ScoredExperience: _nest_experience,
+    Session: _nest_session,
+    Turn: _unpack_turn,
     TrainingStep: _nest_refs,
     Waiting: _nest_members,
     WeightVersion: _nest_receivers,

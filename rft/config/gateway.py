@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from rft.config.section import Section
@@ -15,3 +17,7 @@ class GatewayConfig(Section):
     an explorer makes a secret of its own, so that its agents reach their own sessions only."""
     max_requests: int = Field(default=1024, ge=1)
     """Requests that are served at once. Further ones are answered with 429 (`Retry-After`), and clients try again."""
+    log_turns: Literal["served", "all", "none"] = "served"
+    """Which turns are written to the topic `turns`. ``served``: those of agents that come by themselves, each before
+    its answer is sent, so that a conversation outlives the gateway's process. ``all``: also those of agents that
+    explorers start, for watching only, because their rollouts are done again."""

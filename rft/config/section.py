@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
-EntityName = Literal["tasks", "experiences", "rewards", "ready", "weights", "members", "steps", "dlq", "waiting"]
+EntityName = Literal[
+    "tasks", "experiences", "rewards", "ready", "weights", "members", "steps", "dlq", "waiting", "turns", "sessions"
+]
 """The topics, see :mod:`rft.log.topics`."""
 LARGEST = 2**53
 """Larger whole numbers are not exact as floating-point numbers, which metrics and JSON readers use."""

@@ -57,7 +57,12 @@ def access_by_role(config: Config) -> dict[str, Access]:
             # If nothing is trained, it announces the weights itself.
             writes=("tasks", "dlq", *(("weights",) if fixed else ())),
         ),
-        "explorer": Access(reads=("tasks", "weights"), writes=("experiences", "members", "dlq"), joins=(EXPLORERS,)),
+        "explorer": Access(
+            reads=("tasks", "weights"),
+            writes=("experiences", "members", "dlq", *(("turns",) if config.gateway.log_turns == "all" else ())),
+            joins=(EXPLORERS,),
+        ),
+        "gateway": Access(reads=("turns", "sessions", "dlq"), writes=("turns", "sessions", "dlq")),
         "processor": Access(
             reads=("experiences", *external),
             writes=("ready", "dlq", *(("waiting",) if external else ())),

@@ -16,6 +16,7 @@ from schemas.events import (
     WeightVersion,
 )
 from schemas.framing import schema_headers
+from schemas.sessions import Session, Turn
 
 CONTENT_TYPE = b"application/avro"
 
@@ -39,6 +40,10 @@ def event_id(record: Record) -> str:
             return f"{record.model}/{record.kind}/{record.step}@{record.created_at}"
         case Waiting():
             return f"{record.group_id}@{record.since}"
+        case Turn():
+            return f"{record.session_id}/{record.number}@{record.created_at}"
+        case Session():
+            return f"{record.session_id}@{record.revision}"
     raise TypeError(f"{type(record).__name__} is not an event")
 
 

@@ -6,7 +6,7 @@ reads by :func:`read_record` and hands what is no record to one of these:
 
 - :class:`DeadLetterRejects` publishes it as a dead letter. For each topic one role does: the processors for
   `experiences`, `rewards` and `waiting`, the explorers for `tasks`, the trainer for `ready`, `steps` and `members`, the
-  conductor for `weights`.
+  conductor for `weights`, the gateways for `sessions`.
 - :class:`CountedRejects` counts it and names the first ones in the log, for all other readers.
 """
 

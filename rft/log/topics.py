@@ -1,4 +1,4 @@
-"""Defines the nine topics (names, keys, settings) and creates them.
+"""Defines the eleven topics (names, keys, settings) and creates them.
 
 The key decides the partition, and so what stays in order: all events of one group of rollouts do.
 """
@@ -30,6 +30,7 @@ from schemas.events import (
     Waiting,
     WeightVersion,
 )
+from schemas.sessions import Session, Turn
 
 _HOUR_MS = 3_600_000
 _UNKNOWN_TOPIC = 3
@@ -86,6 +87,9 @@ ENTITIES: Mapping[str, Entity] = {
     "dlq": Entity(None, None, _audit_hours),
     # Pointers into `experiences`, partition by partition, so as many partitions as that has.
     "waiting": Entity(Waiting, lambda r: r.group_id, _forever, "compact"),
+    "turns": Entity(Turn, lambda r: r.session_id, _experience_hours),
+    # A session whose turns were all deleted cannot go on, so its record need not be kept any longer than they.
+    "sessions": Entity(Session, lambda r: r.session_id, _experience_hours, "compact,delete"),
 }
 
 

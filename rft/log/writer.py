@@ -15,7 +15,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 from kafka.producer.future import FutureRecordMetadata
 
 from rft.config import Config
-from rft.errors import BrokerError, OutageError
+from rft.errors import BrokerError, EventTooLargeError, OutageError
 from rft.log.clients import least_message_limit, make_producer
 from rft.log.cloud_events import cloud_event_headers
 from rft.log.dead_letters import VALUE_OMITTED, Stage, dead_letter_headers
@@ -84,8 +84,8 @@ class EventWriter:
 
         ``key`` is the design's unless given; ``headers`` come after the CloudEvents ones. Waits for room while too much
         is not acknowledged, unless ``wait`` is False: an event loop must not wait here. It looks at ``full`` before it
-        makes more events. Raises EncodeError for a record that is not valid, BrokerError for one larger than
-        ``log.max_message_bytes``.
+        makes more events. Raises EncodeError for a record that is not valid, EventTooLargeError for one larger than
+        ``log.max_message_bytes``, BrokerError.
         """
         spec = ENTITIES[entity]
         if spec.record is None or not isinstance(record, spec.record):
@@ -93,7 +93,7 @@ class EventWriter:
         assert spec.key is not None
         value = encode(record, self._schema_ids.get(entity))
         if len(value) > self._config.log.max_message_bytes:
-            raise BrokerError(
+            raise EventTooLargeError(
                 f"a {type(record).__name__} of {len(value)} bytes is larger than log.max_message_bytes "
                 f"({self._config.log.max_message_bytes})"
             )

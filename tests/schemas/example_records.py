@@ -26,6 +26,7 @@ from schemas.events import (
     WeightVersion,
 )
 from schemas.load import NAMES, history
+from schemas.sessions import GivenReward, Session, Turn, TurnPlace
 
 FIXTURES = Path(__file__).with_name("fixtures")
 _TIME = 1_700_000_000_000
@@ -54,8 +55,10 @@ _EXPERIENCE = Experience(
     metadata='{"word": "löwe"}',
 )
 
+_TASK = Task("train-00000012", 12, "train", "s", "löwe>", None, 8, 64, 0.7, 1.0, 99, 2, _TIME, '{"a": 1}')
+
 EXAMPLES: dict[str, Record] = {
-    "Task": Task("train-00000012", 12, "train", "s", "löwe>", None, 8, 64, 0.7, 1.0, 99, 2, _TIME, '{"a": 1}'),
+    "Task": _TASK,
     "Experience": _EXPERIENCE,
     "Reward": Reward("train-00000012/3", "train-00000012", "human", -0.5, _TIME, 2, '{"by": "me"}'),
     "ScoredExperience": ScoredExperience(
@@ -133,6 +136,50 @@ EXAMPLES: dict[str, Record] = {
             ),
             WaitingMember("4", -1, 0, "truncated", True, 0.0, {}, ()),
         ),
+    ),
+    "Turn": Turn(
+        session_id="agent-7",
+        number=2,
+        conversation=0,
+        extends=1,
+        begins=False,
+        request="0a1b" * 8,
+        choice=0,
+        choices=1,
+        messages='[{"role": "user", "content": "Löwe?"}]',
+        tools="",
+        tool_choice="auto",
+        tokens_before=17,
+        prompt_tokens=np.array([5, 70_000], np.int32),
+        tokens=np.array([9, 8, 2], np.int32),
+        logprobs=np.array([-0.5, -1.25, -3], np.float32),
+        versions=np.array([2, 2, 3], np.int32),
+        finish_reason="stop",
+        max_tokens=64,
+        temperature=0.7,
+        top_p=0.95,
+        stop=("\n",),
+        seed=99,
+        generation=3,
+        created_at=_TIME,
+        group_id="train-00000012",
+    ),
+    "Session": Session(
+        session_id="agent-7",
+        state="open",
+        task=_TASK,
+        sample=3,
+        seed=99,
+        turns=(TurnPlace(1, 2**40), TurnPlace(1, 2**40 + 1)),
+        rewards=(
+            GivenReward(None, None, 0.5, 1),
+            GivenReward("tests", None, 1.0, 0),
+            GivenReward(None, 1, -0.25, 0),
+        ),
+        created_at=_TIME,
+        revision=4,
+        source="gateway-a-1",
+        metadata='{"a": 1}',
     ),
 }
 

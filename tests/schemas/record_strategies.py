@@ -21,6 +21,7 @@ from schemas.events import (
     WaitingMember,
     WeightVersion,
 )
+from schemas.sessions import GivenReward, Session, Turn, TurnPlace
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)
 number = st.integers(-(2**63), 2**63 - 1)
@@ -198,6 +199,58 @@ waiting = st.builds(
     members=st.lists(waiting_members, max_size=3).map(tuple),
     released=st.booleans(),
 )
+floats32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
+token_ids = st.integers(0, 2**31 - 1)
+
+
+@st.composite
+def turns(draw: st.DrawFn) -> Turn:
+    size = draw(st.integers(0, 20))
+    return Turn(
+        session_id=draw(text),
+        number=draw(number),
+        conversation=draw(number),
+        extends=draw(number),
+        begins=draw(st.booleans()),
+        request=draw(text),
+        choice=draw(number),
+        choices=draw(number),
+        messages=draw(text),
+        tools=draw(text),
+        tool_choice=draw(text),
+        tokens_before=draw(number),
+        prompt_tokens=np.array(draw(st.lists(token_ids, max_size=9)), np.int32),
+        tokens=np.array(draw(st.lists(token_ids, min_size=size, max_size=size)), np.int32),
+        logprobs=np.array(draw(st.lists(floats32, min_size=size, max_size=size)), np.float32),
+        versions=np.array(draw(st.lists(st.integers(-1, 2**31 - 1), min_size=size, max_size=size)), np.int32),
+        finish_reason=draw(text),
+        max_tokens=draw(number),
+        temperature=draw(real),
+        top_p=draw(real),
+        stop=tuple(draw(st.lists(text, max_size=3))),
+        seed=draw(number),
+        generation=draw(number),
+        created_at=draw(number),
+        group_id=draw(text),
+    )
+
+
+sessions = st.builds(
+    Session,
+    session_id=text,
+    state=text,
+    task=tasks,
+    sample=number,
+    seed=number,
+    turns=st.lists(st.builds(TurnPlace, partition=number, offset=number), max_size=4).map(tuple),
+    rewards=st.lists(
+        st.builds(GivenReward, name=st.none() | text, turn=st.none() | number, value=real, revision=number), max_size=3
+    ).map(tuple),
+    created_at=number,
+    revision=number,
+    source=text,
+    metadata=text,
+)
 STRATEGIES: dict[str, st.SearchStrategy[Any]] = {
     "Task": tasks,
     "Experience": experiences(),
@@ -207,6 +260,8 @@ STRATEGIES: dict[str, st.SearchStrategy[Any]] = {
     "Member": members,
     "TrainingStep": steps,
     "Waiting": waiting,
+    "Turn": turns(),
+    "Session": sessions,
 }
 records: st.SearchStrategy[Record] = st.one_of(*STRATEGIES.values())
 

@@ -14,9 +14,10 @@ import pytest
 import schemas
 from schemas.events import RECORDS, EventRef, ExternalReward, WaitingMember
 from schemas.load import NAMES, current
+from schemas.sessions import GivenReward, TurnPlace
 
 FOLDER = Path(schemas.__file__).parent / "avsc"
-NESTED = (EventRef, WaitingMember, ExternalReward)
+NESTED = (EventRef, WaitingMember, ExternalReward, TurnPlace, GivenReward)
 FILES = sorted(FOLDER.glob("*.avsc"))
 
 

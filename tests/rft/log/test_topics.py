@@ -26,7 +26,7 @@ def test_all_topics_are_created_and_a_second_call_creates_none(any_broker: str, 
     config = make_config(any_broker, log={"partitions": 3})
     created = ensure_topics(config)
     assert len(created) == len(ENTITIES)
-    keyed = dict.fromkeys(("tasks", "experiences", "rewards", "ready", "dlq", "waiting"), 3)
+    keyed = dict.fromkeys(("tasks", "experiences", "rewards", "ready", "dlq", "waiting", "turns", "sessions"), 3)
     assert described(config) == keyed | {"weights": 1, "members": 1, "steps": 1}
     assert ensure_topics(config) == []
 
