@@ -20,7 +20,7 @@ BELOW: dict[str, set[str]] = {
 }
 RFT_FLOORS = (
     {"errors"},
-    {"event_loop", "model_files", "plugins", "retry", "texts"},
+    {"event_loop", "model_files", "plugins", "retry", "texts", "workers"},
     {"config"},
     {"config_faults"},
     {"algorithms", "config_sources", "config_toml", "evaluation", "log", "lora", "rewards"},

@@ -14,7 +14,8 @@ from rft.evaluation.tally import Tally, lacks_reward
 from rft.plugins import USER_FAILURES
 from rft.policy import open_policy
 from rft.policy.base import Policy, Sampling
-from rft.rewards.scorer import Scorer, make_scorer
+from rft.rewards.isolation import open_scorer
+from rft.rewards.scorer import Scorer
 from rft.stream.pending_sample import score
 from rft.tasks.base import TaskItem
 from rft.tasks.chat import task_metadata
@@ -41,7 +42,7 @@ class HeldOutEvaluator:
         splits = open_sources(config).sets if self.sets else {}
         self._items = {name: [splits[name][i] for i in range(len(splits[name]))] for name in self.sets}
         open_workflow(config.rollout)  # an unknown workflow is reported now
-        self._scorer = make_scorer(config.processor.rewards)
+        self._scorer = open_scorer(config.processor)
         self._function = correctness_function(config.processor.rewards)
 
     def accuracy(self, folder: Path, progress: Progress = lambda done, total: None) -> float | None:

@@ -23,7 +23,7 @@ from rft.event_loop import run_in_loop
 from rft.log.access import prepare_topics
 from rft.log.clients import reach_broker
 from rft.log.registry import open_registry
-from rft.rewards import make_scorer
+from rft.rewards.isolation import open_scorer
 from rft.stream.actions import Source
 from rft.stream.pipeline import Pipeline
 from rft.stream.prioritize import make_prioritizer
@@ -53,7 +53,7 @@ def run(config: Config, stop: threading.Event) -> None:
     registry = open_registry(config)
     rules = Rules(
         config.processor,
-        make_scorer(config.processor.rewards),
+        open_scorer(config.processor),
         make_prioritizer(config.processor.priority),
         config.log.max_message_bytes - min(VERDICT_BYTES, config.log.max_message_bytes // 4),
         None if registry is None else registry.known,

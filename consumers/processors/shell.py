@@ -32,6 +32,10 @@ logger = logging.getLogger(__name__)
 MAX_WRITING_BYTES = 64 * 1024 * 1024
 MAX_WRITES = 512
 """Reading waits while more than this is being written and not yet acknowledged."""
+SLOW_S = 0.05
+"""After a decision that took longer, the rest of the loop gets a turn."""
+LOGGED_FAILURES = 20
+"""Failed rewards logged one by one; afterwards every hundredth."""
 SETTLE_S = 5.0
 """How long a stop or a rebalance waits for acknowledgements. What is acknowledged later is written twice and counted
 once."""
@@ -40,9 +44,9 @@ once."""
 class Shell:
     """Handles the events of a source (:class:`~consumers.processors.contract.EventHandler`).
 
-    Runs in the event loop's thread, one event after the other, including the reward functions. The source sends
-    heartbeats without the event loop, so a slow function delays events but loses no partition. A function that might
-    hang must limit its own time, as math_verify does.
+    Runs in the event loop's thread, one event after the other. It waits there for the reward functions, each of which
+    has a deadline. The source sends heartbeats without the event loop, so a slow function delays events but loses no
+    partition.
     """
 
     def __init__(
@@ -105,7 +109,11 @@ class Shell:
         """Decide about one event and start its writes. Wait for acknowledgements only if too many are outstanding."""
         self._handling.add(entity)
         if await self._is_readable(event, entity):
+            began = time.monotonic()
             self._decide(event, entity)
+            if time.monotonic() - began > SLOW_S:
+                # Events may follow without a pause. What else the loop has to do must come to its turn between them.
+                await asyncio.sleep(0)
         while self._overloaded():
             self._write_ended.clear()
             await self._write_ended.wait()
@@ -283,9 +291,17 @@ class Shell:
             divided = self._trackers[entity].divided(action.partition)
             self._start_write(self._publish(action, watermark, divided), action.size_bytes)
         elif event is not None:
+            if action.stage == "score":
+                self._warn_of_failed_score(action, event)
             task = self._start_write(self._publish_dead_letter(action, event, watermark), event.size_bytes)
             if not action.final:
                 self._letters[action.partition, action.offset] = task
+
+    def _warn_of_failed_score(self, letter: DeadLetter, event: Received) -> None:
+        failed = self._pipeline.counts["dead:score"]
+        if failed <= LOGGED_FAILURES or failed % 100 == 0:
+            group = (event.key or b"").decode("utf-8", "replace")
+            logger.warning("a sample of %s is filtered as score_failed (%d so far): %s", group, failed, letter.error)
 
     async def _publish(self, action: Publish, watermark: OffsetWatermark, divided: DividedGroups) -> None:
         letters = self._take_dead_letters(action.partition, action.resolves)

@@ -9,7 +9,8 @@ from dataclasses import replace
 from consumers.replay import ReplayError
 from rft.config import ProcessorConfig
 from rft.errors import RewardError
-from rft.rewards.scorer import Scorer, labels, make_scorer
+from rft.rewards.isolation import open_scorer
+from rft.rewards.scorer import Scorer, labels
 from rft.stream.combine import MISSING, NOT_FINITE, combine_rewards
 from rft.stream.pending_sample import GIVEN, filter_cause
 from schemas.events import ExternalReward, Reward, ScoredExperience, WaitingMember
@@ -33,7 +34,7 @@ def by_functions(config: ProcessorConfig) -> Rescorer:
     keep their rewards. A sample of several rows is filtered as ``several_rows``: its reward is that of its last row,
     which is another event. Raises ConfigError for unknown functions.
     """
-    scorer = make_scorer(config.rewards)
+    scorer = open_scorer(config)
     return lambda scored: _rescore(scored, scorer, config)
 
 

@@ -82,6 +82,15 @@ class ProcessorConfig(Section):
     """Rewards that arrive on the topic `rewards`, at any time."""
     rewards: list[RewardTerm] = [RewardTerm(function="exact_match")]
     """Reward functions. Their values are summed with their weights."""
+    reward_isolation: Literal["process", "none"] = "process"
+    """Where functions of your own run, and ``format``, whose pattern may take for ever. ``process``: in a process
+    beside each processor, so that one that hangs or dies fails its sample only. ``none``: in the processor, without
+    ``reward_deadline_s`` and ``reward_memory_mb``; one that hangs ends the processor."""
+    reward_deadline_s: float = Field(default=10.0, gt=0)
+    """A call of a reward function that takes longer fails its sample, and its process is replaced. Slow rewards belong
+    on the topic `rewards`: no other experience is scored meanwhile."""
+    reward_memory_mb: int | None = Field(default=2048, ge=64)
+    """MiB of data that the process of the reward functions may hold; ``none``: no limit."""
     group_deadline_s: float = Field(default=300.0, gt=0)
     """How long a group waits for all of its experiences. Then it is released with those that have come."""
     min_group_size: int = Field(default=2, ge=1)

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rft.config import RolloutConfig
-from rft.environments.guard import GroupGuard
 from rft.environments.worker_process import WorkerProcess
 from rft.errors import ConfigError, RolloutError
+from rft.workers.guard import GroupGuard
 
 START_S = 120.0
 """How long an environment may take to start: it may import a large library on a busy machine."""

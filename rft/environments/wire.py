@@ -13,23 +13,11 @@ from typing import Any
 
 from rft.environments.base import Step
 from rft.texts import utf8_fault
+from rft.workers.lines import WireError, encode
 
 MAX_REPLY_BYTES = 1024 * 1024
 """The longest line of an environment. No model reads an observation of that length, and the explorer holds hundreds."""
-MAX_FAULT_CHARS = 1000
 USER, ROLES = "user", ("system", "user", "assistant", "tool")
-
-
-class WireError(Exception):
-    """What an environment gave is no reply. The text says why."""
-
-
-def encode(message: Mapping[str, Any]) -> bytes:
-    """Return a message as a line. Raises WireError if it is no plain JSON."""
-    try:
-        return json.dumps(message, allow_nan=False, separators=(",", ":")).encode() + b"\n"
-    except (TypeError, ValueError, RecursionError) as error:
-        raise WireError(f"cannot be written as JSON: {error}") from error
 
 
 def encode_reply(message: Mapping[str, Any]) -> bytes:
@@ -38,17 +26,6 @@ def encode_reply(message: Mapping[str, Any]) -> bytes:
     if len(line) > MAX_REPLY_BYTES:
         raise WireError(f"takes {len(line):,} bytes, the limit is {MAX_REPLY_BYTES:,}")
     return line
-
-
-def decode(line: bytes) -> dict[str, Any]:
-    """Return the message of a line. Raises WireError if it is none."""
-    try:
-        message = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise WireError(f"is not JSON: {error}") from error
-    if not isinstance(message, dict):
-        raise WireError(f"is a {type(message).__name__}, not an object")
-    return message
 
 
 def reset_reply(observation: object) -> dict[str, Any]:

@@ -1,18 +1,12 @@
 """Runs one environment in a process of its own. :mod:`rft.environments.worker_process` is the other end.
 
-Standard input and output carry the messages of :mod:`rft.environments.wire`. The environment sees neither: what it
-prints goes to standard error, and it reads nothing. The process ends when standard input does.
-
-The memory limit is RLIMIT_DATA, which the kernel enforces at once, on each process of the environment: a look at the
-resident size now and then would come too late for one that takes gigabytes in a second. RLIMIT_AS would count address
-space, too, of which numerical libraries reserve far more than they use.
+Standard input and output carry the messages of :mod:`rft.environments.wire`. The process ends when standard input does.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import signal
 import sys
 import traceback
@@ -22,7 +16,9 @@ from typing import Any, BinaryIO
 
 from rft.environments.base import Environment
 from rft.environments.opening import open_environment
-from rft.environments.wire import MAX_FAULT_CHARS, WireError, decode, encode, encode_reply, reset_reply, step_reply
+from rft.environments.wire import encode_reply, reset_reply, step_reply
+from rft.workers.child import limit_memory, take_standard_streams
+from rft.workers.lines import MAX_FAULT_CHARS, WireError, decode, encode
 
 PR_SET_PDEATHSIG = 1
 
@@ -35,13 +31,13 @@ def main() -> None:
         return  # it died before the signal was set
     # Modules of the working directory need no installation; they come last, so they replace no library.
     sys.path.append(os.getcwd())
-    requests, replies = _take_standard_streams()
+    requests, replies = take_standard_streams()
     environment: Environment | None = None
     for line in requests:
         request = decode(line)
         match request["op"]:
             case "open":
-                _limit_memory(request["memory_bytes"])
+                limit_memory(request["memory_bytes"])
                 environment = _answer(replies, "its start", partial(open_environment, *request["environment"]), _opened)
             case "reset":
                 assert environment is not None
@@ -55,22 +51,6 @@ def main() -> None:
     sys.stderr.flush()
     # Threads that the environment has left behind must not keep the process.
     os._exit(0)
-
-
-def _take_standard_streams() -> tuple[BinaryIO, BinaryIO]:
-    """Return private copies of standard input and output, and give the environment others."""
-    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    return requests, replies
-
-
-def _limit_memory(size: int | None) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if size is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
 
 
 def _opened(environment: Environment) -> dict[str, Any]:

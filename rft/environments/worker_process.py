@@ -6,21 +6,17 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rft.environments.guard import GroupGuard
-from rft.environments.wire import MAX_REPLY_BYTES, WireError, decode, encode
+from rft.environments.wire import MAX_REPLY_BYTES
 from rft.errors import RolloutError
+from rft.workers.guard import GroupGuard
+from rft.workers.lines import WireError, decode, encode
+from rft.workers.spawn import TAIL_BYTES, how_it_ended, quote_last_line, start_module
 
-TAIL_BYTES = 2000
-"""How much of an environment's output is kept, for the error that says how it ended."""
-TAIL_CHARS = 300
-"""How much of it an error quotes."""
 REAP_S = 5.0
 """How long a killed process may take to be gone. Longer, and the kernel holds it: it is left alone."""
 
@@ -40,7 +36,8 @@ class WorkerProcess:
     async def start(self, options: Mapping[str, Any], memory_bytes: int | None, deadline_s: float) -> None:
         """Start the process and make the environment. Raises RolloutError; then, too, the process must be ended."""
         loop = asyncio.get_running_loop()
-        self._process = _fork()
+        # Its death signal comes when this thread ends: it is the one that runs the event loop.
+        self._process = start_module("rft.environments.worker")
         self._guard.add(self._process.pid)
         self._replies = asyncio.StreamReader(limit=MAX_REPLY_BYTES + 1)
         self._output = _Tail()
@@ -122,13 +119,7 @@ class WorkerProcess:
     async def _how_it_ended(self) -> str:
         if not await self._gone(1.0):
             return "closed its output"
-        code = self._process.returncode
-        if code >= 0:
-            return f"ended with exit code {code}"
-        try:
-            return f"was ended by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"was ended by signal {-code}"
+        return how_it_ended(self._process.returncode)
 
     def _fault(self, problem: str) -> RolloutError:
         return RolloutError(f"environment {self._name!r}: {problem}")
@@ -145,30 +136,4 @@ class _Tail(asyncio.Protocol):
 
     def quote(self) -> str:
         """Return the last line for an error; empty if there is none."""
-        lines = self._end.decode("utf-8", "replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return f"; its last output is {last[:TAIL_CHARS]!r}" if last else ""
-
-
-def _fork() -> subprocess.Popen[bytes]:
-    """Start a process. Its death signal comes when this thread ends: it is the one that runs the event loop."""
-    return subprocess.Popen(
-        # With -P, so that no file of the working directory can replace a library.
-        [sys.executable, "-P", "-m", "rft.environments.worker", str(os.getpid())],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=_environment_variables(),
-        start_new_session=True,
-        bufsize=0,
-    )
-
-
-def _environment_variables() -> dict[str, str]:
-    """Return ours, without our settings, which may be secrets, and with the path on which this package is found."""
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("RFT_")}
-    root = str(Path(__file__).parents[2])
-    variables["PYTHONPATH"] = os.pathsep.join(filter(None, [root, variables.get("PYTHONPATH")]))
-    # There are many of these processes, and each would start threads for all cores.
-    variables.setdefault("OMP_NUM_THREADS", "1")
-    return variables
+        return quote_last_line(self._end)

@@ -36,6 +36,9 @@ NAMED: dict[str, RewardFunction] = {
     "format": matches_format,
     "length_penalty": length_penalty,
 }
+UNBOUNDED = frozenset({"format"})
+"""Shipped functions whose time depends on a pattern or on what the model wrote. A regular expression may backtrack
+without end, and holds Python's lock then."""
 MAX_NAMED = 64
 """Rewards by name that one function may return, as many as an experience may bring."""
 MAX_NAME_CHARS = 200

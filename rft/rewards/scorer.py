@@ -34,7 +34,7 @@ def make_scorer(terms: Sequence[RewardTerm]) -> Scorer:
     It gives the weighted sum of their rewards. A function used more than once appears as ``name``, ``name#2``, …
     Raises ConfigError for an unknown function, and for options that are unknown, missing or wrong.
     """
-    return combine_terms(terms, [_in_process(load_reward(term.function, term.options)) for term in terms])
+    return combine_terms(terms, [in_process(load_reward(term.function, term.options)) for term in terms])
 
 
 def combine_terms(terms: Sequence[RewardTerm], functions: Iterable[TermFunction]) -> Scorer:
@@ -69,7 +69,8 @@ def sample_of(experience: Experience) -> Sample:
     )
 
 
-def _in_process(reward: LoadedReward) -> TermFunction:
+def in_process(reward: LoadedReward) -> TermFunction:
+    """Return a function that calls a term's function in this process. It blocks, also for an ``async`` one."""
     if reward.is_async:
         return lambda sample: run_async(reward.call_async(sample))
     return reward.call

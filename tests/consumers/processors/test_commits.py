@@ -17,7 +17,7 @@ from consumers.processors.shell import Shell
 from rft.config import Config
 from rft.errors import BrokerError
 from rft.log.coordinates import EntityPartition
-from rft.rewards import make_scorer
+from rft.rewards.scorer import make_scorer
 from rft.stream.pipeline import Pipeline
 from rft.stream.prioritize import fifo
 from rft.stream.rules import Rules

@@ -72,7 +72,12 @@ def test_a_group_that_stays_incomplete_is_released_at_its_deadline(embedded_brok
 
 @pytest.mark.parametrize(
     ("fault", "named"),
-    [("raise KeyError(response)", b"KeyError"), ("raise SystemExit(3)", b"SystemExit"), ("return 1e308", b"1e+308")],
+    [
+        ("raise KeyError(response)", b"KeyError"),
+        ("raise SystemExit(3)", b"SystemExit"),
+        ("return 1e308", b"1e+308"),
+        ("__import__('time').sleep(1e6)", b"picky did not end within 3 s (processor.reward_deadline_s)"),
+    ],
 )
 def test_a_failing_reward_function_costs_its_group_one_sample(
     embedded_broker, make_config, start_worker, tmp_path, monkeypatch, fault, named
@@ -84,20 +89,22 @@ def test_a_failing_reward_function_costs_its_group_one_sample(
         f"    {fault}\n"
     )
     monkeypatch.chdir(tmp_path)
-    config = make_config(embedded_broker, processor={"rewards": [{"function": "picky_rewards:picky"}]})
+    processor = {"rewards": [{"function": "picky_rewards:picky"}], "reward_deadline_s": 3.0}
+    config = make_config(embedded_broker, processor=processor)
     worker = start_worker(config)
     with EventWriter(config, "test") as writer:
         for sample in range(3):
             writer.send("experiences", experience(0, sample))
         writer.send("experiences", experience(0, 3, response="cow"))
     with EventReader(config, "test", ["ready", "dlq"]) as reader:
-        events = read_until(reader, lambda seen: len(seen) >= 5, 20, lambda: worker.log)
+        events = read_until(reader, lambda seen: len(seen) >= 5, 60, lambda: worker.log)
     [letter] = [event for event in events if event.entity == "dlq"]
     headers = dict(letter.headers)
     assert (headers["rft.error.stage"], headers["rft.error.class"]) == (b"score", b"RewardError")
     assert named in headers["rft.error.message"]
     verdicts = {r.experience.sample: (r.verdict, r.cause) for r in (e.record() for e in events if e.entity == "ready")}
     assert verdicts == {**dict.fromkeys(range(3), ("train", None)), 3: ("filtered", "score_failed")}
+    assert "a sample of train-00000000 is filtered as score_failed (1 so far): reward function picky" in worker.log
     wait_for(lambda: committed(config) == 4, 10, lambda: worker.log)
 
 

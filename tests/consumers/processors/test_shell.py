@@ -19,7 +19,7 @@ from rft.config import Config
 from rft.errors import BrokerError
 from rft.log.coordinates import EntityPartition
 from rft.log.dead_letters import VALUE_OMITTED
-from rft.rewards import make_scorer
+from rft.rewards.scorer import make_scorer
 from rft.stream.pipeline import Pipeline
 from rft.stream.prioritize import fifo
 from rft.stream.rules import Rules

@@ -11,7 +11,7 @@ import pytest
 
 from rft.config import RewardTerm
 from rft.errors import ConfigError, RewardError
-from rft.rewards import make_scorer
+from rft.rewards.scorer import make_scorer
 from schemas.events import Experience
 
 

@@ -1,8 +1,8 @@
-"""Ends the processes of environments when their explorer is gone, however it ended.
+"""Ends the worker processes of a role when it is gone, however it ended.
 
-The kernel's death signal reaches the environment's own process, but not those that it started. So one small process
-watches the explorer, which writes it a line for each process group that begins (``+pid``) or has ended (``-pid``). When
-the explorer ends, the guard kills the groups that are left. It imports nothing of ours.
+The kernel's death signal reaches a worker's own process, but not those that it started. So one small process watches
+the role, which writes it a line for each process group that begins (``+pid``) or has ended (``-pid``). When the role
+ends, the guard kills the groups that are left. It imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import sys
 
 
 def main() -> None:
-    explorer = int(sys.argv[1])
+    role = int(sys.argv[1])
     groups: set[int] = set()
     watched = [0]
     if hasattr(os, "pidfd_open"):
-        # Not only standard input: a process that the explorer forked may hold the other end of it open.
+        # Not only standard input: a process that the role forked may hold the other end of it open.
         with contextlib.suppress(ProcessLookupError):
-            watched.append(os.pidfd_open(explorer))
+            watched.append(os.pidfd_open(role))
     os.set_blocking(0, False)
     rest = b""
     while True:

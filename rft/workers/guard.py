@@ -1,37 +1,42 @@
-"""Keeps the process that ends environments with their explorer: see :mod:`rft.environments.group_guard`."""
+"""Keeps the process that ends worker processes with their role: see :mod:`rft.workers.group_guard`."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 
 class GroupGuard:
-    """Tells the guard process which process groups there are. It starts with the first group."""
+    """Tells the guard process which process groups there are. It starts with the first group. Thread-safe."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._groups: set[int] = set()
 
     def add(self, group: int) -> None:
         """Note a process group that must end with this process."""
-        self._groups.add(group)
-        self._write(f"+{group}\n")
+        with self._lock:
+            self._groups.add(group)
+            self._write(f"+{group}\n")
 
     def discard(self, group: int) -> None:
         """Note that a process group has ended, or is ended by us."""
-        self._groups.discard(group)
-        self._write(f"-{group}\n")
+        with self._lock:
+            self._groups.discard(group)
+            self._write(f"-{group}\n")
 
     def close(self) -> None:
         """End the guard, which ends all groups that were added and not discarded."""
-        if self._process is not None:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            self._process.wait()
-            self._process = None
+        with self._lock:
+            if self._process is not None:
+                assert self._process.stdin is not None
+                self._process.stdin.close()
+                self._process.wait()
+                self._process = None
 
     def _write(self, line: str) -> None:
         if self._process is None or self._process.poll() is not None:
