@@ -131,7 +131,9 @@ async def through_gateway(
         await client.stdout.readline()
         order = {
             "sessions": [(one.base_url, one.api_key) for one in opened],
-            **{"turns": turns, "tokens": tokens, "question": QUESTION},
+            "turns": turns,
+            "tokens": tokens,
+            "question": QUESTION,
         }
         began = time.perf_counter()
         client.stdin.write(json.dumps(order).encode() + b"\n")
