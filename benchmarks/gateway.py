@@ -1,4 +1,4 @@
-"""Compares turns through the gateway with the engine called directly: tokens per second, and the cost of a long history.
+"""Compares turns through the gateway with the engine called directly: tokens per second, and what a history costs.
 
 python benchmarks/gateway.py [--sessions 64] [--turns 4] [--tokens 32] [--rounds 5] [--width 512] [--layers 8]
 
