@@ -1,4 +1,6 @@
-"""Shows what a role does and waits for: in its log once a minute, in a file of the run's folder, and over HTTP."""
+"""Shows what a role does and waits for: in its log once a minute, in a file of the run's folder, and over HTTP.
+
+It also writes the role's notes."""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from typing import Self
 from rft.config import Config
 from rft.telemetry.activity import Activity, ActivityState
 from rft.telemetry.health import Health, health_file, health_pages, make_health, write_health
+from rft.telemetry.notes_file import NotesFile
 from rft.telemetry.status_server import StatusServer
 
 WRITE_EVERY_S = 1.0
@@ -30,6 +33,7 @@ class ActivityReport:
         config: Config,
         role: str,
         activity: Activity,
+        notes: NotesFile,
         *,
         stopping: Callable[[], bool],
         stalled: Callable[[], bool],
@@ -37,6 +41,7 @@ class ActivityReport:
         """``role`` is the process's name, such as ``explorer-0``: the name of its file."""
         self._role = role
         self._activity = activity
+        self._notes = notes
         self._stopping = stopping
         self._stalled = stalled
         self._run_path = config.run.path
@@ -95,6 +100,7 @@ class ActivityReport:
             logger.debug("health: %s/healthz", self._server.url)
         while True:
             self._write()
+            self._notes.write()
             if line := self._schedule.line(time.monotonic(), self._activity.state()):
                 logger.info(line)
             if self._closed.wait(WRITE_EVERY_S):
@@ -108,7 +114,6 @@ class ActivityReport:
             write_health(self._path, self.health())
             self._unwritable = False
         except OSError as error:
-            # A full disk has its own lines, from those who need it.
             if not self._unwritable:
                 logger.warning("the role's state cannot be written to %s: %s", self._path, error.strerror or error)
             self._unwritable = True

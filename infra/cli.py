@@ -50,9 +50,11 @@ def main() -> None:
     # The user's task sources and reward functions are found in the working directory, after all libraries.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    from infra.library_noise import log_for_a_command
     from rft.errors import RftError
     from rft.log.client_names import name_clients
 
+    log_for_a_command()
     if len(sys.argv) > 1:
         name_clients(sys.argv[1])
     try:
@@ -215,10 +217,12 @@ def report(context: typer.Context, config: ConfigPath) -> None:
     """
     loaded = load(config, context)
     from consumers.report.build import build_report
+    from infra.launcher.folder import last_end
     from infra.launcher.log_access import reachable_log
 
+    end = last_end(loaded.run.path) if loaded.run.path.is_dir() else None
     with reachable_log(loaded, "rft report") as loaded:
-        build_report(loaded)
+        build_report(loaded, end=end)
     print(f"report: {loaded.run.path / 'report.html'}")
 
 

@@ -14,8 +14,10 @@ from types import FrameType
 from typing import Self
 
 from rft.errors import OutageError, RftError
+from rft.telemetry.notes import one_line
 
 EXIT_FILE_VARIABLE = "RFT_EXIT_FILE"
+MAX_MESSAGE = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class ExitReport:
     error: str
     """Name of the error's class."""
     message: str
-    """On one line."""
+    """On one line, at most ``MAX_MESSAGE`` characters."""
     exit_code: int
     transient: bool
     """Whether the error may pass by itself, so that a restart can help. True for a bug: nothing is known about it."""
@@ -43,7 +45,7 @@ class ExitReport:
     def from_error(cls, error: BaseException, *, exit_code: int, pid: int, now: float) -> Self:
         """Describe an :class:`RftError` or an exception that no one expected."""
         transient = error.transient if isinstance(error, RftError) else True
-        text = " ".join(str(error).split())
+        text = one_line(str(error), MAX_MESSAGE)
         outage = isinstance(error, OutageError)
         return cls(type(error).__name__, text, exit_code, transient, pid, now, _place(error), outage)
 
@@ -54,7 +56,7 @@ class ExitReport:
 
     def __str__(self) -> str:
         """``PolicyError: no tokenizer in model/``."""
-        return f"{self.error}: {self.message}"
+        return f"{self.error}: {self.message}" if self.message else self.error
 
 
 def _place(error: BaseException) -> str:

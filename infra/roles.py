@@ -19,6 +19,7 @@ from types import FrameType
 
 from infra.activity_report import ActivityReport
 from infra.exit_report import EXIT_FILE_VARIABLE, ExitReport, write_exit_report
+from infra.library_noise import quiet_libraries
 from infra.log_rate_limit import RateLimitFilter
 from infra.process_end import END_S, end_within
 from infra.stall_check import StallCheck
@@ -30,6 +31,8 @@ from rft.log.client_names import name_clients
 from rft.log.clients import reach_broker
 from rft.log.outages import wait_for_broker
 from rft.telemetry.activity import role_activity
+from rft.telemetry.notes import NoteHandler, role_notes
+from rft.telemetry.notes_file import NotesFile
 
 RunFunction = Callable[[Config, threading.Event], None]
 
@@ -52,8 +55,6 @@ ROLES = {
     "archiver": RoleEntry("consumers.archiver", "copies the topics into Avro files while they are written"),
 }
 
-_NOISY = ("kafka", "aiokafka", "faust", "mode", "transformers", "urllib3", "asyncio", "filelock", "DeepSpeed")
-"""Libraries that may log warnings only: their notices of every reconnection would hide our own lines."""
 _BUG_EXIT_CODE = 1
 """Python's own for an exception that nothing catches."""
 
@@ -82,6 +83,7 @@ def _run(role: str, config: Config, run: RunFunction | None) -> int:
     exit_file = os.environ.pop(EXIT_FILE_VARIABLE, None)
     configure_logging(name)
     log = logging.getLogger("rft")
+    notes = NotesFile(config.run.path, _unique(name), role_notes())
     stop = threading.Event()
     asked_by: list[int] = []
     signals: SimpleQueue[int] = SimpleQueue()
@@ -99,11 +101,13 @@ def _run(role: str, config: Config, run: RunFunction | None) -> int:
 
     def end_at_once(error: TopicChangedError) -> None:
         log.error("%s: %s (the role did not stop in time)", type(error).__name__, error)
+        notes.write()
         _report_exit(exit_file, error, error.exit_code)
         end_within(0, error.exit_code)
 
     def end_stalled(error: StallError, place: str, idle_s: float) -> None:
         log.error("%s: %s", type(error).__name__, error)
+        notes.write()
         report = ExitReport.from_error(error, exit_code=error.exit_code, pid=os.getpid(), now=time.time())
         _write_report(exit_file, replace(report, place=place, idle_s=idle_s))
         logging.shutdown()
@@ -127,7 +131,7 @@ def _run(role: str, config: Config, run: RunFunction | None) -> int:
                 activity = role_activity()
                 check = StallCheck(config, name, activity, end_stalled)
                 report = ActivityReport(
-                    config, _unique(name), activity, stopping=stop.is_set, stalled=lambda: check.stalled
+                    config, _unique(name), activity, notes, stopping=stop.is_set, stalled=lambda: check.stalled
                 )
                 for watch in (report, check, TopicWatch(config, stop, end_at_once)):
                     watches.enter_context(watch)
@@ -142,8 +146,11 @@ def _run(role: str, config: Config, run: RunFunction | None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
+        role_notes().add("error", f"{type(error).__name__}: {error}")
         _report_exit(exit_file, error, _BUG_EXIT_CODE)
         raise
+    finally:
+        notes.write()
     log.info("stopped" if asked_by else "done")
     return 130 if signal.SIGINT in asked_by else 0
 
@@ -175,9 +182,6 @@ def configure_logging(name: str) -> None:
     handler.setFormatter(formatter)
     handler.addFilter(RateLimitFilter("kafka", "aiokafka"))
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [handler, NoteHandler(role_notes())]
     root.setLevel(os.environ.get("RFT_LOG_LEVEL", "INFO"))
-    for noisy in _NOISY:
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    # It warns of every 0.1 s in which its thread did not get the processor.
-    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
+    quiet_libraries()

@@ -80,7 +80,7 @@ def plot(result: Mapping[str, Any]) -> str:
     models = list(result["seconds"])
     by_set: dict[str, list[tuple[float, float]]] = {}
     for row in result["results"]:
-        if not row["scored"]:
+        if row["accuracy"] is None:
             continue
         by_set.setdefault(row["set"], []).append((float(models.index(row["model"])), row["accuracy"]))
     lines = [Line(name, points, "cabed"[at % 5], marks=True) for at, (name, points) in enumerate(by_set.items())]

@@ -48,7 +48,8 @@ class HeldOutEvaluator:
     def accuracy(self, folder: Path, progress: Progress = lambda done, total: None) -> float | None:
         """Return the share of correct answers of the model in ``folder`` to the first set, as the report counts.
 
-        Returns None if there is no set. Raises PolicyError if the model cannot be used.
+        Returns None if there is no set, or if rewards outside 0 to 1 decide about its answers.
+        Raises PolicyError if the model cannot be used.
         """
         return next((tally.accuracy for tally in self.tallies(folder, progress, first_only=True).values()), None)
 

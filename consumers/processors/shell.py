@@ -25,6 +25,7 @@ from rft.retry import Deadline
 from rft.stream.actions import Action, DeadLetter, Publish, Received, Release, Resolve, SaveWaiting, Source
 from rft.stream.pipeline import Pipeline
 from rft.telemetry.activity import role_activity
+from rft.telemetry.notes import NOTED, one_line, role_notes
 from schemas.framing import SchemaId
 
 logger = logging.getLogger(__name__)
@@ -291,6 +292,7 @@ class Shell:
             divided = self._trackers[entity].divided(action.partition)
             self._start_write(self._publish(action, watermark, divided), action.size_bytes)
         elif event is not None:
+            _note_dead_letter(action)
             if action.stage == "score":
                 self._warn_of_failed_score(action, event)
             task = self._start_write(self._publish_dead_letter(action, event, watermark), event.size_bytes)
@@ -301,7 +303,9 @@ class Shell:
         failed = self._pipeline.counts["dead:score"]
         if failed <= LOGGED_FAILURES or failed % 100 == 0:
             group = (event.key or b"").decode("utf-8", "replace")
-            logger.warning("a sample of %s is filtered as score_failed (%d so far): %s", group, failed, letter.error)
+            logger.warning(
+                "a sample of %s is filtered as score_failed (%d so far): %s", group, failed, letter.error, extra=NOTED
+            )
 
     async def _publish(self, action: Publish, watermark: OffsetWatermark, divided: DividedGroups) -> None:
         letters = self._take_dead_letters(action.partition, action.resolves)
@@ -340,6 +344,16 @@ class Shell:
         """Keep the first failure. The worker ends with it: see ``raise_failure``."""
         if self._failure is None:
             self._failure = error
+
+
+def _note_dead_letter(letter: DeadLetter) -> None:
+    """Count a dead letter by its cause. The first of each is logged; failed scores have lines of their own."""
+    if letter.stage == "score":
+        role_notes().add("error", f"no reward: {letter.error}")
+        return
+    text = f"dead letter of {letter.source}, {letter.stage}: {letter.error}"
+    if role_notes().add("warning", text) == 1:
+        logger.warning("%s (further ones are only counted; rft dlq lists them)", one_line(text), extra=NOTED)
 
 
 def _now_ms() -> int:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from consumers.report.measures import correctness_function
+from consumers.report.outcome import RunEnd
 from consumers.report.page import render
 from consumers.report.reducer import READ_ORDER, RunReducer, RunSummary
 from consumers.report.report_json import report_content
 from rft.config import Config
 from rft.errors import BrokerError
 from rft.log.reader import EventReader
+from rft.telemetry.notes_file import read_notes
 
 STALL_S = 20.0
 """Seconds without a single event after which the broker counts as unreachable."""
@@ -37,18 +39,23 @@ LIBRARIES = (
 )
 
 
-def build_report(config: Config, *, wall_s: float | None = None, within_s: float | None = None) -> dict[str, Any]:
+def build_report(
+    config: Config, *, wall_s: float | None = None, within_s: float | None = None, end: RunEnd | None = None
+) -> dict[str, Any]:
     """Read the log, write both files, and return the content of ``report.json``.
 
     Args:
         config: of the run.
         wall_s: how long the run took, in seconds; without it, the time that the log spans.
         within_s: see ``read_summary``; a report of a part of the log is better than none.
+        end: how the newest launch ended, if it did not finish the run.
 
     Raises BrokerError if the log cannot be read.
     """
     summary = read_summary(config, within_s)
-    report = report_content(summary, config, wall_s=wall_s, versions=library_versions())
+    report = report_content(
+        summary, config, wall_s=wall_s, versions=library_versions(), end=end, notes=read_notes(config.run.path)
+    )
     folder = config.run.path
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / "report.html", render(report, summary, config))

@@ -31,7 +31,7 @@ def evaluation_cards(evaluations: Sequence[Mapping[str, Any]], config: Config) -
         classes = list(dict.fromkeys(label for evaluation in own for label in evaluation["by_difficulty"]))
         if len(classes) > 1:
             table = _difficulty_table(own, classes)
-            cards.append((f"By difficulty: {eval_set.title}", f"accuracy by {own[0]['difficulty']}", table))
+            cards.append((f"By difficulty: {eval_set.title}", f"{own[-1]['measure']} by {own[0]['difficulty']}", table))
     return cards
 
 
@@ -41,9 +41,11 @@ def pass_at_text(evaluation: Mapping[str, Any]) -> str:
 
 
 def accuracy_text(evaluation: Mapping[str, Any]) -> str:
-    """Return accuracy and standard error as text: ``40.0% ± 2.1``."""
+    """Return accuracy and standard error as text: ``40.0% ± 2.1``; of a mean reward, ``reward 1.250 ± 0.031``."""
     if not evaluation["scored"]:
         return "not scored"
+    if evaluation["measure"] != "accuracy":
+        return f"reward {evaluation['reward']:.3f} ± {evaluation['standard_error']:.3f}"
     return f"{evaluation['accuracy']:.1%} ± {evaluation['standard_error'] * 100:.1f}"
 
 
@@ -60,9 +62,14 @@ def _difficulty_table(evaluations: Sequence[Mapping[str, Any]], classes: Sequenc
     rows = []
     for label in classes:
         before, after = (evaluation["by_difficulty"].get(label) for evaluation in (first, last))
-        shares = [f"{figures['accuracy']:.1%}" if figures else "" for figures in (before, after)]
+        shares = [_score(figures) if figures else "" for figures in (before, after)]
         rows.append((label, f"{(after or before)['tasks']:,}", *shares))
     return _table(("class", "tasks", f"version {first['version']}", f"version {last['version']}"), rows)
+
+
+def _score(figures: Mapping[str, Any]) -> str:
+    accuracy = figures["accuracy"]
+    return f"{figures['reward']:.3f}" if accuracy is None else f"{accuracy:.1%}"
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

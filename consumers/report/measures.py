@@ -21,6 +21,23 @@ def correctness_function(terms: Sequence[RewardTerm]) -> str:
     return next((function for function in functions if function not in _NOT_CORRECTNESS), functions[0])
 
 
+def has_share(scored: ScoredExperience, function: str) -> bool:
+    """Return whether what decides about an answer lies between 0 and 1, so that it can be called right or wrong."""
+    if scored.experience.finish_reason == "error" or SUCCESS in scored.experience.rewards:
+        return True
+    return 0.0 <= scored.rewards.get(function, scored.reward) <= 1.0
+
+
+def without_gradient(metrics: Mapping[str, float]) -> bool:
+    """Return whether a step changed nothing: its gradient was 0, or none of its updates had a finite one."""
+    return metrics.get("grad_norm", 1.0) == 0.0 or metrics.get("skipped", 0.0) >= 1.0
+
+
+def score_text(score: float, *, share: bool) -> str:
+    """Return ``34.8%`` for a share of right answers, ``1.250`` for a mean reward."""
+    return f"{score:.1%}" if share else f"{score:.3f}"
+
+
 def is_correct(scored: ScoredExperience, function: str) -> bool:
     """Return whether ``function`` gave a held-out answer full marks. A failed rollout is not correct.
 
@@ -44,6 +61,7 @@ def add_answer(tally: Tally, number: int, scored: ScoredExperience, function: st
         metadata=scored.experience.metadata,
         unrewarded=lacks_reward(scored),
         counted=is_answer(scored),
+        bounded=has_share(scored, function),
     )
 
 

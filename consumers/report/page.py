@@ -11,10 +11,12 @@ from typing import Any
 
 from consumers.report.charts import Line, Share, figures_table, line_chart, smooth, stacked_bars
 from consumers.report.evaluations import evaluation_cards
+from consumers.report.learning import moved
 from consumers.report.long_tail import long_tail_card
-from consumers.report.measures import NOT_SCORED
+from consumers.report.measures import NOT_SCORED, score_text
+from consumers.report.outcome import outcome_section
 from consumers.report.reducer import Rollout, RunSummary, Step
-from consumers.report.report_json import MAX_TEXT_CHARS, accuracies, samples, steps_in_order, throughput
+from consumers.report.report_json import MAX_TEXT_CHARS, has_shares, samples, scores, steps_in_order, throughput
 from consumers.report.transfers import transfers_card
 from rft.config import Config
 
@@ -32,16 +34,20 @@ def render(report: Mapping[str, Any], summary: RunSummary, config: Config) -> st
 <title>{title}</title><style>
 {style}</style></head><body><main>
 {_header(report, summary, config)}
+{outcome_section(report)}
 {_tiles(report)}
 {_charts(report, summary, config)}
-{_samples(samples(summary), summary.final_version)}
+{_samples(samples(summary), summary.final_version, marks=report["held_out"]["measure"] == "accuracy")}
 {_footer(report, config)}
 </main></body></html>
 """
 
 
 def _header(report: Mapping[str, Any], summary: RunSummary, config: Config) -> str:
-    badge = '<span class="badge">finished</span>' if report["finished"] else '<span class="badge no">unfinished</span>'
+    style = {"finished": "badge", "failed": "badge no"}.get(report["outcome"], "badge warn")
+    badge = f'<span class="{style}">{report["outcome"]}</span>'
+    if report["learning"]:
+        badge += '<span class="badge warn">see what it learned</span>'
     if not report["complete"]:
         badge += '<span class="badge no">the log was not read to its end: counts are too low; see rft report</span>'
     start = datetime.fromtimestamp(summary.first_ms / 1000, UTC) if summary.first_ms else None
@@ -56,7 +62,7 @@ def _header(report: Mapping[str, Any], summary: RunSummary, config: Config) -> s
 def _tiles(report: Mapping[str, Any]) -> str:
     experiences, staleness, trainer = report["experiences"], report["staleness"], report["trainer"]
     tiles = [
-        _accuracy_tile(report["accuracy"]),
+        _held_out_tile(report["held_out"]),
         _tile(f"{report['steps']:,}", "gradient steps"),
         _tile(_duration(report["wall_s"]), "wall time"),
         _tile(f"{experiences['trained']:,}", "experiences trained"),
@@ -70,17 +76,20 @@ def _tiles(report: Mapping[str, Any]) -> str:
     return f'<section class="tiles">{"".join(tiles)}</section>'
 
 
-def _accuracy_tile(accuracy: Mapping[str, Any]) -> str:
-    before, after = accuracy["before"], accuracy["after"]
-    if not accuracy["scored"]:
-        return _tile("–", f"held-out accuracy: {NOT_SCORED}", main=True)
+def _held_out_tile(held_out: dict[str, Any]) -> str:
+    before, after, what = held_out["before"], held_out["after"], f"held-out {held_out['measure']}"
+    share = held_out["measure"] == "accuracy"
+    if not held_out["scored"]:
+        return _tile("–", f"{what}: {NOT_SCORED}", main=True)
     if before is None:
-        return _tile("–", "held-out accuracy: not evaluated", main=True)
+        return _tile("–", f"{what}: not evaluated", main=True)
     if after is None:
-        return _tile(f"{before:.1%}", f"held-out accuracy before, {accuracy['tasks']} tasks", main=True)
+        return _tile(score_text(before, share=share), f"{what} before, {held_out['tasks']} tasks", main=True)
     gain = after - before
-    change = f'<span class="gain{" loss" if gain < 0 else ""}">{gain * 100:+.1f} points</span>'
-    return _tile(f"{before:.1%} → {after:.1%}{change}", f"held-out accuracy, {accuracy['tasks']} tasks", main=True)
+    style = " same" if not moved(held_out) else " loss" if gain < 0 else ""
+    points = f"{gain * 100:+.1f} points" if share else f"{gain:+.3f}"
+    scores = f"{score_text(before, share=share)} → {score_text(after, share=share)}"
+    return _tile(f'{scores}<span class="gain{style}">{points}</span>', f"{what}, {held_out['tasks']} tasks", main=True)
 
 
 def _charts(report: Mapping[str, Any], summary: RunSummary, config: Config) -> str:
@@ -102,11 +111,7 @@ def _charts(report: Mapping[str, Any], summary: RunSummary, config: Config) -> s
                 x_label="step",
             ),
         ),
-        _card(
-            "Held-out accuracy",
-            "tasks never trained on" if report["accuracy"]["scored"] else NOT_SCORED,
-            line_chart(_accuracy_lines(summary, config), x_label="weight version", y_range=(0, 1), percent=True),
-        ),
+        *_held_out_cards(report, summary, config),
         _card(
             "Staleness",
             "weight versions between writing and training",
@@ -144,17 +149,33 @@ def _learning_rate(steps: Sequence[Step]) -> list[str]:
     return [_card("Learning rate", "of each step", chart)]
 
 
-def _accuracy_lines(summary: RunSummary, config: Config) -> list[Line]:
-    """Return one line for each held-out set."""
+def _held_out_cards(report: Mapping[str, Any], summary: RunSummary, config: Config) -> list[str]:
+    """Return a chart of the sets whose answers are right or wrong, and one of the others, if there are any."""
+    shares = [name for name in config.eval_sets if has_shares(summary, name)]
+    rewarded = [name for name in config.eval_sets if name not in shares]
+    what = "tasks never trained on" if report["held_out"]["scored"] else NOT_SCORED
+    cards = []
+    if shares or not rewarded:
+        lines = _held_out_lines(summary, config, shares, "accuracy")
+        chart = line_chart(lines, x_label="weight version", y_range=(0, 1), percent=True)
+        cards.append(_card("Held-out accuracy", what, chart))
+    if rewarded:
+        lines = _held_out_lines(summary, config, rewarded, "mean reward")
+        cards.append(_card("Held-out reward", what, line_chart(lines, x_label="weight version")))
+    return cards
+
+
+def _held_out_lines(summary: RunSummary, config: Config, names: Sequence[str], measure: str) -> list[Line]:
+    """Return one line for each of these held-out sets."""
     styles = itertools.cycle("cabed")
     return [
         Line(
-            "accuracy" if len(config.eval_sets) == 1 else eval_set.title,
-            [(float(version), share) for version, share, _ in accuracies(summary, name)],
+            measure if len(config.eval_sets) == 1 else config.eval_sets[name].title,
+            [(float(version), score) for version, score, _ in scores(summary, name)],
             next(styles),
             marks=True,
         )
-        for name, eval_set in config.eval_sets.items()
+        for name in names
     ]
 
 
@@ -216,12 +237,12 @@ def _counts(experiences: Mapping[str, Any]) -> str:
     return figures_table((name, what, f"{count:,}") for name, what, count in rows)
 
 
-def _samples(pairs: Sequence[tuple[Rollout, Rollout]], final_version: int | None) -> str:
+def _samples(pairs: Sequence[tuple[Rollout, Rollout]], final_version: int | None, *, marks: bool) -> str:
     if not pairs:
         return ""
     rows = "".join(
         f'<tr><td class="text">{_text(before.prompt)}</td><td class="text dim">{_text(before.answer or "")}</td>'
-        f"<td>{_response(before)}</td><td>{_response(after)}</td></tr>"
+        f"<td>{_response(before, marks=marks)}</td><td>{_response(after, marks=marks)}</td></tr>"
         for before, after in pairs
     )
     headings = ("prompt", "answer", "before (version 0)", f"after (version {final_version})")
@@ -230,7 +251,10 @@ def _samples(pairs: Sequence[tuple[Rollout, Rollout]], final_version: int | None
     return _card("Sample rollouts", "held-out tasks picked by position, not by result", table)
 
 
-def _response(rollout: Rollout) -> str:
+def _response(rollout: Rollout, *, marks: bool) -> str:
+    """Render a response with its mark, or with its reward where nothing is right or wrong."""
+    if not marks:
+        return f'<span class="dim">{rollout.reward:.3f} </span><span class="text">{_text(rollout.response)}</span>'
     mark = '<span class="mark-right">✓</span>' if rollout.correct else '<span class="mark-wrong">✗</span>'
     return f'{mark}<span class="text">{_text(rollout.response)}</span>'
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from consumers.report.measures import TrainerSeconds, add_answer, is_correct, trainer_seconds
+from consumers.report.measures import TrainerSeconds, add_answer, is_correct, trainer_seconds, without_gradient
 from rft.config import MAIN_SET, Config
 from rft.evaluation.ids import parse_key
 from rft.evaluation.tally import Tally, is_answer
@@ -52,6 +52,12 @@ class Step:
     seconds: TrainerSeconds
     weights: Mapping[str, float] = field(default_factory=dict)
     """Metrics of weight transfers."""
+    reward_std: float | None = None
+    """None if the trainer did not measure it."""
+    without_gradient: bool = False
+    """Whether it changed nothing."""
+    skipped: bool = False
+    """Whether it changed nothing because no gradient was finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +218,9 @@ class RunReducer:
             learning_rate=record.metrics.get("learning_rate", 0.0),
             seconds=trainer_seconds(record.metrics),
             weights={name: value for name, value in record.metrics.items() if name.startswith(TRANSFER_PREFIX)},
+            reward_std=record.metrics.get("reward_std"),
+            without_gradient=without_gradient(record.metrics),
+            skipped=record.metrics.get("skipped", 0.0) >= 1.0,
         )
 
     def _add_member(self, event: Event) -> None:

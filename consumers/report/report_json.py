@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
+from consumers.report.learning import held_out_figures, learning_warnings
 from consumers.report.long_tail import long_tail_figures
 from consumers.report.measures import TrainerSeconds, sum_stats
+from consumers.report.outcome import RunEnd, note_rows, outcome_figures
 from consumers.report.reducer import Rollout, RunSummary, Step
 from consumers.report.transfers import transfer_figures
 from rft.config import MAIN_SET, Config
-from rft.evaluation.tally import Tally, difficulty_classes
+from rft.evaluation.tally import difficulty_classes
 from rft.log.topics import topic_name
+from rft.telemetry.notes import Note
 
 MAX_BUCKETS = 60
 """Most points of the throughput curve."""
@@ -28,13 +31,23 @@ Series = list[tuple[float, float]]
 
 
 def report_content(
-    summary: RunSummary, config: Config, *, wall_s: float | None, versions: Mapping[str, str]
+    summary: RunSummary,
+    config: Config,
+    *,
+    wall_s: float | None,
+    versions: Mapping[str, str],
+    end: RunEnd | None = None,
+    notes: Mapping[str, Sequence[Note]] | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``report.json``.
 
     ``wall_s`` is the time that the launcher measured; without it, the time from the log's first event to its last.
     Counts are of distinct ids, except ``experiences.published``, which counts all events of the topic: published =
     distinct + duplicates + dead_lettered, once the processors have seen everything.
+
+    Args:
+        end: how the newest launch ended, if it did not finish the run.
+        notes: warnings and errors of the roles.
     """
     steps = steps_in_order(summary)
     dead_lettered = len(summary.dead_letters.get(topic_name(config, "experiences"), ()))
@@ -42,11 +55,17 @@ def report_content(
     trained = {experience_id for step in steps for experience_id in step.trained}
     seconds = reduce(TrainerSeconds.__add__, (step.seconds for step in steps), TrainerSeconds())
     staleness = _staleness(steps)
+    is_finished = finished(summary, config)
+    held_out = _held_out(summary, config)
     return {
         "run": config.run.name,
-        "finished": finished(summary, config),
+        "finished": is_finished,
+        **outcome_figures(finished=is_finished, end=end),
         "complete": summary.complete,
-        "accuracy": _accuracy(summary, config),
+        "accuracy": _accuracy(held_out),
+        "held_out": held_out,
+        "learning": learning_warnings(summary, steps, held_out, config, finished=is_finished),
+        "notes": note_rows(notes or {}),
         "evaluations": evaluations(summary, config),
         "steps": len(steps),
         "wall_s": round(log_seconds(summary) if wall_s is None else wall_s, 3),
@@ -112,9 +131,24 @@ def finished(summary: RunSummary, config: Config) -> bool:
 
 
 def accuracies(summary: RunSummary, name: str) -> list[tuple[int, float, int]]:
-    """Return (version, share of correct answers, tasks) of each evaluation of a set that is scored, by version."""
+    """Return (version, share of correct answers, tasks) of each evaluation of a set that is scored, by version.
+
+    There are none if rewards outside 0 to 1 decide about answers.
+    """
+    return scores(summary, name) if has_shares(summary, name) else []
+
+
+def scores(summary: RunSummary, name: str) -> list[tuple[int, float, int]]:
+    """Return (version, score, tasks) of each evaluation of a set that is scored: shares, or mean rewards."""
     tallies = sorted(summary.evaluations.get(name, {}).items())
-    return [(version, tally.accuracy, len(tally.tasks)) for version, tally in tallies if tally.accuracy is not None]
+    share = has_shares(summary, name)
+    found = [(version, tally.accuracy if share else tally.mean_reward, len(tally.tasks)) for version, tally in tallies]
+    return [(version, score, tasks) for version, score, tasks in found if score is not None]
+
+
+def has_shares(summary: RunSummary, name: str) -> bool:
+    """Return whether answers of a set are right or wrong: all rewards that decide about them lie between 0 and 1."""
+    return all(tally.bounded for tally in summary.evaluations.get(name, {}).values())
 
 
 def evaluations(summary: RunSummary, config: Config) -> list[dict[str, Any]]:
@@ -187,21 +221,17 @@ def log_seconds(summary: RunSummary) -> float:
     return (summary.last_ms - summary.first_ms) / 1000
 
 
-def _accuracy(summary: RunSummary, config: Config) -> dict[str, float | int | None]:
+def _held_out(summary: RunSummary, config: Config) -> dict[str, Any]:
     tallies = summary.evaluations.get(first_set(config), {})
-    before = tallies.get(0)
     after = tallies.get(summary.final_version) if summary.final_version is not None else None
-    found = [tally for tally in (before, after) if tally]
-    return {
-        "before": _rounded(before),
-        "after": _rounded(after),
-        "tasks": min((len(tally.tasks) for tally in found), default=0),
-        "scored": all(tally.scored for tally in found),
-    }
+    return held_out_figures(tallies.get(0), after)
 
 
-def _rounded(tally: Tally | None) -> float | None:
-    return None if tally is None or tally.accuracy is None else round(tally.accuracy, 5)
+def _accuracy(held_out: Mapping[str, Any]) -> dict[str, float | int | None]:
+    """Return the shares of right answers before and after, which are None if there are only mean rewards."""
+    share = held_out["measure"] == "accuracy"
+    scores = {name: held_out[name] if share else None for name in ("before", "after")}
+    return scores | {name: held_out[name] for name in ("tasks", "scored")}
 
 
 def _other_trainers(summary: RunSummary) -> dict[str, dict[str, Any]]:

@@ -86,6 +86,7 @@ class PointReducer:
         if not tally.scored:
             return []
         result = tally.result(eval_set, difficulty_classes(eval_set, [tally]))
-        values = {f"eval/{name}/{metric}": float(result[metric]) for metric in ("accuracy", "standard_error", "reward")}
+        metrics = ("accuracy", "standard_error", "reward")
+        values = {f"eval/{name}/{metric}": float(result[metric]) for metric in metrics if result[metric] is not None}
         values |= {f"eval/{name}/pass_at_{k}": share for k, share in result["pass_at"].items()}
         return [Point(step, values | {f"eval/{name}/version": float(version)}, self._at_ms[key])]

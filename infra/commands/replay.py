@@ -148,7 +148,7 @@ def _summary(result: Mapping[str, Any]) -> str:
         f"{result['steps']:,} steps on {result['trained']:,} experiences, {result['epochs']} epoch(s), "
         f"batches {result['batches_sha256']}"
     )
-    if accuracy["before"] is not None:
+    if accuracy["before"] is not None and accuracy["after"] is not None:
         lines.append(
             f"held-out accuracy {accuracy['before']:.1%} → {accuracy['after']:.1%} ({accuracy['tasks']} tasks)"
         )

@@ -1,6 +1,6 @@
 """Manages the run's folder: locks it, deals with an earlier run in it, and writes the roles' configuration.
 
-``runs/<name>/{config.resolved.toml, logs/, exits/, weights/, checkpoints/, kafka/, launches.jsonl, report.json,
+``runs/<name>/{config.resolved.toml, logs/, notes/, exits/, weights/, checkpoints/, kafka/, launches.jsonl, report.json,
 report.html}``
 """
 
@@ -12,10 +12,11 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from consumers.report.outcome import RunEnd
 from rft.config import Config
 from rft.config_sources import ENVIRONMENT_PREFIX, read_toml, unmasked_environment
 from rft.config_toml import masked, resolved_toml, resolved_values
@@ -28,6 +29,7 @@ CHECKED_VARIABLE = "RFT_CHECKED"
 RESOLVED = "config.resolved.toml"
 LAUNCHES = "launches.jsonl"
 REPORT = "report.json"
+INTERRUPTED_CODE = 130
 Earlier = Literal["none", "unfinished", "finished"]
 Plan = Literal["start", "resume", "replace", "nothing_to_do"]
 
@@ -53,6 +55,8 @@ class Launch:
     started_at: float
     wall_s: float
     exit_code: int
+    reason: str = ""
+    """Why it did not finish the run."""
 
 
 @contextmanager
@@ -175,8 +179,7 @@ def role_environment(config: Config, environ: Mapping[str, str], name: str) -> d
 def record_launch(path: Path, launch: Launch) -> None:
     """Record how this launch went. A report sums the time over all launches."""
     with (path / LAUNCHES).open("a", encoding="utf-8") as file:
-        record = {"started_at": launch.started_at, "wall_s": launch.wall_s, "exit_code": launch.exit_code}
-        file.write(json.dumps(record) + "\n")
+        file.write(json.dumps(asdict(launch)) + "\n")
 
 
 def launches(path: Path) -> list[Launch]:
@@ -186,6 +189,23 @@ def launches(path: Path) -> list[Launch]:
     except FileNotFoundError:
         return []
     return [Launch(**json.loads(line)) for line in lines if line.strip()]
+
+
+def last_end(path: Path) -> RunEnd | None:
+    """Return how the newest launch in ``path`` ended; None if it finished the run, or if another one is going on."""
+    try:
+        with locked(path):
+            recorded = launches(path)
+    except RunFolderError:
+        return None
+    return run_end(recorded[-1].exit_code, recorded[-1].reason) if recorded else None
+
+
+def run_end(exit_code: int, reason: str) -> RunEnd | None:
+    """Return how a launch ended, for the report; None if it finished the run."""
+    if exit_code == 0:
+        return None
+    return RunEnd("interrupted" if exit_code == INTERRUPTED_CODE else "failed", reason)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,9 +11,9 @@ from kafka.errors import KafkaError
 from rich.console import Console
 
 from consumers.report.build import build_report
-from consumers.report.measures import NOT_SCORED
 from infra.broker import BrokerProcess, open_broker
 from infra.launcher.folder import (
+    LAUNCHES,
     Launch,
     RunFolderError,
     changed_keys,
@@ -23,11 +23,14 @@ from infra.launcher.folder import (
     move_aside,
     plan,
     record_launch,
+    run_end,
     with_servers,
     write_config,
 )
 from infra.launcher.interrupts import Interrupts
 from infra.launcher.lag import LagMeter
+from infra.launcher.last_lines import LastLines
+from infra.launcher.problems import Problem, problems
 from infra.launcher.progress import RoleFacts
 from infra.launcher.role_notes import note
 from infra.launcher.role_processes import RoleProcesses, resident_bytes
@@ -44,17 +47,18 @@ from infra.launcher.supervisor import (
     Supervisor,
     Terminate,
 )
-from infra.launcher.view import LiveView, PlainView, View, clock
+from infra.launcher.view import LiveView, PlainView, View
 from infra.launcher.watch import Watcher
 from infra.preflight.gate import refuse_faults, roles_of_run
 from rft.config import Config
 from rft.errors import RftError
 from rft.log.registry import writer_ids
 from rft.log.topics import ensure_topics
-from rft.weights.version_folders import versions_root
+from rft.telemetry.notes_file import forget_notes, read_notes
 
 TICK_S = 0.1
-LAST_LINES = 15
+LOOK_S = 0.5
+"""How often the roles' warnings and errors are looked at."""
 UNFINISHED_REPORT_S = 10.0
 """Time for the report of a run that was stopped: the person who stopped it is waiting."""
 
@@ -95,6 +99,8 @@ class _Run:
         title = f"rft run {config.run.name}"
         self._view: View = PlainView(console, title) if plain or not console.is_terminal else LiveView(console, title)
         self._broker: BrokerProcess | None = None
+        self._reason = ""
+        """Why the run did not finish."""
         self._processes: RoleProcesses
         self._supervisor: Supervisor
 
@@ -132,7 +138,11 @@ class _Run:
             code = INTERRUPTED
             raise
         finally:
-            record_launch(self._path, Launch(self._started_at, round(time.monotonic() - self._started, 3), code))
+            wall_s = round(time.monotonic() - self._started, 3)
+            try:
+                record_launch(self._path, Launch(self._started_at, wall_s, code, self._reason))
+            except OSError as error:
+                self._print(f"{self._path / LAUNCHES} cannot be written: {error.strerror}")
         return code
 
     def _with_broker(self, interrupts: Interrupts) -> int:
@@ -143,6 +153,7 @@ class _Run:
                 self._config = with_servers(self._config, self._broker.start())
             self._print(f"broker: {self._config.broker.kind} at {self._config.broker.bootstrap_servers}")
             config_file = write_config(self._path, self._config)
+            forget_notes(self._path)
             created = ensure_topics(self._config)
             self._print(f"topics: {len(created)} created, namespace {self._config.log.namespace}")
             if writer_ids(self._config):
@@ -168,6 +179,7 @@ class _Run:
         shown = 0.0
         with Watcher(self._config) as watcher, self._view, interrupts.deferred():
             end = self._act(supervisor.start(time.monotonic()))
+            looked = 0.0
             while end is None:
                 time.sleep(TICK_S)
                 now = time.monotonic()
@@ -175,17 +187,29 @@ class _Run:
                     action
                     for exit in processes.exits()
                     for action in supervisor.exited(
-                        exit.name, exit.code, exit.fault, now, outage=exit.outage, idle_s=exit.idle_s
+                        exit.name,
+                        exit.code,
+                        exit.fault,
+                        now,
+                        outage=exit.outage,
+                        idle_s=exit.idle_s,
+                        error=exit.error,
                     )
                 ]
                 actions += self._broker_exit(now)
                 if interrupts.take():
                     actions += supervisor.interrupt(now)
                 end = self._act(actions + supervisor.tick(now))
+                if now - looked >= LOOK_S:
+                    looked = now
+                    self._view.show_problems(self._problems())
                 if now - shown >= self._view.every_s:
                     shown = now
                     self._view.update(watcher.facts, self._role_facts(), now - self._started)
         return end
+
+    def _problems(self) -> list[Problem]:
+        return problems(read_notes(self._path))
 
     def _act(self, actions: list[Action]) -> End | None:
         for action in actions:
@@ -223,28 +247,26 @@ class _Run:
     def _conclude(self, end: End) -> int:
         """Print how the run ended, and write the report while the log can still be read."""
         elapsed = time.monotonic() - self._started
+        self._reason = "" if end.code in (DONE, INTERRUPTED) else end.reason
         report = self._report(end, elapsed)
+        last = LastLines(self._config, self._print, self._problems())
         if end.code == INTERRUPTED:
-            self._print(f"interrupted after {clock(elapsed)}")
-            if self._config.broker.kind != "embedded":
-                self._print("the same command resumes the run")
-            return end.code
-        if end.code != DONE:
-            self._explain(end)
-            return end.code
-        if report is None:
+            last.print_interrupted(elapsed)
+        elif end.code != DONE:
+            last.print_failed(end, *self._log_of(end))
+        elif report is None:
             return FAILED
-        self._print(f"done in {clock(elapsed)}: {report['steps']} steps")
-        for key, further in report["trainers"].items():
-            self._print(f"{key}: {further['steps']} steps, its weights are in {versions_root(self._path, key)}")
-        accuracy = report["accuracy"]
-        if accuracy["before"] is not None and accuracy["after"] is not None:
-            change = f"{accuracy['before']:.1%} before, {accuracy['after']:.1%} after"
-            self._print(f"held-out accuracy: {change} ({accuracy['tasks']} tasks)")
-        elif not accuracy["scored"]:
-            self._print(f"held-out tasks: {NOT_SCORED}")
-        self._print(f"report: {self._path / 'report.html'}")
-        return DONE
+        else:
+            last.print_done(report, elapsed)
+        return end.code
+
+    def _log_of(self, end: End) -> tuple[Path | None, list[str]]:
+        """Return the log that explains a failure, and its last lines."""
+        if end.role is None:
+            return None, []
+        if end.role == BROKER and self._broker is not None:
+            return self._broker.log_path, self._broker.last_lines()
+        return self._processes.log_path(end.role), self._processes.last_lines(end.role)
 
     def _report(self, end: End, elapsed: float) -> dict[str, Any] | None:
         if self._broker is not None and not self._broker.alive():
@@ -252,25 +274,10 @@ class _Run:
         wall_s = elapsed + sum(launch.wall_s for launch in launches(self._path))
         within_s = None if end.code == DONE else UNFINISHED_REPORT_S
         try:
-            return build_report(self._config, wall_s=wall_s, within_s=within_s)
-        except (RftError, KafkaError) as error:
+            return build_report(self._config, wall_s=wall_s, within_s=within_s, end=run_end(end.code, self._reason))
+        except (RftError, KafkaError, OSError) as error:
             self._print(f"the report could not be written: {error}")
             return None
-
-    def _explain(self, end: End) -> None:
-        self._print(f"failed: {end.reason}")
-        if end.role is None:
-            return
-        if end.role == BROKER and self._broker is not None:
-            lines, path = self._broker.last_lines(), self._broker.log_path
-            if self._config.broker.kind == "embedded":
-                self._print("the embedded broker keeps its log in memory, so this run cannot go on. Start it again,")
-                self._print("or use broker.kind = 'kafka', whose log survives.")
-        else:
-            lines, path = self._processes.last_lines(end.role, LAST_LINES), self._processes.log_path(end.role)
-        self._print(f"last lines of {path}:")
-        for line in lines[-LAST_LINES:]:
-            self._print(f"  {line}")
 
     def _role_facts(self) -> list[RoleFacts]:
         stopping = self._supervisor.ending is not None
@@ -295,5 +302,5 @@ class _Run:
                 "nothing. Choose another --log.namespace, or delete the topics."
             )
 
-    def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    def _print(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)

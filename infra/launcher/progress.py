@@ -6,7 +6,14 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from consumers.report.measures import TrainerSeconds, add_answer, correctness_function, trainer_seconds
+from consumers.report.measures import (
+    TrainerSeconds,
+    add_answer,
+    correctness_function,
+    trainer_seconds,
+    without_gradient,
+)
+from infra.launcher.generation_rate import GenerationRate
 from rft.config import MAIN_SET, Config
 from rft.evaluation.ids import EvalGroup, parse_key
 from rft.evaluation.tally import Tally
@@ -14,7 +21,7 @@ from rft.log.events import Event
 from rft.log.records import CountedRejects, read_record
 from rft.log.topics import ENTITIES
 from rft.stream.fence import Fence
-from schemas.events import ScoredExperience, TrainingStep, WeightVersion
+from schemas.events import Member, ScoredExperience, TrainingStep, WeightVersion
 
 SHOWN_STEPS = 512
 """Newest steps whose reward the live view shows."""
@@ -36,6 +43,18 @@ class RoleFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class SampleRollout:
+    """One rollout as the live view shows it."""
+
+    prompt: str
+    response: str
+    answer: str | None
+    reward: float
+    cause: str | None
+    """Why it is filtered; None if it is not."""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """The state of the run at one moment."""
 
@@ -46,7 +65,8 @@ class Facts:
     eta_s: float | None
     rewards: tuple[float, ...]
     accuracies: tuple[tuple[int, float], ...]
-    """(version, share) of each complete evaluation of the first held-out set."""
+    """(version, score) of each complete evaluation of the first held-out set: a share of right answers, or a mean
+    reward if the set is one of ``rewarded_sets``."""
     staleness_mean: float
     staleness_max: float
     experiences: int
@@ -60,6 +80,20 @@ class Facts:
     """Like ``accuracies``, for the other held-out sets by name."""
     unscored: bool = False
     """Whether evaluations have no scores, because this run has only external rewards."""
+    main_set: str = MAIN_SET
+    """Name of the first held-out set."""
+    rewarded_sets: frozenset[str] = frozenset()
+    """Held-out sets whose scores are mean rewards, because rewards outside 0 to 1 are no shares of right answers."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Metrics of the newest step, see :mod:`rft.training.metrics`."""
+    steps_without_gradient: int = 0
+    """Newest steps in a row whose gradient was 0."""
+    tokens_per_s: float = 0.0
+    """Tokens that explorers write."""
+    response_tokens: float | None = None
+    """Mean number of tokens that the policy wrote in a rollout."""
+    sample: SampleRollout | None = None
+    """One of the newest rollouts for training."""
 
 
 class Progress:
@@ -83,15 +117,23 @@ class Progress:
         self._tallies: dict[tuple[str, int], Tally] = {}
         """By held-out set and version."""
         self._published: deque[tuple[float, int]] = deque()
+        self._metrics: Mapping[str, float] = {}
+        self._steps_without_gradient = 0
+        self._generation = GenerationRate()
+        self._newest_ready: Event | None = None
+        """The newest event of ``ready`` for training, which is decoded only to be shown."""
+        self._sample: SampleRollout | None = None
         self._ends: Mapping[str, int] = {}
         self._lags: Mapping[str, int] = {}
 
     def feed(self, event: Event) -> None:
-        """Take in one event. Training groups of ``ready`` are skipped without decoding them."""
+        """Take in one event. Training groups of ``ready`` are not decoded."""
         if event.entity == "ready":
             group = parse_key(event.key)
             if group is not None:
                 self._feed_evaluation(group, event)
+            else:
+                self._newest_ready = event
             return
         kind = ENTITIES[event.entity].record
         assert kind is not None
@@ -107,10 +149,13 @@ class Progress:
             self._version = max(self._version, record.version)
             if record.final:
                 self._final_version = record.version
+        elif isinstance(record, Member):
+            self._generation.feed(record)
 
     def measure(self, now: float, ends: Mapping[str, int], lags: Mapping[str, int]) -> None:
         """Take in the number of events of each topic, and how many of them its consumer group has yet to commit."""
         self._ends = ends
+        self._take_sample()
         self._lags = {**lags, "ready": max(0, ends.get("ready", 0) - self._ready_done)}
         self._published.append((now, ends.get("experiences", 0)))
         while len(self._published) > 2 and now - self._published[1][0] >= RATE_WINDOW_S:
@@ -137,6 +182,13 @@ class Progress:
             further=tuple((key, step, steps) for key, (step, steps) in self._further.items()),
             other_sets=complete,
             unscored=any(not tally.scored for tally in self._tallies.values()),
+            main_set=next(iter(self._sets), MAIN_SET),
+            rewarded_sets=self._rewarded_sets(),
+            metrics=self._metrics,
+            steps_without_gradient=self._steps_without_gradient,
+            tokens_per_s=self._generation.tokens_per_s,
+            response_tokens=self._generation.response_tokens,
+            sample=self._sample,
         )
 
     def _feed_step(self, record: TrainingStep) -> None:
@@ -149,6 +201,8 @@ class Progress:
             del self._rewards[min(self._rewards)]
         self._created_at.append(record.created_at)
         self._seconds += trainer_seconds(record.metrics)
+        self._metrics = record.metrics
+        self._steps_without_gradient = self._steps_without_gradient + 1 if without_gradient(record.metrics) else 0
         self._staleness = record.metrics.get("staleness_mean", 0.0), record.metrics.get("staleness_max", 0.0)
 
     def _feed_evaluation(self, group: EvalGroup, event: Event) -> None:
@@ -160,13 +214,25 @@ class Progress:
         tally = self._tallies.setdefault((group.set_name, group.version), Tally())
         add_answer(tally, group.number, record, self._function)
 
+    def _take_sample(self) -> None:
+        """Decode the newest rollout for training, if there is a new one."""
+        event, self._newest_ready = self._newest_ready, None
+        record = None if event is None else read_record(event, ScoredExperience, lambda *_: None, keyed=False)
+        if record is not None:
+            one = record.experience
+            self._sample = SampleRollout(one.prompt, one.response, one.answer, record.reward, record.cause)
+
+    def _rewarded_sets(self) -> frozenset[str]:
+        return frozenset(name for (name, _), tally in self._tallies.items() if not tally.bounded)
+
     def _complete(self, name: str) -> tuple[tuple[int, float], ...]:
-        """Return (version, share) of each complete evaluation of a set that is scored."""
+        """Return (version, score) of each complete evaluation of a set that is scored."""
+        as_reward = name in self._rewarded_sets()
         return tuple(
-            (version, tally.accuracy)
+            (version, score)
             for (set_name, version), tally in sorted(self._tallies.items())
             if set_name == name and tally.answered >= self._sets[name].size_at(whole=self._whole(version))
-            if tally.accuracy is not None
+            if (score := tally.mean_reward if as_reward else tally.accuracy) is not None
         )
 
     def _whole(self, version: int) -> bool:

@@ -17,6 +17,7 @@ from infra.exit_report import EXIT_FILE_VARIABLE, read_exit_report
 from infra.launcher.role_notes import SILENT_S
 from infra.processes import last_lines, spawn, terminate
 from rft.telemetry.health import Health, health_file, read_health
+from rft.telemetry.notes_file import read_notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Exit:
     """Whether the role ended only because the broker is away."""
     idle_s: float = 0.0
     """How long the role had stood still before."""
+    error: str = ""
+    """The error that the role reported, with its message; empty if it reported none."""
 
 
 class RoleProcesses:
@@ -53,6 +56,8 @@ class RoleProcesses:
         self._logs = run_path / "logs"
         self._exits = (run_path / "exits").absolute()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._spawned_at: dict[str, float] = {}
+        """Unix time of each role's newest start."""
 
     def spawn(self, name: str) -> None:
         """Start the role."""
@@ -60,6 +65,7 @@ class RoleProcesses:
         # A file that cannot be removed does no harm: it holds the id of another process.
         with contextlib.suppress(OSError):
             exit_file.unlink()
+        self._spawned_at[name] = time.time()
         environment = {**command.env, EXIT_FILE_VARIABLE: str(exit_file)}
         self._processes[name] = spawn(command.args, self.log_path(name), environment)
 
@@ -95,8 +101,16 @@ class RoleProcesses:
         report = read_exit_report(self._exit_file(name), pid=pid)
         if report is None or report.exit_code != code:
             silent_s = self._silent_s(name, pid) if code == 1 else 0.0
-            return Exit(name, code, "StallError" if silent_s else None, idle_s=silent_s)
-        return Exit(name, code, None if report.transient else report.fault, report.outage, report.idle_s)
+            fault = "StallError" if silent_s else None
+            return Exit(name, code, fault, idle_s=silent_s, error="" if code == 0 else self._last_error(name))
+        fault = None if report.transient else report.fault
+        return Exit(name, code, fault, report.outage, report.idle_s, str(report))
+
+    def _last_error(self, name: str) -> str:
+        """Return the newest error of the role's notes, for a role that could not report what ended it."""
+        notes = read_notes(self._run_path).get(name, [])
+        own = [note for note in notes if note.level == "error" and note.last >= self._spawned_at[name]]
+        return max(own, key=lambda note: note.last).text if own else ""
 
     def _silent_s(self, name: str, pid: int) -> float:
         """Return how long the role could not report: within C code, it stands still without a report of its own.

@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
+from consumers.report.learning import change_text
 from consumers.report.measures import NOT_SCORED
 from infra.launcher.folder import REPORT, earlier_run, locked, move_aside
 from infra.launcher.launch import launch
@@ -27,6 +28,7 @@ from rft.model_files.model_folder import holds_adapters
 from rft.weights.version_folders import versions_root
 
 SUMMARY = "stages.json"
+NOT_EVALUATED = {"before": None, "after": None, "noise": None}
 MERGED = "merged"
 """Folder within a stage's folder, for models with merged adapters."""
 
@@ -74,6 +76,8 @@ def launch_stages(
             _write(path / SUMMARY, results)
         for result in results:
             print_line(_describe_result(result))
+            for warning in result.get("learning", ()):
+                print_line(f"stage {result['name']}, warning: {warning}")
         print_line(f"weights: {model}")
     return DONE
 
@@ -136,12 +140,12 @@ def _starts_over(config: Config, *, fresh: bool) -> bool:
 
 def _result(config: Config, name: str, model: str) -> dict[str, Any]:
     report = json.loads((config.run.path / REPORT).read_text("utf-8"))
-    copied = ("steps", "wall_s", "accuracy")
+    copied = ("steps", "wall_s", "accuracy", "held_out", "learning")
     return {
         "name": name,
         "folder": str(config.run.path),
         "mode": config.run.mode,
-        **{key: report[key] for key in copied},
+        **{key: report[key] for key in copied if key in report},
         "started_from": config.policy.model,
         "weights": model,
     }
@@ -149,9 +153,9 @@ def _result(config: Config, name: str, model: str) -> dict[str, Any]:
 
 def _describe_result(result: dict[str, Any]) -> str:
     text = f"stage {result['name']}: {result['steps']} steps in {result['wall_s']:.0f} s"
-    before, after = result["accuracy"]["before"], result["accuracy"]["after"]
-    if before is not None and after is not None:
-        text += f", held-out accuracy {before:.1%} before, {after:.1%} after"
+    # A stage that an earlier version of this program finished has no "held_out".
+    if change := change_text(result.get("held_out", NOT_EVALUATED)):
+        text += f", {change}"
     elif not result["accuracy"].get("scored", True):
         text += f", held-out tasks {NOT_SCORED}"
     return text

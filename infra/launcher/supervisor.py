@@ -62,6 +62,8 @@ class End:
     code: int
     reason: str
     role: str | None = None
+    told: bool = False
+    """Whether the reason holds the error that the role reported, so that its log adds little."""
 
 
 Action = Spawn | Terminate | Kill | Message | End
@@ -130,7 +132,15 @@ class Supervisor:
         return [self._spawn(role, now) for role in self.roles.values() if role.state == "new"]
 
     def exited(
-        self, name: str, code: int, fault: str | None, now: float, *, outage: bool = False, idle_s: float = 0.0
+        self,
+        name: str,
+        code: int,
+        fault: str | None,
+        now: float,
+        *,
+        outage: bool = False,
+        idle_s: float = 0.0,
+        error: str = "",
     ) -> list[Action]:
         """Handle the end of a role.
 
@@ -138,6 +148,7 @@ class Supervisor:
             fault: Class and place of the lasting error that it reported; None if it reported none.
             outage: Whether it ended only because the broker is away.
             idle_s: How long it had stood still before: the fault is as old as that.
+            error: The error that it reported, with its message; empty if it reported none.
         """
         role = self.roles[name]
         if self.ending is not None:
@@ -147,7 +158,7 @@ class Supervisor:
             role.state = "done"
             return self._stop_all(End(DONE, "done"), now) if self._all_done() else []
         role.state = "ended"
-        what = describe_exit(code, idle_s)
+        what = describe_exit(code, idle_s) + (f" ({error})" if error else "")
         if outage and code != STAYS_DOWN:
             return self._wait_for_broker(role, now)
         role.outage_since = None
@@ -160,14 +171,17 @@ class Supervisor:
         if not role.essential and (code in (BAD_CONFIGURATION, STAYS_DOWN) or again):
             return [_left_out_message(role, what)]
         if code == BAD_CONFIGURATION:
-            return self._stop_all(End(BAD_CONFIGURATION, f"{name} found the configuration wrong", name), now)
+            reason = f"{name} found the configuration wrong" + (f": {error}" if error else "")
+            return self._stop_all(End(BAD_CONFIGURATION, reason, name, bool(error)), now)
         if code == STAYS_DOWN:
-            return self._stop_all(End(FAILED, f"{name} ended and must not be started again", name), now)
+            reason = f"{name}: {error}" if error else f"{name} ended and must not be started again"
+            return self._stop_all(End(FAILED, reason, name, bool(error)), now)
         if not role.restartable:
             return self._stop_all(End(FAILED, f"{name} {what} and cannot be restarted", name), now)
         if again:
-            return self._stop_all(End(FAILED, f"{name} failed twice with the same error: it {what}", name), now)
-        return self._restart_or_give_up(role, what, now)
+            reason = f"{name} failed twice with the same error: it {what}"
+            return self._stop_all(End(FAILED, reason, name, bool(error)), now)
+        return self._restart_or_give_up(role, what, now, told=bool(error))
 
     def tick(self, now: float) -> list[Action]:
         """Start the roles that are due, and kill those that did not stop in time."""
@@ -195,7 +209,7 @@ class Supervisor:
         """Return whether all roles whose success ends the run have ended well."""
         return all(role.state == "done" for role in self.roles.values() if role.on_success == "end_run")
 
-    def _restart_or_give_up(self, role: Role, what: str, now: float) -> list[Action]:
+    def _restart_or_give_up(self, role: Role, what: str, now: float, *, told: bool) -> list[Action]:
         limits = self.limits
         role.deaths = [at for at in role.deaths if now - at < limits.restart_window_s]
         if len(role.deaths) >= limits.restart_limit and not role.essential:
@@ -206,7 +220,7 @@ class Supervisor:
                 if limits.restart_limit
                 else "launcher.restart_limit is 0"
             )
-            return self._stop_all(End(FAILED, reason, role.name), now)
+            return self._stop_all(End(FAILED, reason, role.name, told), now)
         role.deaths.append(now)
         delay = Backoff(limits.backoff_s, 2.0, LONGEST_BACKOFF_S).pause_s(len(role.deaths))
         role.state, role.due = "waiting", now + delay

@@ -20,7 +20,7 @@ from rft.log.reader import EventReader
 PAUSE_S = 0.5
 MEASURE_EVERY_S = 2.0
 RETRY_S = 1.0
-_FOLLOWED = ("weights", "steps", "ready")
+_FOLLOWED = ("weights", "steps", "ready", "members")
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,8 @@ from rft.stream.fence import Fence
 from rft.stream.waiting_samples import samples_of
 from schemas.events import ScoredExperience, Task, TrainingStep, Waiting, WeightVersion
 
+FAILED_CAUSES = ("rollout_failed", "score_failed")
+"""Causes of filtered experiences that say that something is broken, not that a sample is of no use."""
 ConductorInput = Task | WeightVersion | TrainingStep | ScoredExperience | Waiting
 
 
@@ -42,6 +44,8 @@ class Conductor:
         self._final: int | None = None
         self._retired_at_step = 0
         """Tasks retired when the newest gradient step was taken."""
+        self.failed_answers = 0
+        """Held-out answers in a row that failed, since the conductor has caught up."""
         self.pacer = Pacer(pace)
         self.evaluator = Evaluator(plans)
 
@@ -72,6 +76,8 @@ class Conductor:
                 if lacks_reward(event):
                     reward = None
                 answer = event.experience
+                if self._caught_up:
+                    self.failed_answers = self.failed_answers + 1 if event.cause in FAILED_CAUSES else 0
                 self.evaluator.saw_result(
                     answer.group_id, answer.experience_id, reward, event.release_size, counted=is_answer(event)
                 )

@@ -13,11 +13,11 @@ from producers.conductor.core import Conductor, ConductorInput
 from producers.conductor.evaluation import evaluation_plans
 from producers.conductor.pacing import Pace
 from producers.conductor.retention_check import RetentionCheck
-from producers.conductor.starvation import explain_starvation
+from producers.conductor.starvation import StarvationCheck
 from producers.conductor.task_requests import EvalTaskRequest, TaskRequest, TrainTaskRequest, make_task
 from producers.conductor.waits import describe_wait
 from rft.config import Config
-from rft.errors import DecodeError, StarvationError
+from rft.errors import DecodeError
 from rft.evaluation.ids import PREFIX
 from rft.log.dead_letters import Stage
 from rft.log.events import Event
@@ -52,7 +52,8 @@ def run(config: Config, stop: threading.Event) -> None:
     Raises:
         ConfigError: A task source cannot be used.
         BrokerError: The log cannot be read or written.
-        StarvationError: The trainer could use none of ``trainer.max_barren_groups`` groups in a row.
+        StarvationError: The trainer could use none of ``trainer.max_barren_groups`` groups in a row, or
+            ``trainer.max_failed_groups`` in a row failed.
         MissingRangeError: What the conductor must know was deleted from the log.
     """
     splits = open_sources(config)
@@ -102,17 +103,13 @@ class _Shell:
         requests = self._core.caught_up()
         self._retention.check(self._core.evaluator.pending)
         self._issue(requests)
+        starvation = StarvationCheck(self._config, self._core)
         while not stop.is_set() and not self._core.done:
             self._pause_results_when_complete()
             self._issue(self._feed(self._poll()))
-            self._raise_if_starved()
+            starvation.check()
             self._log_progress()
         self._log_progress()
-
-    def _raise_if_starved(self) -> None:
-        allowed = self._config.trainer.max_barren_groups
-        if allowed and self._core.starved >= allowed:
-            raise StarvationError(explain_starvation(self._config, self._core.starved))
 
     def _poll(self) -> list[Event]:
         events = self._reader.poll(POLL_S)

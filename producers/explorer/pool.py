@@ -17,6 +17,7 @@ from rft.config import RolloutConfig
 from rft.errors import RolloutError
 from rft.evaluation.ids import PREFIX
 from rft.policy.base import Policy
+from rft.telemetry.notes import NOTED, role_notes
 from rft.workflows import experiences
 from rft.workflows.base import Workflow
 from schemas.events import Experience
@@ -132,6 +133,13 @@ class RolloutPool:
         self._backlog.set_version(version)
         self._start()
 
+    def count_failure(self, experience_id: str, error: Exception) -> None:
+        """Count a rollout that failed for good, and make a note of its cause."""
+        self.failed += 1
+        role_notes().add("warning", f"a rollout failed: {error}")
+        if self.failed <= LOGGED_FAILURES or self.failed % 100 == 0:
+            log.warning("rollout %s (%d failed so far): %s", experience_id, self.failed, error, extra=NOTED)
+
     async def abandon(self) -> None:
         """Cancel all rollouts, and start none any more. Their tasks stay unfinished."""
         self._abandoned = True
@@ -180,11 +188,7 @@ class RolloutPool:
         stamp = {"now_ms": int(now * 1000), "duration_ms": int((now - began) * 1000)}
         self.rollouts += 1
         if error:
-            self.failed += 1
-            if self.failed <= LOGGED_FAILURES or self.failed % 100 == 0:
-                log.warning(
-                    "rollout %s (%d failed so far): %s", experiences.experience_id(task, sample), self.failed, error
-                )
+            self.count_failure(experiences.experience_id(task, sample), error)
             failed = experiences.make_failed_experience(
                 task, sample, error, source=self._source, model=self._model, **stamp
             )

@@ -185,11 +185,12 @@ class Explorer:
                 self._loop.call_soon_threadsafe(lambda: self._pool.acknowledged(delivery, good=good))
 
     def _failed_experience(self, delivery: Delivery, experience: Experience, error: Exception) -> Experience:
-        log.warning("rollout %s cannot be published: %s", experience.experience_id, error)
+        failure = RolloutError(f"its trajectory cannot be published: {error}")
+        self._pool.count_failure(experience.experience_id, failure)
         return make_failed_experience(
             delivery.task,
             experience.sample,
-            RolloutError(f"its trajectory cannot be published: {error}"),
+            failure,
             source=self._member_id,
             model=experience.model,
             now_ms=experience.created_at,

@@ -42,6 +42,9 @@ class TrainerConfig(Section):
     max_barren_groups: int = Field(default=1000, ge=0)
     """Groups in a row that may be retired without a gradient step, because all were filtered or stale, before the run
     fails and says why; 0: no limit."""
+    max_failed_groups: int = Field(default=32, ge=0)
+    """Groups in a row that may fail, because each of their rollouts or rewards raised an error, before the run fails
+    and says why. Before the first step, as many held-out answers. 0: no limit."""
     learning_rate: float = Field(default=1e-5, gt=0)
     """AdamW's learning rate after warm-up, the highest of the run."""
     warmup_steps: int = Field(default=0, ge=0)

@@ -59,6 +59,9 @@ class Tally:
     """JSON of each task."""
     unrewarded: int = 0
     """Answers to which nobody gave a reward, no function and no producer."""
+    bounded: bool = True
+    """Whether all rewards that decide about answers lie between 0 and 1. Otherwise no answer is right or wrong, and
+    only the mean reward says how good they are."""
 
     def add(
         self,
@@ -71,12 +74,14 @@ class Tally:
         metadata: str = "{}",
         unrewarded: bool = False,
         counted: bool = True,
+        bounded: bool = True,
     ) -> None:
         """Take in one experience.
 
         Args:
             expected: Number of experiences in its group.
             counted: It is an answer, not one of the other rows of one (:func:`is_answer`).
+            bounded: The reward that decides about it lies between 0 and 1.
         """
         answers = self.tasks.setdefault(number, TaskAnswers())
         answers.expected = max(answers.expected, expected)
@@ -85,6 +90,7 @@ class Tally:
         if not counted:
             return
         self.unrewarded += unrewarded
+        self.bounded = self.bounded and bounded
         answers.right[experience_id] = right
         answers.reward[experience_id] = reward
 
@@ -100,10 +106,24 @@ class Tally:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of right answers, averaged over tasks; 0 without any, None if they are not scored."""
-        if not self.scored:
+        """Share of right answers, averaged over tasks; 0 without any, None if not scored or not ``bounded``."""
+        if not self.scored or not self.bounded:
             return None
         return sum(answers.share for answers in self.tasks.values()) / len(self.tasks) if self.tasks else 0.0
+
+    @property
+    def mean_reward(self) -> float | None:
+        """Mean reward of the answers, averaged over tasks; 0 without any, None if they are not scored."""
+        if not self.scored:
+            return None
+        means = self.task_scores(share=False)
+        return sum(means.values()) / len(means) if means else 0.0
+
+    def task_scores(self, *, share: bool) -> dict[int, float]:
+        """Return the share of right answers by task number, or the mean reward unless ``share``."""
+        if share:
+            return self.shares()
+        return {number: _mean(list(answers.reward.values())) for number, answers in sorted(self.tasks.items())}
 
     def shares(self) -> dict[int, float]:
         """Return the share of right answers by task number."""
@@ -115,17 +135,21 @@ class Tally:
         mean@k is the mean over the first k answers of each task. All samples of a task are alike, so it shows what a
         smaller k would have given. ``accuracy`` is mean@n over all n answers. Tasks with fewer than k answers do not
         count in pass@k and mean@k. Where nothing is scored, there are only the counts.
+
+        ``measure`` is ``mean reward`` if rewards outside 0 to 1 decide about answers: then nothing is called right, and
+        ``standard_error`` is that of the mean reward.
         """
         if not self.scored:
             answers = sum(len(one.right) for one in self.tasks.values())
             unknown = dict.fromkeys(("accuracy", "standard_error", "reward"))
-            counts = {"scored": False, "tasks": len(self.tasks), "answers": answers}
+            counts = {"scored": False, "measure": "accuracy", "tasks": len(self.tasks), "answers": answers}
             return {**counts, **unknown, "mean_at": {}, "pass_at": {}, "by_difficulty": {}}
         by_class: dict[str, list[int]] = {}
         for number in self.tasks:
             by_class.setdefault(classes.class_of(number, self.metadata[number]), []).append(number)
         return {
             "scored": True,
+            "measure": "accuracy" if self.bounded else "mean reward",
             **self._numbers(list(self.tasks), eval_set.pass_at),
             "by_difficulty": {
                 name: self._numbers(by_class[name], eval_set.pass_at) for name in sorted(by_class, key=classes.rank)
@@ -136,6 +160,17 @@ class Tally:
         tasks = [self.tasks[number] for number in numbers]
         shares = [answers.share for answers in tasks]
         rewards = [value for answers in tasks for value in answers.reward.values()]
+        if not self.bounded:
+            means = [_mean(list(answers.reward.values())) for answers in tasks]
+            return {
+                "tasks": len(tasks),
+                "answers": len(rewards),
+                "accuracy": None,
+                "standard_error": round(standard_error(means), 5),
+                "reward": _mean(rewards),
+                "mean_at": {},
+                "pass_at": {},
+            }
         return {
             "tasks": len(tasks),
             "answers": len(rewards),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rft.errors import RequestError
+from rft.policy.lost_characters import note_lost_characters
 
 Message = Mapping[str, Any]
 
@@ -63,7 +64,9 @@ class ChatTemplate:
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of rendered text: no special token is added to those that the text spells."""
-        return [int(token) for token in self._tokenizer.encode(text, add_special_tokens=False)]
+        tokens = [int(token) for token in self._tokenizer.encode(text, add_special_tokens=False)]
+        note_lost_characters(self._tokenizer, text, tokens)
+        return tokens
 
     def decode(self, tokens: Sequence[int], *, special: bool) -> str:
         """Return the text of token ids, with or without special tokens."""

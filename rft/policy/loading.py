@@ -18,6 +18,7 @@ from rft.lora.base_model import merged_weights
 from rft.model_files.model_folder import holds_adapters, is_model_folder
 from rft.model_files.tensors import copy_weights
 from rft.policy.chat_template import ChatTemplate
+from rft.policy.lost_characters import note_lost_characters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -79,6 +80,7 @@ def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
     would put it there twice, and no model has seen that.
     """
     tokens = tokenizer.encode(text)
+    note_lost_characters(tokenizer, text, tokens)
     first = tokenizer.bos_token_id
     if first is not None and tokens[:2] == [first, first]:
         return tokens[1:]

@@ -7,17 +7,18 @@ The launcher and operators read ``health/<role>.json``; an orchestrator asks ``/
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rft.telemetry.activity import ActivityState
+from rft.telemetry.reserved_file import write_reserved
 from rft.telemetry.status_server import Page
 
 HealthState = Literal["starting", "working", "waiting", "stalled", "stopping"]
 FOLDER = "health"
+FILE_BYTES = 8 * 1024
 MAX_FILE_BYTES = 64 * 1024
 
 
@@ -96,14 +97,8 @@ def health_file(run_path: Path, role: str) -> Path:
 
 
 def write_health(path: Path, health: Health) -> None:
-    """Write the file, whole or not at all. Raises OSError."""
-    partial = path.with_name(f".{path.name}.{health.pid}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        partial.write_text(health.to_json() + "\n", "utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write the file, also on a disk that has become full. Raises OSError."""
+    write_reserved(path, f"{health.to_json()}\n".encode(), FILE_BYTES)
 
 
 def read_health(path: Path, *, pid: int | None = None) -> Health | None:

@@ -17,6 +17,8 @@ from infra.activity_report import ActivityReport, LogSchedule
 from rft.config import Config
 from rft.telemetry.activity import Activity, ActivityState
 from rft.telemetry.health import Health, health_file, read_health
+from rft.telemetry.notes import Notes
+from rft.telemetry.notes_file import NotesFile
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +28,15 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make(folder: Path, activity: Activity, listen: str = "127.0.0.1:0") -> ActivityReport:
     config = Config.model_validate({"run": {"folder": str(folder), "name": "run"}, "telemetry": {"listen": listen}})
-    return ActivityReport(config, "explorer-0", activity, stopping=lambda: False, stalled=lambda: False)
+    notes = NotesFile(config.run.path, "explorer-0", Notes())
+    return ActivityReport(
+        config,
+        "explorer-0",
+        activity,
+        notes,
+        stopping=lambda: False,
+        stalled=lambda: False,
+    )
 
 
 def wait_for(found: Callable[[], Health | None], good: Callable[[Health], bool]) -> Health:

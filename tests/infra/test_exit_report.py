@@ -98,27 +98,29 @@ def test_the_class_of_an_error_says_whether_a_restart_can_help(error: Exception,
 
 
 @pytest.mark.parametrize(
-    ("body", "code", "fault"),
+    ("body", "code", "fault", "told"),
     [
-        ("raise PolicyError('no model\\nat all')", 1, "PolicyError at __main__:run:8"),
-        ("raise FencedError('taken over')", 3, "FencedError at __main__:run:8"),
-        ("raise StarvationError('8 groups')", 3, "StarvationError at __main__:run:8"),
-        ("raise BrokerError('refused')", 1, None),
-        ("1 / 0", 1, None),
-        ("os.kill(os.getpid(), signal.SIGKILL)", -9, None),
-        ("os._exit(1)", 1, None),
-        ("return None", 0, None),
+        ("raise PolicyError('no model\\nat all')", 1, "PolicyError at __main__:run:8", "PolicyError: no model at all"),
+        ("raise FencedError('taken over')", 3, "FencedError at __main__:run:8", "FencedError: taken over"),
+        ("raise StarvationError('8 groups')", 3, "StarvationError at __main__:run:8", "StarvationError: 8 groups"),
+        ("raise BrokerError('refused')", 1, None, "BrokerError: refused"),
+        ("1 / 0", 1, None, "ZeroDivisionError: division by zero"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -9, None, ""),
+        ("os._exit(1)", 1, None, ""),
+        ("return None", 0, None, ""),
     ],
 )
-def test_the_launcher_knows_class_and_place_of_a_lasting_error(
-    tmp_path: Path, body: str, code: int, fault: str | None
+def test_the_launcher_knows_the_error_and_the_class_and_place_of_a_lasting_one(
+    tmp_path: Path, body: str, code: int, fault: str | None, told: str
 ) -> None:
-    assert end_of(roles(tmp_path, body), body) == Exit("explorer-0", code, fault)
+    assert end_of(roles(tmp_path, body), body) == Exit("explorer-0", code, fault, error=told)
 
 
 def test_the_launcher_knows_that_a_role_ended_because_the_broker_is_away(tmp_path: Path) -> None:
     body = "raise OutageError('connection refused')"
-    assert end_of(roles(tmp_path, body), body) == Exit("explorer-0", 1, None, outage=True)
+    assert end_of(roles(tmp_path, body), body) == Exit(
+        "explorer-0", 1, None, outage=True, error="OutageError: connection refused"
+    )
 
 
 def test_a_fault_is_the_same_whatever_numbers_its_message_holds_and_another_one_elsewhere() -> None:
@@ -151,7 +153,9 @@ def test_an_error_of_an_earlier_start_is_not_taken_for_that_of_the_last(tmp_path
         "\n    raise PolicyError('no model')"
     )
     processes = roles(tmp_path, body)
-    assert end_of(processes, body) == Exit("explorer-0", 1, "PolicyError at __main__:run:11")
+    assert end_of(processes, body) == Exit(
+        "explorer-0", 1, "PolicyError at __main__:run:11", error="PolicyError: no model"
+    )
     assert end_of(processes, body) == Exit("explorer-0", -9, None)
     assert list((tmp_path / "exits").iterdir()) == []
 

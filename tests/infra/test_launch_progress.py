@@ -9,9 +9,11 @@ import pytest
 from log_events import MadeUpLog, experience, scored, step, weights
 from rich.console import Console
 
+from infra.launcher.formats import clock, sparkline
 from infra.launcher.progress import Facts, Progress, RoleFacts
 from infra.launcher.role_notes import note
-from infra.launcher.view import LiveView, PlainView, clock, plain_line, screen, sparkline
+from infra.launcher.screen import screen
+from infra.launcher.view import LiveView, PlainView, plain_line
 from rft.config import Config
 from rft.telemetry.health import Health
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from infra.launcher.supervisor import (
     BAD_CONFIGURATION,
     DONE,
@@ -280,3 +282,13 @@ def test_a_run_goes_on_without_a_role_that_is_not_essential() -> None:
         supervisor.exited("conductor", 0, None, 101.0)
         assert supervisor.ending is not None
         assert supervisor.ending.code == 0
+
+
+@pytest.mark.parametrize(("code", "fault"), [(2, None), (3, "StarvationError at a"), (1, None)])
+def test_the_reason_for_an_end_holds_the_error_that_the_role_reported(code, fault):
+    supervisor = Supervisor([Role("conductor", on_success="end_run")], Limits(0, 300, 1, 30))
+    supervisor.start(0)
+    (end,) = without_messages(supervisor.exited("conductor", code, fault, 1, error="RewardError: broken"))
+    assert isinstance(end, End)
+    assert "RewardError: broken" in end.reason
+    assert end.told

@@ -19,7 +19,7 @@ from consumers.replay.selection import Range
 from consumers.report.build import build_report
 from consumers.tracker.role import track
 from infra.launcher.watch import Watcher
-from producers.conductor.starvation import explain_starvation
+from producers.conductor.starvation import describe_starvation, read_newest
 from producers.importer.progress import published_since, read_progress
 from rft.config import Config
 from rft.log.opening import open_log
@@ -144,7 +144,7 @@ def test_a_conductor_issues_tasks_among_junk_and_sets_that_on_weights_aside(
         assert conductor.terminate()[0] == 0
     letters = origins(letters_of(config, "weights"))
     assert len(letters) == len(set(letters)) == 2 * junk_letters("weights")
-    assert explain_starvation(config, 3).startswith("3 groups in a row")
+    assert describe_starvation(3, read_newest(config, "train")).startswith("3 groups in a row")
 
 
 def bad_tasks() -> list[tuple[Task, str]]:
@@ -312,7 +312,7 @@ def test_readers_that_publish_no_dead_letters_count_junk_and_go_on(written_log: 
         assert len(trace_task(config, view, "train-00000000").experiences) == 3
         assert len(trained_refs(view, "policy", Range(1, 3))) == 18
         assert external_rewards(view) == []
-    assert explain_starvation(config, 3).startswith("3 groups in a row")
+    assert describe_starvation(3, read_newest(config, "train")).startswith("3 groups in a row")
 
 
 def test_the_launchers_watcher_shows_progress_behind_junk(written_log: Config) -> None:

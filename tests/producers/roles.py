@@ -27,6 +27,11 @@ from schemas.events import Task
 RFT = Path(sys.executable).with_name("rft")
 
 
+def _inherited_paths() -> list[str]:
+    """Return the folders from which this process imports the code under test, if they are set."""
+    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+
+
 class RoleProcess:
     """A process ``rft <role> CONFIG``, killed at the end of the ``with`` block if it still runs."""
 
@@ -41,7 +46,7 @@ class RoleProcess:
                 [RFT, role, path],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *_inherited_paths()])},
             )
 
     def __enter__(self) -> RoleProcess:

@@ -17,7 +17,8 @@ from consumers.report.reducer import READ_ORDER, RunReducer
 from consumers.report.report_json import report_content
 from consumers.tracker.point_reducer import PointReducer
 from infra.launcher.progress import Progress
-from infra.launcher.view import plain_line, screen
+from infra.launcher.screen import screen
+from infra.launcher.view import plain_line
 from producers.conductor.core import Conductor
 from producers.conductor.evaluation import evaluation_plans
 from producers.conductor.pacing import Pace
