@@ -10,6 +10,7 @@ from typing import Any
 
 from consumers.processors.commit_monitor import CommitMonitor
 from consumers.processors.contract import EventSource
+from consumers.processors.dead_letter_notes import note_dead_letter
 from consumers.processors.divided_groups import DividedGroups, decode_offsets
 from consumers.processors.missed_events import MissedEventDetector
 from consumers.processors.offset_queries import OffsetQueries
@@ -25,7 +26,6 @@ from rft.retry import Deadline
 from rft.stream.actions import Action, DeadLetter, Publish, Received, Release, Resolve, SaveWaiting, Source
 from rft.stream.pipeline import Pipeline
 from rft.telemetry.activity import role_activity
-from rft.telemetry.notes import NOTED, one_line, role_notes
 from schemas.framing import SchemaId
 
 logger = logging.getLogger(__name__)
@@ -35,8 +35,6 @@ MAX_WRITES = 512
 """Reading waits while more than this is being written and not yet acknowledged."""
 SLOW_S = 0.05
 """After a decision that took longer, the rest of the loop gets a turn."""
-LOGGED_FAILURES = 20
-"""Failed rewards logged one by one; afterwards every hundredth."""
 SETTLE_S = 5.0
 """How long a stop or a rebalance waits for acknowledgements. What is acknowledged later is written twice and counted
 once."""
@@ -292,20 +290,10 @@ class Shell:
             divided = self._trackers[entity].divided(action.partition)
             self._start_write(self._publish(action, watermark, divided), action.size_bytes)
         elif event is not None:
-            _note_dead_letter(action)
-            if action.stage == "score":
-                self._warn_of_failed_score(action, event)
+            note_dead_letter(action, event, self._pipeline.counts["dead:score"])
             task = self._start_write(self._publish_dead_letter(action, event, watermark), event.size_bytes)
             if not action.final:
                 self._letters[action.partition, action.offset] = task
-
-    def _warn_of_failed_score(self, letter: DeadLetter, event: Received) -> None:
-        failed = self._pipeline.counts["dead:score"]
-        if failed <= LOGGED_FAILURES or failed % 100 == 0:
-            group = (event.key or b"").decode("utf-8", "replace")
-            logger.warning(
-                "a sample of %s is filtered as score_failed (%d so far): %s", group, failed, letter.error, extra=NOTED
-            )
 
     async def _publish(self, action: Publish, watermark: OffsetWatermark, divided: DividedGroups) -> None:
         letters = self._take_dead_letters(action.partition, action.resolves)
@@ -344,16 +332,6 @@ class Shell:
         """Keep the first failure. The worker ends with it: see ``raise_failure``."""
         if self._failure is None:
             self._failure = error
-
-
-def _note_dead_letter(letter: DeadLetter) -> None:
-    """Count a dead letter by its cause. The first of each is logged; failed scores have lines of their own."""
-    if letter.stage == "score":
-        role_notes().add("error", f"no reward: {letter.error}")
-        return
-    text = f"dead letter of {letter.source}, {letter.stage}: {letter.error}"
-    if role_notes().add("warning", text) == 1:
-        logger.warning("%s (further ones are only counted; rft dlq lists them)", one_line(text), extra=NOTED)
 
 
 def _now_ms() -> int:
