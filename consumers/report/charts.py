@@ -68,7 +68,7 @@ def line_chart(
         return '<p class="empty">nothing was measured</p>'
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points]
-    x_low, x_high = min(xs), max(max(xs), min(xs) + 1e-9)
+    x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
     y_ticks = ticks(*(y_range or (min(0.0, *ys), max(ys))))
     y_low, y_high = y_ticks[0], y_ticks[-1]
 

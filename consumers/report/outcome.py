@@ -54,14 +54,15 @@ def outcome_section(report: Mapping[str, Any]) -> str:
     if report["learning"]:
         items = "".join(f"<li>{escape(line)}</li>" for line in report["learning"])
         parts.append(f'<div class="card warn"><h2>What it learned</h2><ul>{items}</ul></div>')
-    if report["notes"]:
-        shown = report["notes"][:MOST_SHOWN]
+    notes = [row for row in report["notes"] if row["text"] not in report["cause"]]
+    if notes:
+        shown = notes[:MOST_SHOWN]
         rows = "".join(
-            f'<tr><td class="{row["level"]}">{row["level"]}</td><td>{escape(row["role"])}</td>'
+            f'<tr><td class="{row["level"]}">{row["level"]}</td><td class="role">{escape(row["role"])}</td>'
             f'<td class="text">{escape(row["text"])}</td><td class="n">{row["count"]:,}</td></tr>'
             for row in shown
         )
-        more = len(report["notes"]) - len(shown)
+        more = len(notes) - len(shown)
         last = f'<p class="dim">and {more} more, in report.json</p>' if more else ""
         parts.append(
             '<div class="card"><h2>Warnings and errors<small>of the roles, each kind once</small></h2>'

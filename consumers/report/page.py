@@ -47,7 +47,7 @@ def _header(report: Mapping[str, Any], summary: RunSummary, config: Config) -> s
     style = {"finished": "badge", "failed": "badge no"}.get(report["outcome"], "badge warn")
     badge = f'<span class="{style}">{report["outcome"]}</span>'
     if report["learning"]:
-        badge += '<span class="badge warn">see what it learned</span>'
+        badge += '<span class="badge warn">with warnings</span>'
     if not report["complete"]:
         badge += '<span class="badge no">the log was not read to its end: counts are too low; see rft report</span>'
     start = datetime.fromtimestamp(summary.first_ms / 1000, UTC) if summary.first_ms else None

@@ -27,7 +27,9 @@ CHROME_ROWS = 8
 LEAST_PROBLEMS = 2
 MOST_PROBLEMS = 8
 WRAPPED_ROWS = 3
-"""Rows of the worst problem's text on a large terminal."""
+"""Rows of the worst problem's text, if there is room."""
+BESIDE_TEXT = 36
+"""Columns that border, level and role take, and what a broken line may leave empty."""
 SAMPLE_ROWS = 5
 SHOWN_STEPS_WITHOUT_GRADIENT = 3
 """Single steps may have none: all groups of a small batch can be uniform."""
@@ -85,8 +87,10 @@ def screen(
     free = size.rows - CHROME_ROWS - max(learning.row_count + len(facts.lag), shown_roles.row_count + 1)
     noted = [role for role in roles if role.note]
     room = max(LEAST_PROBLEMS, free - len(noted) - 1)
-    found = _problems(_own_problems(facts) + list(problems), min(MOST_PROBLEMS, room), wrap=free > SAMPLE_ROWS * 3)
-    free -= len(noted) + (min(len(problems), MOST_PROBLEMS) + WRAPPED_ROWS if found else 0)
+    shown = _own_problems(facts) + list(problems)
+    rows = min(len(shown), MOST_PROBLEMS, room)
+    found = _problems(shown, rows, size.columns, wrapped=min(WRAPPED_ROWS, room - rows + 1))
+    free -= len(noted) + (rows + WRAPPED_ROWS if found else 0)
     sample = _sample(facts.sample) if wide and facts.sample and free > SAMPLE_ROWS + 2 else []
     return Panel(
         Group(head, Text(), body, *found, *_notes(noted), *sample),
@@ -169,20 +173,22 @@ def _roles(roles: Sequence[RoleFacts]) -> Table:
     return table
 
 
-def _problems(found: Sequence[Problem], most: int, *, wrap: bool) -> list[RenderableType]:
-    """Return one row for each of the worst problems; the text of the worst may take several rows."""
+def _problems(found: Sequence[Problem], most: int, columns: int, *, wrapped: int) -> list[RenderableType]:
+    """Return one row for each of the worst problems, and at most ``wrapped`` rows for the text of the worst."""
     if not found:
         return []
     table = Table.grid(padding=(0, 1), expand=True)
     table.add_column(no_wrap=True)
     table.add_column(style="bold", no_wrap=True)
-    table.add_column(ratio=1, no_wrap=not wrap, overflow="ellipsis")
+    table.add_column(ratio=1)
     shown = found if len(found) <= most else found[: most - 1]
     for index, problem in enumerate(shown):
         style = "red" if problem.level == "error" else "yellow"
-        text = Text(f"{f'{problem.count:,}× ' if problem.count > 1 else ''}{problem.text}", style=style)
-        if index or not wrap:
-            text.no_wrap, text.overflow = True, "ellipsis"
+        line = f"{f'{problem.count:,}× ' if problem.count > 1 else ''}{problem.text}"
+        wraps = not index and wrapped > 1
+        if wraps:
+            line = one_line(line, wrapped * (columns - BESIDE_TEXT))
+        text = Text(line, style=style, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")
         table.add_row(Text(problem.level, style=style), problem.role, text)
     if len(shown) < len(found):
         table.add_row("", "", Text(f"and {len(found) - len(shown)} more", style="dim"))

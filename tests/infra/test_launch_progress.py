@@ -6,13 +6,15 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
-from log_events import MadeUpLog, experience, scored, step, weights
+from log_events import MadeUpLog, experience, member, scored, step, weights
 from rich.console import Console
 
 from infra.launcher.formats import clock, sparkline
-from infra.launcher.progress import Facts, Progress, RoleFacts
+from infra.launcher.generation_rate import GenerationRate
+from infra.launcher.problems import Problem
+from infra.launcher.progress import Facts, Progress, RoleFacts, SampleRollout
 from infra.launcher.role_notes import note
-from infra.launcher.screen import screen
+from infra.launcher.screen import Size, screen
 from infra.launcher.view import LiveView, PlainView, plain_line
 from rft.config import Config
 from rft.telemetry.health import Health
@@ -193,3 +195,94 @@ def test_sparkline_and_clock():
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
     assert len(sparkline(list(range(1000)), width=40)) == 40
     assert [clock(s) for s in (0, 61.9, 3723)] == ["00:00", "01:01", "1:02:03"]
+
+
+PROBLEMS = [
+    Problem("processor-0", "error", "no reward: reward function mine:broken raised KeyError: 'x'", 412, 1.0)
+] + [Problem(f"explorer-{index}", "warning", f"slow {'x' * index}", 1, 1.0) for index in range(20)]
+FULL = replace(
+    FACTS,
+    metrics={"loss": -0.0123, "kl": 0.5, "entropy": 3.98, "tokens": 500.0, "step_s": 0.5},
+    tokens_per_s=765.4,
+    response_tokens=7.6,
+    sample=SampleRollout("mowth>\x1b[2J", "uAok\nDo [bold]", "htwom", 0.25, None),
+)
+
+
+def shown(columns: int, rows: int) -> list[str]:
+    output = StringIO()
+    console = Console(file=output, width=columns, height=rows, force_terminal=True, color_system=None)
+    console.print(screen("run", FULL, ROLES, 65, PROBLEMS, Size(columns, rows)))
+    return output.getvalue().splitlines()
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (100, 30), (200, 50), (300, 80)])
+def test_the_worst_problem_is_shown_whole_on_any_terminal_and_the_screen_fits(columns, rows):
+    lines = shown(columns, rows)
+    text = "".join(line.strip("│ ") for line in lines)
+    assert "412×" in text
+    assert "raised KeyError: 'x'" in text.replace("raisedKey", "raised Key")
+    assert "more" in text
+    assert len(lines) < rows
+    assert all(line.isprintable() for line in lines)
+
+
+def test_a_large_terminal_also_shows_the_newest_step_and_a_rollout():
+    text = "\n".join(shown(200, 50))
+    metrics = ("-0.0123", "3.980 nats", "765 tokens/s", "7.6 tokens", "1,000 tokens/s")
+    for fact in (*metrics, "uAok Do [bold]", "htwom"):
+        assert fact in text
+    assert "htwom" not in "\n".join(shown(80, 24))
+
+
+def test_rewards_that_are_no_shares_are_shown_as_rewards():
+    facts = replace(FACTS, accuracies=((0, -1.5), (300, 2.25)), rewarded_sets=frozenset({FACTS.main_set}))
+    assert "held-out reward 2.250 (v300)" in plain_line(facts, ROLES, 65)
+    output = StringIO()
+    Console(file=output, width=120, color_system=None).print(screen("run", facts, ROLES, 65))
+    assert "2.250 at v300, first -1.500" in output.getvalue()
+    assert "%" not in output.getvalue().replace("12%", "")
+
+
+def test_steps_without_gradient_are_counted_until_one_has_some():
+    log = MadeUpLog()
+    for number, norm in enumerate((1.0, 0.0, 0.0, 0.0), start=1):
+        log.add("steps", step(number, {f"a/{number}": 0}, grad_norm=norm))
+    facts = facts_of(log)
+    assert facts.steps_without_gradient == 3
+    assert "3 steps without gradient" in plain_line(facts, ROLES, 1)
+    log.add("steps", step(5, {"a/5": 0}, grad_norm=0.5))
+    assert facts_of(log).steps_without_gradient == 0
+
+
+def test_one_of_the_newest_training_rollouts_is_decoded_to_be_shown():
+    progress = Progress(CONFIG)
+    log = MadeUpLog()
+    for number in range(3):
+        one = experience(f"train-{number:08d}/0", response=f"answer {number}")
+        log.add("ready", scored(one, 0.5), key=one.group_id)
+    log.add("ready", b"this cannot be decoded", key="train-00000009")
+    for event in log.events[:3]:
+        progress.feed(event)
+    assert progress.facts().sample is None
+    progress.measure(1.0, {}, {})
+    assert progress.facts().sample == SampleRollout("ba>", "answer 2", "ab", 0.5, None)
+    progress.feed(log.events[3])
+    progress.measure(2.0, {}, {})
+    assert progress.facts().sample == SampleRollout("ba>", "answer 2", "ab", 0.5, None)
+
+
+def test_generation_is_measured_over_the_explorers_that_are_there():
+    rate = GenerationRate()
+    assert (rate.tokens_per_s, rate.response_tokens) == (0.0, None)
+    for second in range(0, 21, 2):
+        for address, scale in (("a:1", 1), ("b:2", 2)):
+            made = member(address, tokens=100.0 * scale * second, rollouts=10.0 * scale * second)
+            rate.feed(replace(made, heartbeat_at=1000 * second))
+    assert rate.tokens_per_s == pytest.approx(300)
+    assert rate.response_tokens == pytest.approx(10)
+    rate.feed(replace(member("b:2"), state="left"))
+    assert rate.tokens_per_s == pytest.approx(100)
+    for second in range(60, 71, 2):
+        rate.feed(replace(member("c:3", tokens=7.0 * second, rollouts=1.0 * second), heartbeat_at=1000 * second))
+    assert rate.tokens_per_s == pytest.approx(7), "a:1 was killed"
