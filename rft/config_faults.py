@@ -51,14 +51,15 @@ USUAL_NAMES = {
 
 def explain(fault: ErrorDetails, key: Key, origins: Mapping[Key, str], written: Key | None = None) -> str:
     """Return what is wrong with ``key``; its origin is looked up as ``written``, by default as ``key``."""
-    dotted = ".".join(key) or "configuration"
-    written = written or key
-    origin = next((origins[written[:n]] for n in range(len(written), 0, -1) if written[:n] in origins), "the defaults")
+    dotted, written = ".".join(key), written or key
+    origin = next((origins[written[:n]] for n in range(len(written), 0, -1) if written[:n] in origins), "")
+    # A fault of several sections together has no key of its own: it comes from all that was written.
+    origin = origin or " and ".join(dict.fromkeys(origins.values())) or "the defaults"
     if fault["type"] == "extra_forbidden":
         return f"{origin}: unknown key '{dotted}'. {_suggest(key)}"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] in ("value_error", "missing") or is_secret(key):
-        return f"{origin}: {dotted}: {message}"
+        return f"{origin}: {dotted}: {message}" if dotted else f"{origin}: {message}"
     description = _description(key)
     found = json.dumps(fault["input"], default=str)
     # pydantic lists the choices as "'a', 'b' or 'c'".

@@ -275,7 +275,7 @@ def _missing(config: Config, name: str, code: int) -> str:
 def missing_advice(config: Config) -> str:
     """Return what to do about a topic that does not exist."""
     if config.log.manage_topics:
-        return "start with `rft run`, or create it"
+        return f"`rft run` creates it. To start roles by hand, {EMIT}"
     return f"log.manage_topics is false, so {EMIT}"
 
 

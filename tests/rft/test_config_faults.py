@@ -52,6 +52,21 @@ def test_a_variable_with_one_underscore_is_named_because_it_would_set_nothing() 
     }
 
 
+TWO_IMPORTS = "".join(f"[[{{}}imports]]\nname = 'a'\npath = '{path}.jsonl'\n" for path in "xy")
+
+
+def test_a_fault_of_several_settings_together_is_not_blamed_on_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(TWO_IMPORTS.format("", ""))
+    with pytest.raises(ConfigError, match=r"^\S*run\.toml: \[\[imports\]\]: two have the same name$"):
+        load_config(path)
+    with pytest.raises(ConfigError, match=r"run\.toml and the command line: \[\[imports\]\]: two"):
+        load_config(path, ["--trainer.steps", "3"])
+    path.write_text("[[stages]]\nname = 'one'\n" + TWO_IMPORTS.format("stages.", "stages."))
+    with pytest.raises(ConfigError, match=r"^\[\[stages\]\] one: \S*run\.toml: \[\[imports\]\]: two"):
+        load_config(path)
+
+
 @pytest.mark.parametrize("path", sorted(set(USUAL_NAMES.values())))
 def test_what_usual_names_point_to_exists(path: str) -> None:
     key = tuple(path.split("."))
