@@ -17,11 +17,12 @@ def algorithms(facts: Facts) -> Iterator[Finding]:
         # The import takes seconds, and most runs have nothing to check.
         from rft.algorithms.compose import compose
         from rft.algorithms.stale_groups import algorithm_of
+        from rft.training.reward_weights import check_reward_terms
 
         for trainer in trainers:
-            compose(algorithm_of(trainer), max_tokens=trainer.rollout.max_tokens)
+            check_reward_terms(compose(algorithm_of(trainer), max_tokens=trainer.rollout.max_tokens), trainer.processor)
     what = f"algorithm {facts.config.algorithm.name}"
-    warnings = [warning for trainer in trainers for warning in algorithm_warnings(trainer.algorithm)]
+    warnings = [warning for trainer in trainers for warning in algorithm_warnings(trainer)]
     for warning in dict.fromkeys(warnings):
         yield Finding("warn", what, warning)
     if not warnings:

@@ -1,14 +1,15 @@
 """Computes one advantage for each sample: how much better it was than expected.
 
 All functions are pure. They take float64 rewards [B] and int64 group indices [B] (0 … G-1) and return float64
-advantages [B]. Advantages by token are computed in :mod:`rft.algorithms.trajectories`.
+advantages [B]. One that compares each named reward by itself also takes :class:`rft.algorithms.inputs.RewardTerms`.
+Advantages by token are computed in :mod:`rft.algorithms.trajectories`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from rft.algorithms.inputs import Floats, Ints
+from rft.algorithms.inputs import Floats, Ints, RewardTerms, needs
 
 EPSILON = 1e-6
 """Added to standard deviations, so that dividing by that of a nearly uniform group stays finite. It is far below any
@@ -83,6 +84,28 @@ def log_mean_exp(rewards: Floats, groups: Ints, *, tau: float = 1.0) -> Floats:
     mean_exp = group_means(np.exp((rewards - highest[groups]) / tau), groups)
     advantages: Floats = rewards - (highest + tau * np.log(mean_exp))[groups]
     return advantages
+
+
+@needs(reward_terms=True)
+def reward_normalized(rewards: Floats, groups: Ints, terms: RewardTerms, *, whiten: bool = True) -> Floats:
+    """Return ``Σ_k w_k · (r_k - mean(group)) / std(group)`` over the named rewards r_k, whitened over the step: GDPO
+    (https://arxiv.org/abs/2601.05242).
+
+    Normalized as one sum, rewards of different scales drown each other, and different combinations with equal sums get
+    equal advantages. What no name explains is a term of its own with weight 1: ``rewards - Σ_k w_k · r_k``, such as the
+    overlong penalty or a KL term in the reward. A sample without a reward of a name gets 0 for that term, and the
+    others of its group are compared among themselves. Without any names and without ``whiten`` this is GRPO.
+    """
+    total = np.zeros_like(rewards)
+    for weight, values in zip(terms.weights, terms.values.T, strict=True):
+        known = ~np.isnan(values)
+        total[known] += weight * group_normalized(values[known], groups[known])
+    explained = np.where(np.isnan(terms.values), 0.0, terms.values) * terms.weights
+    rest = rewards - explained.sum(axis=1)
+    # Sums of floating-point numbers differ in their last digits, which the division by a tiny deviation would enlarge.
+    rounding = 1e-9 * (np.abs(rewards) + np.abs(explained).sum(axis=1))
+    total += group_normalized(np.where(np.abs(rest) > rounding, rest, 0.0), groups)
+    return whitened(total) if whiten else total
 
 
 def group_means(rewards: Floats, groups: Ints) -> Floats:

@@ -25,6 +25,8 @@ class ValueHeadSettings:
     """Its learning rate over that of the policy."""
     detach: bool
     """Its gradient does not reach the policy."""
+    warmup: int
+    """In this many first steps it is trained alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,9 @@ class Algorithm:
     """Each returns which sequences stay in the loss, [B]."""
     token_filter: Callable[[StepTokens], Flags] | None
     """Returns which of the tokens of rollouts stay in the policy's loss, [M]; None: all."""
-    advantages: Callable[[Floats, Ints], Floats] | None
-    """(rewards [B], groups [B]) → advantages [B]; None if advantages are by token."""
+    advantages: Callable[..., Floats] | None
+    """(rewards [B], groups [B]) → advantages [B], with :class:`rft.algorithms.inputs.RewardTerms` as third argument if
+    :attr:`needs` says so; None if advantages are by token."""
     token_advantages: Callable[[Trajectories], Floats | AdvantageEstimate] | None
     """→ advantages [M]; None if advantages are by sample."""
     loss: Callable[[TokenBatch], TokenLoss]
@@ -76,7 +79,20 @@ class Algorithm:
     """What loss and estimator need, taken together."""
     value_head: ValueHeadSettings | None
     teacher: str | None
-    """The teacher's model folder; None if the estimator needs no teacher."""
+    """The teacher's model folder; None without a teacher."""
+    teacher_advantages: Callable[[Floats, Floats], Floats] | None
+    """(logprobs [M], teacher's [M]) → [M], added to the advantages of rollouts' tokens ``teacher_coef`` times; None
+    without a teacher's term there."""
+    teacher_loss: Callable[[Tensor, Tensor], Tensor] | None
+    """(logprobs [N], teacher's [N]) → estimates [N], added to the losses of rollouts' tokens ``teacher_coef`` times;
+    None without a teacher's term there."""
+    teacher_coef: float
+
+    @property
+    def treats_demonstrations(self) -> bool:
+        """Return whether demonstrations are not treated as samples of the policy: ratios to their sampler, corrections
+        and token filters leave them out."""
+        return self.demonstration_loss is not None or self.needs.demonstrations
 
     @property
     def needs_reference(self) -> bool:

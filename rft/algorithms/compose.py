@@ -19,6 +19,7 @@ from rft.algorithms import (
     turns,
 )
 from rft.algorithms.algorithm import Algorithm, ValueHeadSettings
+from rft.algorithms.consistency import check_consistency
 from rft.algorithms.inputs import Floats, Ints, Needs, TokenBatch, TokenLoss, needs_of
 from rft.algorithms.presets import Preset, find_preset
 from rft.algorithms.trial import try_algorithm
@@ -34,6 +35,7 @@ ADVANTAGES: dict[str, Function] = {
     "group_centered": advantages.group_centered,
     "leave_one_out": advantages.leave_one_out,
     "batch_normalized": advantages.batch_normalized,
+    "reward_normalized": advantages.reward_normalized,
     "asymmetric": advantages.asymmetric,
     "log_mean_exp": advantages.log_mean_exp,
     "gae": trajectories.gae,
@@ -58,6 +60,10 @@ FILTERS: dict[str, Function] = {
 TOKEN_FILTERS: dict[str, Function] = {
     "high_entropy": token_filters.high_entropy,
     "clip_cov": token_filters.clip_cov,
+}
+TEACHER_ADVANTAGES: dict[str, Function] = {
+    "gap": trajectories.reverse_kl_advantages,
+    "jsd": trajectories.jsd_advantages,
 }
 CORRECTIONS: dict[str, Function] = {
     "importance": corrections.untruncated,
@@ -90,23 +96,7 @@ def _compose(config: AlgorithmConfig, max_tokens: int) -> Algorithm:
     defaults = preset.advantage_options if config.advantage is None else {}
     estimator = _bind("algorithm.advantage", estimator, {**defaults, **config.advantage_options})
     correction = config.correction or ("none" if config.old == "sampler" else preset.correction)
-    if correction != "none" and config.old == "sampler":
-        raise ConfigError(
-            "algorithm.old = 'sampler' contradicts algorithm.correction: the correction is for ratios against the "
-            "trainer's own log-probabilities. Leave algorithm.old out, or set correction = 'none'"
-        )
-    if config.reference_reset and config.kl == "none" and not needs.reference:
-        raise ConfigError(
-            f"algorithm.reference_reset: '{config.name}' without a KL term compares with no reference. Set "
-            "algorithm.kl, or leave reference_reset out"
-        )
-    if config.kl_unbiased and config.kl_in == "reward":
-        raise ConfigError(
-            "algorithm.kl_unbiased is for a KL term in the loss: in the reward it has no gradient. Set kl_in = 'loss', "
-            "or leave kl_unbiased out"
-        )
-    if needs.teacher and not config.teacher:
-        raise ConfigError("algorithm.teacher must name the teacher's model folder")
+    check_consistency(config, needs, correction)
     return Algorithm(
         name=config.name,
         kinds=preset.kinds,
@@ -136,10 +126,11 @@ def _compose(config: AlgorithmConfig, max_tokens: int) -> Algorithm:
         rejection_level="token" if config.rejection == "none" else config.rejection,
         off_policy_mask=config.off_policy_mask,
         needs=needs,
-        value_head=ValueHeadSettings(config.value_coef, config.value_clip, config.value_lr_factor, config.value_detach)
-        if needs.values
-        else None,
-        teacher=config.teacher if needs.teacher else None,
+        value_head=_value_head(config) if needs.values else None,
+        teacher=config.teacher if needs.teacher or config.teacher_coef else None,
+        teacher_advantages=TEACHER_ADVANTAGES.get(config.teacher_term) if config.teacher_coef else None,
+        teacher_loss=kl.k2 if config.teacher_coef and config.teacher_term == "k2" else None,
+        teacher_coef=config.teacher_coef,
     )
 
 
@@ -150,15 +141,18 @@ def _resolve(field: str, name: str | Function, known: Mapping[str, Function]) ->
 def _by_token(estimator: Function) -> bool:
     """Return whether the estimator's advantages are by token.
 
-    Such an estimator has one parameter without default, the trajectories. Others have two: rewards and groups.
+    Such an estimator has one parameter without default, the trajectories. Others have two: rewards and groups, or with
+    ``needs(reward_terms=True)`` three.
     """
     parameters = inspect.signature(estimator).parameters.values()
     required = [
         p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
-    if len(required) not in (1, 2):
+    by_sample = 3 if needs_of(estimator).reward_terms else 2
+    if len(required) not in (1, by_sample):
         raise ConfigError(
-            f"algorithm.advantage: {getattr(estimator, '__name__', estimator)} must take (rewards, groups), or one "
+            f"algorithm.advantage: {getattr(estimator, '__name__', estimator)} must take (rewards, groups), with "
+            "needs(reward_terms=True) also the terms, or one "
             f"rft.algorithms.inputs.Trajectories; it takes {len(required)} arguments"
         )
     return len(required) == 1
@@ -174,8 +168,20 @@ def _needs(loss: Function, estimator: Function) -> Needs:
         covariance=by_loss.covariance,
         values=by_estimator.values,
         teacher=by_estimator.teacher,
+        reward_terms=by_estimator.reward_terms,
+        demonstrations=by_loss.demonstrations,
         policy=by_estimator.policy,
         vanishes=by_loss.vanishes and not by_estimator.values,
+    )
+
+
+def _value_head(config: AlgorithmConfig) -> ValueHeadSettings:
+    return ValueHeadSettings(
+        coef=config.value_coef,
+        clip=config.value_clip,
+        lr_factor=config.value_lr_factor,
+        detach=config.value_detach,
+        warmup=config.value_warmup,
     )
 
 

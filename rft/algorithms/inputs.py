@@ -39,6 +39,18 @@ class Sequences:
 
 
 @dataclass(frozen=True, slots=True)
+class RewardTerms:
+    """The K named rewards of a step's B samples, for estimators that compare each reward by itself."""
+
+    names: tuple[str, ...]
+    """[K]"""
+    values: Floats
+    """[B, K]: the rewards as they were given, before weighting; NaN where a sample has none of that name."""
+    weights: Floats
+    """[K]: weight of each in the reward of a sample."""
+
+
+@dataclass(frozen=True, slots=True)
 class Turns:
     """The K turns of all trajectories, in order, as estimators of advantages by token receive them.
 
@@ -111,6 +123,8 @@ class TokenBatch:
     covariance_rank: Tensor | None = None
     """float [N]: share of the step's tokens whose covariance between advantage and log-probability is higher than that
     of the token (:func:`rft.algorithms.token_filters.covariances`); only for losses that ask for it."""
+    demonstrated: Tensor | None = None
+    """bool [S]: an expert wrote the sequence; None: none of the micro-batch."""
     baseline: float = 0.0
     """KTO's reference point, see :func:`rft.algorithms.losses.preference.kto`."""
 
@@ -162,12 +176,16 @@ class Needs:
     """A loss reads :attr:`TokenBatch.baseline`."""
     entropy: bool = False
     """A loss reads :attr:`TokenBatch.entropy`."""
+    demonstrations: bool = False
+    """A loss tells demonstrations from rollouts by :attr:`TokenBatch.demonstrated`."""
     covariance: bool = False
     """A loss reads :attr:`TokenBatch.covariance_rank`."""
     values: bool = False
     """An estimator reads :attr:`Trajectories.values`, so a value head is trained."""
     teacher: bool = False
     """An estimator reads :attr:`Trajectories.teacher`."""
+    reward_terms: bool = False
+    """An estimator by sample has a third parameter, :class:`RewardTerms`."""
     policy: bool = False
     """An estimator reads :attr:`Trajectories.policy` and must find the trainer's own log-probabilities there."""
     vanishes: bool = False

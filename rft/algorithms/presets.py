@@ -53,6 +53,7 @@ PRESETS: dict[str, Preset] = {
     "grpo": Preset("group_normalized", "clipped"),
     "dr_grpo": Preset("group_centered", "clipped", "sequence_sum"),
     "dapo": Preset("group_normalized", "clipped", loss_options={"clip_high": 0.28}, overlong_share=0.2),
+    "gdpo": Preset("reward_normalized", "clipped"),
     "gspo": Preset("group_normalized", "gspo", "sequence_mean"),
     "cispo": Preset("group_normalized", "cispo"),
     "sapo": Preset("group_normalized", "sapo", "sequence_mean"),
@@ -74,6 +75,7 @@ PRESETS: dict[str, Preset] = {
         "group_normalized", "clipped", demonstrations="chord", demonstration_share=0.05, demonstration_decay=200,
         kinds=EVERYTHING - {"preference"},
     ),
+    "luffy": Preset("group_normalized", "luffy", kinds=EVERYTHING - {"preference"}),
     "distill": Preset("teacher_gap", "clipped"),
 }  # fmt: skip
 

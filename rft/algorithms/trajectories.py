@@ -75,7 +75,12 @@ def teacher_gap(steps: Trajectories, *, scale: float = 1.0) -> Floats:
     """
     if steps.teacher is None:
         raise RuntimeError("distillation needs a teacher")
-    gap: Floats = scale * (steps.teacher - steps.policy)
+    return scale * reverse_kl_advantages(steps.policy, steps.teacher)
+
+
+def reverse_kl_advantages(policy: Floats, teacher: Floats) -> Floats:
+    """Return ``log teacher - log policy`` [M]: as advantages, the policy gradient of minus KL(policy ‖ teacher)."""
+    gap: Floats = teacher - policy
     return gap
 
 
@@ -91,16 +96,23 @@ def token_rewards(steps: Trajectories) -> Floats:
 @needs(teacher=True)
 def teacher_jsd(steps: Trajectories, *, beta: float = 0.5, scale: float = 1.0) -> Floats:
     """Return ``scale · (1 - beta) · log(1 - beta + beta · teacher/policy)`` at each token, for distillation by the
-    generalized Jensen-Shannon divergence (GKD, https://arxiv.org/abs/2306.13649, equation 1).
-
-    JSD(beta) is the f-divergence ``E_policy[f(r)]`` with ``r = teacher/policy`` and ``f(r) = beta · r · log(r/m) - (1 -
-    beta) · log m``, ``m = beta · r + 1 - beta``. Its gradient is ``E_policy[(f(r) - r · f'(r)) · ∇log policy]``, and
-    ``f(r) - r · f'(r) = -(1 - beta) · log m``. Rewards are not used.
+    generalized Jensen-Shannon divergence (:func:`jsd_advantages`). Rewards are not used.
 
     Raises RuntimeError without a teacher's log-probabilities.
     """
     if steps.teacher is None:
         raise RuntimeError("distillation needs a teacher")
-    log_ratios = np.clip(steps.teacher - steps.policy, -MAX_LOG_RATIO, MAX_LOG_RATIO)
-    gap: Floats = scale * (1 - beta) * np.log1p(beta * np.expm1(log_ratios))
+    return scale * jsd_advantages(steps.policy, steps.teacher, beta=beta)
+
+
+def jsd_advantages(policy: Floats, teacher: Floats, *, beta: float = 0.5) -> Floats:
+    """Return ``(1 - beta) · log(1 - beta + beta · teacher/policy)`` [M]: as advantages, the policy gradient of minus
+    the generalized Jensen-Shannon divergence (GKD, https://arxiv.org/abs/2306.13649, equation 1).
+
+    JSD(beta) is the f-divergence ``E_policy[f(r)]`` with ``r = teacher/policy`` and ``f(r) = beta · r · log(r/m) - (1 -
+    beta) · log m``, ``m = beta · r + 1 - beta``. Its gradient is ``E_policy[(f(r) - r · f'(r)) · ∇log policy]``, and
+    ``f(r) - r · f'(r) = -(1 - beta) · log m``.
+    """
+    log_ratios = np.clip(teacher - policy, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+    gap: Floats = (1 - beta) * np.log1p(beta * np.expm1(log_ratios))
     return gap

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from rft.algorithms.algorithm import Algorithm
-from rft.algorithms.inputs import Sequences, TokenBatch, Trajectories, Turns
+from rft.algorithms.inputs import RewardTerms, Sequences, TokenBatch, Trajectories, Turns
 from rft.algorithms.token_filters import StepTokens
 from rft.config import AlgorithmConfig
 from rft.errors import ConfigError
@@ -33,6 +33,7 @@ def try_algorithm(config: AlgorithmConfig, algorithm: Algorithm) -> None:
         reference=zeros - 1,
         entropy=zeros + 1,
         covariance_rank=each / 2,
+        demonstrated=each == 1,
     )
     counts, flags = np.array([1, 1]), np.array([False, False])
     each_one = np.array([0, 1])
@@ -50,7 +51,9 @@ def try_algorithm(config: AlgorithmConfig, algorithm: Algorithm) -> None:
     if algorithm.kl is not None:
         calls.append(("kl", algorithm.kl, (zeros - 1, zeros - 1)))
     if algorithm.advantages is not None:
-        calls.append(("advantage", algorithm.advantages, (rewards, groups)))
+        terms = RewardTerms(("one", "two"), np.array([[1.0, 0.0], [0.0, np.nan]]), np.ones(2))
+        extra = (terms,) if algorithm.needs.reward_terms else ()
+        calls.append(("advantage", algorithm.advantages, (rewards, groups, *extra)))
     if algorithm.token_advantages is not None:
         calls.append(("advantage", algorithm.token_advantages, (trajectories,)))
     for field, function, arguments in calls:

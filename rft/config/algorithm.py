@@ -11,19 +11,19 @@ from rft.config.section import Section
 
 class AlgorithmConfig(Section):
     name: str = "grpo"
-    """``grpo``, ``dr_grpo``, ``dapo``, ``gspo``, ``cispo``, ``sapo``, ``gigpo``, ``rloo``, ``reinforce_pp``,
+    """``grpo``, ``dr_grpo``, ``dapo``, ``gdpo``, ``gspo``, ``cispo``, ``sapo``, ``gigpo``, ``rloo``, ``reinforce_pp``,
     ``reinforce_pp_baseline``, ``ppo``, ``opmd``, ``asymre``, ``topr``, ``rec``, ``decoupled_ppo``, ``sft``, ``dpo``,
-    ``kto``, ``mix``, ``chord``, ``distill``, or one of your own, found by entry point. It decides every field below
-    that is not set."""
+    ``kto``, ``mix``, ``chord``, ``luffy``, ``distill``, or one of your own, found by entry point. It decides every
+    field below that is not set."""
     advantage: str | None = None
     """``group_normalized``, ``group_centered``, ``leave_one_out``, ``batch_normalized``, ``asymmetric``,
-    ``log_mean_exp``, ``ones``; one value a token: ``gae``, ``returns_to_go``, ``teacher_gap``,
+    ``log_mean_exp``, ``reward_normalized``, ``ones``; one value a token: ``gae``, ``returns_to_go``, ``teacher_gap``,
     ``teacher_jsd``; one value a turn: ``turn_normalized``, ``gigpo``; or ``package.module:function``."""
     advantage_options: dict[str, Any] = {}
     """Keyword arguments for ``advantage``."""
     loss: str | None = None
     """``clipped``, ``gspo``, ``gspo_token``, ``gmpo``, ``cispo``, ``sapo``, ``reinforce``, ``topr``, ``rec``,
-    ``opmd``, ``chord``, ``kl_cov``, ``dpo``, ``kto``, or ``package.module:function``."""
+    ``opmd``, ``chord``, ``luffy``, ``kl_cov``, ``dpo``, ``kto``, or ``package.module:function``."""
     loss_options: dict[str, Any] = {}
     """Keyword arguments for ``loss``."""
     clip_low: float | None = Field(default=None, ge=0, le=1)
@@ -113,7 +113,15 @@ class AlgorithmConfig(Section):
     demonstration_decay: int | None = Field(default=None, ge=0)
     """See ``demonstration_share``; by default 0 with ``mix``, 200 with ``chord``."""
     teacher: str | None = None
-    """Model folder of the teacher for ``distill``. It must have the policy's tokens."""
+    """Model folder of the teacher, for ``distill`` or with ``teacher_coef``. It must have the policy's tokens."""
+    teacher_coef: float = Field(default=0.0, ge=0)
+    """Weight of a teacher's term beside the rewards; 0: none."""
+    teacher_term: Literal["gap", "jsd", "k2"] = "gap"
+    """What ``teacher_coef`` weighs. ``gap``: log teacher - log π₀ is added to the advantage of each token that the
+    policy wrote, with π₀ the policy as the step began: the policy gradient of the reverse KL divergence. ``jsd``: the
+    same for the Jensen-Shannon divergence, as in ``teacher_jsd``. ``k2``: (log π - log teacher)² / 2, whose gradient is
+    that of the reverse KL divergence, is added to the loss of each such token, outside the clip (KDRL,
+    arXiv:2506.02208)."""
     value_coef: float = Field(default=0.5, ge=0)
     """Weight of the value head's loss, for ``gae``."""
     value_clip: float = Field(default=0.2, gt=0)
@@ -122,3 +130,5 @@ class AlgorithmConfig(Section):
     """Ratio of the value head's learning rate to the policy's."""
     value_detach: bool = False
     """Keep the value head's gradient out of the policy's layers."""
+    value_warmup: int = Field(default=0, ge=0)
+    """In this many first steps only the value head learns, and the policy stays as it is."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -41,21 +41,34 @@ class StepBatch:
     samples: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """[B]: index of the sample, 0 … S-1, ascending. By default each sequence is a sample."""
 
+    reward_names: tuple[str, ...] = ()
+    """[K]: names of rewards that any sample has, sorted."""
+    reward_values: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    """[B, K]: rewards by name before weighting; NaN where a sample has none of that name."""
+    reward_weights: Floats = field(default_factory=lambda: np.zeros(0))
+    """[K]: weight of each in the reward of a sample."""
+
     def __post_init__(self) -> None:
         """Number the samples. Raises RuntimeError if the rows of a sample do not stand together."""
         if not self.samples.size:
             object.__setattr__(self, "samples", np.arange(len(self.payloads), dtype=np.int64))
+        if not self.reward_names:
+            object.__setattr__(self, "reward_values", np.zeros((len(self.payloads), 0)))
         if self.samples.size and (self.samples[0] != 0 or not np.isin(np.diff(self.samples), (0, 1)).all()):
             raise RuntimeError("the rows of a sample do not stand together in the step's batch")
 
     @classmethod
-    def from_samples(cls, samples: Sequence[Sample]) -> StepBatch:
-        """Make the batch of ``samples``, in their order. Raises RuntimeError if a sample has no payload."""
+    def from_samples(cls, samples: Sequence[Sample], weight_of: Callable[[str], float] = lambda name: 1.0) -> StepBatch:
+        """Make the batch of ``samples``, in their order. Raises RuntimeError if a sample has no payload.
+
+        ``weight_of`` returns the weight of a named reward in the reward of a sample.
+        """
         index: dict[str, int] = {}
         numbers: dict[str, int] = {}
         payloads = [sample.payload for sample in samples if sample.payload is not None]
         if len(payloads) != len(samples):
             raise RuntimeError("a sample's arrays were not fetched before its step")
+        names = tuple(sorted({name for sample in samples for name in sample.rewards}))
         return cls(
             payloads=payloads,
             rewards=np.array([sample.reward for sample in samples], dtype=np.float64),
@@ -67,7 +80,29 @@ class StepBatch:
             samples=np.array(
                 [numbers.setdefault(sample.sample_id, len(numbers)) for sample in samples], dtype=np.int64
             ),
+            reward_names=names,
+            reward_values=np.array(
+                [[sample.rewards.get(name, np.nan) for name in names] for sample in samples], dtype=np.float64
+            ),
+            reward_weights=np.array([weight_of(name) for name in names], dtype=np.float64),
         )
+
+    def of_sequences(self, indices: Ints) -> StepBatch:
+        """Return the batch of some of the sequences, each as a sample of its own."""
+        return StepBatch(
+            payloads=[self.payloads[index] for index in indices],
+            rewards=self.rewards[indices],
+            groups=np.unique(self.groups[indices], return_inverse=True)[1].astype(np.int64),
+            kinds=tuple(self.kinds[index] for index in indices),
+            temperatures=self.temperatures[indices],
+            top_ps=self.top_ps[indices],
+            truncated=self.truncated[indices],
+        )
+
+    @cached_property
+    def newest_version(self) -> int:
+        """The newest weight version that wrote a token; -1 if the policy wrote none."""
+        return max(int(payload.versions[payload.action_mask != 0].max(initial=-1)) for payload in self.payloads)
 
     def __len__(self) -> int:
         """Return B."""

@@ -18,6 +18,7 @@ from rft.training.engines.open import open_engine
 from rft.training.environment import training_environment
 from rft.training.progress import LogProgress
 from rft.training.reference import ReferenceResets
+from rft.training.reward_weights import reward_weights
 from rft.training.sample import Sample, SampleFilter
 from schemas.events import TrainingStep
 
@@ -71,6 +72,7 @@ class Learner:
         self.last_record: LogPosition | None = None
         self.checkpointed_step = -1
         self._topic_ids = dict(topic_ids or {})
+        self._weight_of = reward_weights(config.processor)
         folder = config.run.path / "reference" / config.trainer.model_key
         self._resets = ReferenceResets(self.engine, config.algorithm.reference_reset, folder)
         try:
@@ -96,7 +98,7 @@ class Learner:
         disk cannot hold a new reference.
         """
         version = self.version if self.version_step == self.step else None
-        metrics = self.engine.step(self.step + 1, StepBatch.from_samples(samples), version=version)
+        metrics = self.engine.step(self.step + 1, StepBatch.from_samples(samples, self._weight_of), version=version)
         self.step += 1
         weights = self.engine.serialized()
         self.digest = weights.sha256

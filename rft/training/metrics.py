@@ -12,6 +12,9 @@
 | kl | mean estimate against the initial weights; 0 without a KL term |
 | entropy | of the policy at the tokens, in nats |
 | logprob_gap_mean, logprob_gap_p99, logprob_gap_max | absolute difference of the trainer's and the sampler's log-probability, in nats, over tokens sampled by the weights that the step started from; absent if there are none |
+| sampler_gap, sampler_version | the mean of the same difference over tokens of the newest version among the step's, and this version; absent if no token of a rollout has a version |
+| policy_shift | mean absolute difference of the policy's log-probabilities before and after the step, in nats, over the tokens of four sequences; only in the first four and in each eighth step, and with ``trainer.max_logprob_gap`` |
+| teacher_gap | mean of the policy's log-probability minus the teacher's, in nats: an estimate of the reverse KL divergence |
 | outside_nucleus | share of tokens that the sampler's nucleus held and the trainer's does not, so that their log-probability is not exact; absent if all were sampled with ``top_p`` 1 |
 | correction_mean | mean weight between trainer and sampler (``algorithm.correction``) |
 | rejected_share | share of tokens that ``algorithm.rejection`` leaves out |
@@ -50,9 +53,17 @@ from rft.training.batch import MicroBatch
 class TokenTotals:
     """Sums over the micro-batches of one step."""
 
-    def __init__(self, version: int | None) -> None:
-        """``version`` is the weight version that the step started from; None if it is between two versions."""
+    def __init__(self, version: int | None, newest: int = -1) -> None:
+        """Begin with nothing.
+
+        Args:
+            version: the weight version that the step started from; None if it is between two versions.
+            newest: the newest version among the step's tokens; -1 if there is none.
+        """
         self._version = version
+        self._newest = newest
+        self._newest_tokens = 0
+        self._newest_gap = 0.0
         self._tokens = 0
         self._gaps: list[Tensor] = []
         self._sums: defaultdict[str, float] = defaultdict(float)
@@ -89,17 +100,25 @@ class TokenTotals:
             self._sums["kl"] += float(kl.sum())
         for name, values in (extra or {}).items():
             self._sums[name] += float(values.sum())
-        if first and self._version is not None:
-            self._gaps.append((logprobs - batch.sampler_logprobs).abs()[batch.versions == self._version])
+        if first:
+            gaps = (logprobs - batch.sampler_logprobs).abs()
+            newest = gaps[(batch.versions == self._newest) & (batch.versions >= 0)]
+            self._newest_tokens += len(newest)
+            self._newest_gap += float(newest.double().sum())
+            if self._version is not None:
+                self._gaps.append(gaps[batch.versions == self._version])
 
     def to_message(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return these totals as JSON values and tensors, for another rank's :meth:`merge`."""
         gaps = torch.cat(self._gaps).cpu() if self._gaps else torch.zeros(0)
-        return {"tokens": self._tokens, "sums": dict(self._sums)}, {"gaps": gaps}
+        newest = [self._newest_tokens, self._newest_gap]
+        return {"tokens": self._tokens, "sums": dict(self._sums), "newest": newest}, {"gaps": gaps}
 
     def merge(self, message: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Add what :meth:`to_message` of another rank returned."""
         self._tokens += message["tokens"]
+        self._newest_tokens += message["newest"][0]
+        self._newest_gap += message["newest"][1]
         for name, value in message["sums"].items():
             self._sums[name] += value
         self._gaps.append(tensors["gaps"])
@@ -110,6 +129,8 @@ class TokenTotals:
         sums = dict.fromkeys(("loss", "ratio_mean", "clip_share", "kl", "entropy"), 0.0) | self._sums
         result = {name: total if name == "loss" else total / tokens for name, total in sums.items()}
         result["action_tokens"] = float(self._tokens)
+        if self._newest_tokens:
+            result["sampler_gap"] = self._newest_gap / self._newest_tokens
         gaps = torch.cat([gaps.cpu() for gaps in self._gaps]).double().numpy() if self._gaps else np.zeros(0)
         if len(gaps):
             result["logprob_gap_mean"] = float(gaps.mean())

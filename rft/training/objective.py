@@ -10,6 +10,8 @@ An engine runs models and optimizers. The objective decides what they are run fo
         for micro_batch in make_micro_batches(batch, max_tokens, update.units):
             step.loss(update, micro_batch, models).backward()
         ...                                                   # one optimizer update
+    for scores in step.final_scores:                          # the same passes, after the last update
+        ...
 
 Everything that couples sequences (advantages, the weight of each token) is computed once for the whole step. So neither
 the split into micro-batches nor the number of processes changes the sum.
@@ -28,6 +30,7 @@ from rft.algorithms.compose import compose
 from rft.algorithms.stale_groups import algorithm_of
 from rft.config import Config
 from rft.training.batch import StepBatch
+from rft.training.reward_weights import check_reward_terms
 from rft.training.step_loss import StepLoss
 from rft.training.value_head import ValueHead
 
@@ -35,9 +38,17 @@ from rft.training.value_head import ValueHead
 class Objective:
     """An algorithm as an engine uses it, with the value head if the algorithm has one."""
 
-    def __init__(self, algorithm: Algorithm, *, epochs: int = 1, minibatches: int = 1) -> None:
-        """``epochs`` and ``minibatches`` are those of ``[trainer]``. Their product is the number of updates a step."""
+    def __init__(
+        self, algorithm: Algorithm, *, epochs: int = 1, minibatches: int = 1, measures_shift: bool = False
+    ) -> None:
+        """Make the objective of ``algorithm``.
+
+        Args:
+            epochs: that of ``[trainer]``, as ``minibatches``. Their product is the number of updates a step.
+            measures_shift: some steps report how far they move the policy (:mod:`rft.training.policy_shift`).
+        """
         self.algorithm = algorithm
+        self.measures_shift = measures_shift
         self.epochs = epochs
         self.minibatches = minibatches
         self.value_head: ValueHead | None = None
@@ -46,7 +57,13 @@ class Objective:
     def from_config(cls, config: Config) -> Objective:
         """Make the objective that a trainer's configuration names. Raises ConfigError."""
         algorithm = compose(algorithm_of(config), max_tokens=config.rollout.max_tokens)
-        return cls(algorithm, epochs=config.trainer.epochs, minibatches=config.trainer.minibatches)
+        check_reward_terms(algorithm, config.processor)
+        return cls(
+            algorithm,
+            epochs=config.trainer.epochs,
+            minibatches=config.trainer.minibatches,
+            measures_shift=config.trainer.max_logprob_gap is not None,
+        )
 
     def attach(self, model: Any) -> None:
         """Make the value head of ``model`` (a transformers model) if the algorithm needs one. Raises PolicyError."""
@@ -102,6 +119,7 @@ class Objective:
             epochs=self.epochs,
             minibatches=self.minibatches,
             value_head=self.value_head,
+            shift=self.measures_shift,
             version=version,
             device=device,
         )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rft.algorithms.algorithm import Algorithm
-from rft.algorithms.inputs import Flags, Floats, Ints, Sequences, Trajectories
+from rft.algorithms.inputs import Flags, Floats, Ints, RewardTerms, Sequences, Trajectories
 from rft.algorithms.token_filters import StepTokens, covariances, descending_ranks
 from rft.algorithms.trajectories import AdvantageEstimate
 from rft.training.batch import StepBatch
@@ -64,15 +64,18 @@ def plan_step(
     device: torch.device,
 ) -> StepPlan:
     """Plan step ``number`` (from 1) on ``batch``. ``tables`` are those of :class:`rft.training.scores.Scores`."""
-    imitated = np.array([kind == "demonstration" for kind in batch.kinds])
-    if algorithm.demonstration_loss is None:
-        imitated[:] = False
+    demonstrated = np.array([kind == "demonstration" for kind in batch.kinds])
+    imitated = demonstrated & (algorithm.demonstration_loss is not None)
     advantages, returns, abs_mean = _advantages(algorithm, batch, tables, ~imitated)
+    if algorithm.teacher_advantages is not None:
+        written = np.repeat([kind == "rollout" for kind in batch.kinds], batch.counts)
+        signal = algorithm.teacher_advantages(tables["plain"][written], tables["teacher"][written])
+        advantages[written] += algorithm.teacher_coef * signal
     share = algorithm.demonstration_share(number)
     units = _units(algorithm, batch, _selected(algorithm, batch) | imitated)
     used = np.zeros(len(batch), dtype=np.bool_)
     used[[index for unit in units for index in unit]] = True
-    sampled = np.repeat(used & ~imitated, batch.counts)
+    sampled = np.repeat(used & ~(demonstrated & algorithm.treats_demonstrations), batch.counts)
     learns = used & (_with_advantage(advantages, batch) if _skips_zero_advantages(algorithm) else True)
 
     def update(minibatch: Flags, first: bool) -> OptimizerUpdate:
@@ -124,7 +127,8 @@ def _advantages(
     if algorithm.advantages is not None:
         owners = np.repeat(np.arange(len(counts)), counts)
         rewards = rewards - np.bincount(owners, weights=penalties, minlength=len(counts))
-        by_sample = np.asarray(algorithm.advantages(rewards, groups), dtype=np.float64)
+        terms = (_reward_terms(batch, first_rows),) if algorithm.needs.reward_terms else ()
+        by_sample = np.asarray(algorithm.advantages(rewards, groups, *terms), dtype=np.float64)
         whole[indices] = np.repeat(by_sample, counts)
         return whole, None, float(np.abs(by_sample).mean())
     assert algorithm.token_advantages is not None
@@ -151,6 +155,10 @@ def _advantages(
         result = result.advantages
     whole[indices] = result
     return whole, returns, float(np.abs(result).mean())
+
+
+def _reward_terms(batch: StepBatch, rows: Ints) -> RewardTerms:
+    return RewardTerms(batch.reward_names, batch.reward_values[rows], batch.reward_weights)
 
 
 def _selected(algorithm: Algorithm, batch: StepBatch) -> Flags:
@@ -239,7 +247,8 @@ def _skips_zero_advantages(algorithm: Algorithm) -> bool:
     Once groups become uniform, they are most of a step.
     """
     kl_in_loss = algorithm.kl is not None and not algorithm.kl_in_reward
-    return algorithm.needs.vanishes and not kl_in_loss and not algorithm.entropy_coef
+    further = kl_in_loss or algorithm.entropy_coef or algorithm.teacher_loss is not None
+    return algorithm.needs.vanishes and not further
 
 
 def _with_advantage(advantages: Floats, batch: StepBatch) -> Flags:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -64,6 +64,8 @@ class Sample:
     """Which row of its sample it is."""
     rows: int = 1
     """Rows of its sample."""
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    """Rewards of the sample by name, before weighting."""
 
     @property
     def sample_id(self) -> str:
@@ -131,6 +133,7 @@ def read_sample(partition: int, offset: int, scored: ScoredExperience, sample_fi
         truncated=experience.finish_reason == "length",
         row=experience.row,
         rows=experience.rows,
+        rewards=scored.rewards,
     )
 
 

@@ -15,6 +15,7 @@ from rft.algorithms.kl import unbiased
 from rft.training.batch import MicroBatch, StepBatch
 from rft.training.metrics import TokenTotals
 from rft.training.plan import OptimizerUpdate, StepPlan, plan_step
+from rft.training.policy_shift import PolicyShift, measures_shift
 from rft.training.scores import Models, SamplingSettings, Scores, mismatched_batch
 from rft.training.token_logprobs import TokenLogprobs, entropies
 from rft.training.value_head import ValueHead, checksum, value_loss
@@ -32,6 +33,7 @@ class StepLoss:
         epochs: int,
         minibatches: int,
         value_head: ValueHead | None,
+        shift: bool = False,
         version: int | None,
         device: torch.device,
     ) -> None:
@@ -43,18 +45,27 @@ class StepLoss:
         self._minibatches = minibatches
         self._value_head = value_head
         self._device = device
+        self.trains_policy = algorithm.value_head is None or number > algorithm.value_head.warmup
+        """False in the value head's warm-up: no gradient reaches the policy then, and its optimizer must not step."""
         self._settings = SamplingSettings(batch, device)
         self._own_scores = Scores(batch, _tables_needed(algorithm, several_updates=epochs * minibatches > 1), device)
         self._baseline_scores = _baseline_scores(algorithm, batch, device)
         all_scores = (self._own_scores, self._baseline_scores)
         self.scores = [scores for scores in all_scores if scores is not None and scores.tables]
-        """What must be scored before :meth:`updates`; empty for most algorithms."""
+        """What must be scored before :meth:`updates`."""
+        trained = number - (algorithm.value_head.warmup if algorithm.value_head is not None else 0)
+        self._shift = PolicyShift(batch, device) if shift and trained > 0 and measures_shift(trained) else None
+        self.final_scores: list[Scores] = []
+        """What must be scored after the last update."""
+        if self._shift is not None:
+            self.scores.append(self._shift.before)
+            self.final_scores.append(self._shift.after)
         self._plan: StepPlan | None = None
         self._baseline = 0.0
-        self._totals = TokenTotals(version)
-        separate = algorithm.demonstration_loss is not None
-        imitated = np.array([separate and kind == "demonstration" for kind in batch.kinds])
-        self._imitated = torch.from_numpy(imitated).to(device) if imitated.any() else None
+        self._totals = TokenTotals(version, batch.newest_version)
+        separate = algorithm.treats_demonstrations
+        demonstrated = np.array([separate and kind == "demonstration" for kind in batch.kinds])
+        self._demonstrated = torch.from_numpy(demonstrated).to(device) if demonstrated.any() else None
         self._sampled = torch.tensor([kind == "rollout" for kind in batch.kinds], device=device)
         self._rewards = torch.from_numpy(batch.rewards).float().to(device)
         self._groups = torch.from_numpy(batch.groups).to(device)
@@ -83,7 +94,8 @@ class StepLoss:
             counted: the micro-batch enters the step's metrics.
         """
         algorithm, plan = self._algorithm, self._planned()
-        found = self._settings.logprobs(models.policy(micro_batch), micro_batch)
+        with torch.set_grad_enabled(self.trains_policy):
+            found = self._settings.logprobs(models.policy(micro_batch), micro_batch)
         # Before the reference runs: with adapters it is the same model, and the value head takes its newest states.
         values = self._value_head.values(micro_batch) if self._value_head is not None else None
         tokens = self._tokens(micro_batch, found, plan, models)
@@ -98,7 +110,13 @@ class StepLoss:
                 loss = loss + algorithm.kl_coef * self._kl_term(estimates, micro_batch, found)
         if algorithm.entropy_coef:
             loss = loss - algorithm.entropy_coef * entropies(found.distribution)
+        if algorithm.teacher is not None:
+            gap = self._teacher_gap(micro_batch, found)
+            extra["teacher_gap"] = gap.detach()
+            if algorithm.teacher_loss is not None:
+                loss = loss + algorithm.teacher_coef * algorithm.teacher_loss(gap, torch.zeros_like(gap))
         if algorithm.value_head is not None:
+            loss = loss if self.trains_policy else torch.zeros_like(loss)
             value_losses = self._value_losses(values, micro_batch, algorithm.value_head.clip, plan)
             loss = loss + algorithm.value_head.coef * value_losses
             extra["value_loss"] = value_losses.detach()
@@ -137,10 +155,14 @@ class StepLoss:
             "experiences": float(len(batch)),
             "updates": float(len(plan.updates)),
         }
-        if self._imitated is not None:
+        if self._demonstrated is not None and self._algorithm.demonstration_loss is not None:
             metrics["demonstration_share"] = plan.demonstration_share
         if self._baseline_scores is not None:
             metrics["kl_baseline"] = self._baseline
+        if batch.newest_version >= 0:
+            metrics["sampler_version"] = float(batch.newest_version)
+        if self._shift is not None:
+            metrics["policy_shift"] = self._shift.mean()
         if self._value_head is not None:
             metrics["value_crc32"] = float(checksum(self._value_head.parameters()))
         return metrics
@@ -180,6 +202,11 @@ class StepLoss:
         sampled = self._sampled[micro_batch.batch_indices][micro_batch.sequences]
         return torch.where(sampled, terms, estimates)
 
+    def _teacher_gap(self, micro_batch: MicroBatch, found: TokenLogprobs) -> Tensor:
+        """Return the policy's log-probability minus the teacher's [N], and 0 where the policy did not sample."""
+        gap = found.plain - self._own_scores.tables["teacher"][micro_batch.token_indices]
+        return torch.where(self._sampled[micro_batch.batch_indices][micro_batch.sequences], gap, torch.zeros_like(gap))
+
     def _tokens(self, micro_batch: MicroBatch, found: TokenLogprobs, plan: StepPlan, models: Models) -> TokenBatch:
         needs = self._algorithm.needs
         return TokenBatch(
@@ -192,15 +219,16 @@ class StepLoss:
             reference=self._reference(micro_batch, models) if needs.reference else None,
             entropy=entropies(found.distribution) if needs.entropy else None,
             covariance_rank=None if plan.covariance_rank is None else plan.covariance_rank[micro_batch.token_indices],
+            demonstrated=None if self._demonstrated is None else self._demonstrated[micro_batch.batch_indices],
             baseline=self._baseline,
         )
 
     def _token_loss(self, micro_batch: MicroBatch, tokens: TokenBatch) -> TokenLoss:
         algorithm = self._algorithm
         token = algorithm.loss(tokens)
-        if self._imitated is None or algorithm.demonstration_loss is None:
+        if self._demonstrated is None or algorithm.demonstration_loss is None:
             return token
-        imitated = self._imitated[micro_batch.batch_indices][micro_batch.sequences]
+        imitated = self._demonstrated[micro_batch.batch_indices][micro_batch.sequences]
         imitation = algorithm.demonstration_loss(tokens)
         return TokenLoss(
             torch.where(imitated, imitation.loss, token.loss),
@@ -227,11 +255,11 @@ class StepLoss:
             yield "filtered_share", plan.kept[micro_batch.token_indices]
 
     def _of_rollouts(self, weights: Tensor, micro_batch: MicroBatch) -> Tensor:
-        """Return ``weights`` [N] with 1 for demonstrations that have a loss of their own."""
-        if self._imitated is None:
+        """Return ``weights`` [N] with 1 for demonstrations that the algorithm does not treat as rollouts."""
+        if self._demonstrated is None:
             return weights
-        imitated = self._imitated[micro_batch.batch_indices][micro_batch.sequences]
-        return torch.where(imitated, torch.ones_like(weights), weights)
+        demonstrated = self._demonstrated[micro_batch.batch_indices][micro_batch.sequences]
+        return torch.where(demonstrated, torch.ones_like(weights), weights)
 
     def _value_losses(self, values: Tensor | None, micro_batch: MicroBatch, clip: float, plan: StepPlan) -> Tensor:
         if values is None or plan.returns is None:
@@ -256,7 +284,7 @@ def _tables_needed(algorithm: Algorithm, *, several_updates: bool) -> frozenset[
         names |= {"policy", "entropy"}
     if algorithm.needs.values:
         names.add("values")
-    if algorithm.needs.teacher:
+    if algorithm.teacher is not None:
         names |= {"plain", "teacher"}
     return frozenset(names)
 

@@ -33,6 +33,8 @@ class Seq:
     entropy: list[Tensor] = field(default_factory=list)
     demonstration: bool = False
     truncated: bool = False
+    terms: dict[str, float] = field(default_factory=dict)
+    """Rewards by name."""
 
     def __len__(self) -> int:
         return len(self.logp)
@@ -230,8 +232,8 @@ def reinforce_pp_baseline(step: Step) -> Tensor:
     return total / tokens
 
 
-def ppo(step: Step, beta: float, gamma: float = 1.0, lam: float = 0.95, coef: float = 0.5) -> Tensor:
-    """GAE equation 16 as a sum, PPO's clipped surrogate and clipped value loss, k3 penalty in the reward."""
+def gae(step: Step, beta: float, gamma: float, lam: float) -> list[tuple[Seq, int, float, float]]:
+    """GAE equation 16 as a sum, with a k3 penalty in the reward: (sequence, token, advantage, return) of each token."""
     rows = []
     for seq in all_sequences(step):
         n = len(seq)
@@ -245,15 +247,30 @@ def ppo(step: Step, beta: float, gamma: float = 1.0, lam: float = 0.95, coef: fl
         deltas = [r[i] + gamma * v[i + 1] - v[i] for i in range(n)]
         for t in range(n):
             advantage = sum((gamma * lam) ** (i - t) * deltas[i] for i in range(t, n))
-            rows.append((advantage, advantage + v[t], seq.logp[t], seq.mu[t], seq.values[t], v[t]))
-    numbers = [row[0] for row in rows]
-    m, d = mean(numbers), deviation(numbers)
-    total = torch.zeros((), dtype=torch.float64)
-    for advantage, target, logp, mu, value, before in rows:
-        total = total - ppo_term(torch.exp(logp - mu), (advantage - m) / (d + 1e-6), 0.2, 0.2)
-        near = clip(value, before - 0.2, before + 0.2)
-        total = total + coef * larger((value - target) ** 2, (near - target) ** 2) / 2
+            rows.append((seq, t, advantage, advantage + v[t]))
+    return rows
+
+
+def value_loss(step: Step, beta: float, gamma: float = 1.0, lam: float = 0.95, coef: float = 0.5) -> Tensor:
+    """PPO's clipped value loss, mean over tokens."""
+    total, rows = torch.zeros((), dtype=torch.float64), gae(step, beta, gamma, lam)
+    for seq, t, _, target in rows:
+        near = clip(seq.values[t], seq.old_values[t] - 0.2, seq.old_values[t] + 0.2)
+        total = total + coef * larger((seq.values[t] - target) ** 2, (near - target) ** 2) / 2
     return total / len(rows)
+
+
+def ppo(
+    step: Step, beta: float, gamma: float = 1.0, lam: float = 0.95, coef: float = 0.5, whiten: bool = True
+) -> Tensor:
+    """PPO's clipped surrogate and clipped value loss."""
+    rows = gae(step, beta, gamma, lam)
+    numbers = [row[2] for row in rows]
+    m, d = (mean(numbers), deviation(numbers) + 1e-6) if whiten else (0.0, 1.0)
+    total = torch.zeros((), dtype=torch.float64)
+    for seq, t, advantage, _ in rows:
+        total = total - ppo_term(torch.exp(seq.logp[t] - seq.mu[t]), (advantage - m) / d, 0.2, 0.2)
+    return total / len(rows) + value_loss(step, beta, gamma, lam, coef)
 
 
 # ---------------------------------------------------------------- off-policy

@@ -157,6 +157,7 @@ def written_out(case: Case) -> tuple[papers.Step, dict[str, Tensor]]:
         seq = papers.Seq(
             float(batch.rewards[i]), [], [], [], demonstration=batch.kinds[i] == "demonstration",
             truncated=bool(batch.truncated[i]),
+            terms={k: v for k, v in zip(batch.reward_names, batch.reward_values[i], strict=True) if not np.isnan(v)},
         )  # fmt: skip
         for t in range(1, len(payload.tokens)):
             if not payload.action_mask[t]:

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from rft.algorithms import kl
-from rft.algorithms.advice import algorithm_warnings
 from rft.algorithms.inputs import Trajectories
 from rft.algorithms.trajectories import teacher_jsd
-from rft.config import AlgorithmConfig
 
 ESTIMATORS = {"k1": kl.k1, "k2": kl.k2, "k3": kl.k3}
 
@@ -70,11 +68,3 @@ def test_the_jsd_advantage_has_the_gradient_of_the_divergence(beta: float) -> No
     advantages = torch.from_numpy(teacher_jsd(steps, beta=beta))
     (ours,) = torch.autograd.grad(-(policy.detach().exp() * advantages * policy).sum(), logits)
     assert torch.allclose(ours, truth, atol=1e-12)
-
-
-def test_k1_in_the_loss_is_warned_of_before_the_run() -> None:
-    (warning,) = algorithm_warnings(AlgorithmConfig(kl="k1", kl_coef=0.1))
-    assert "its gradient is 0" in warning
-    assert "kl_unbiased = true" in warning
-    for fields in ({"kl_unbiased": True}, {"kl_in": "reward"}, {"kl": "k3"}, {"kl_coef": 0.0}):
-        assert algorithm_warnings(AlgorithmConfig(**{"kl": "k1", "kl_coef": 0.1} | fields)) == []

@@ -100,6 +100,13 @@ PAPERS = (
         "distill": ({"name": "distill", "teacher": "teacher"}, papers.distill),
     }
     | {
+        f"grpo, teacher's {term}": (
+            {"teacher": "teacher", "teacher_coef": 0.3, "teacher_term": term},
+            lambda step, term=term: variant_papers.taught(step, 0.3, term),
+        )
+        for term in ("gap", "jsd", "k2")
+    }
+    | {
         f"dpo {kind} {by_length}": (
             {"name": "dpo", "loss_options": {"kind": kind, "beta": 0.3, "length_normalized": by_length}},
             lambda step, kind=kind, by_length=by_length: variant_papers.dpo(step, kind, 0.3, by_length),

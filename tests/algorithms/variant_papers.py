@@ -54,3 +54,63 @@ def dpo(step: Step, kind: str, beta: float, by_length: bool) -> Tensor:
         else:
             losses.append(torch.log(1 + torch.exp(-beta * gap)))
     return sum(losses) / len(losses)
+
+
+def gdpo(step: Step, weights: dict[str, float], whiten: bool = True) -> Tensor:
+    """2601.05242: each reward is normalized in its group, their weighted sum over the batch. Missing rewards are left
+    out, and what the names do not explain is a reward too."""
+    rows: list[tuple[float, papers.Seq]] = []
+    for group in step:
+        rest = [s.reward - sum(weights[name] * value for name, value in s.terms.items()) for s in group]
+        for i, seq in enumerate(group):
+            total = (rest[i] - papers.mean(rest)) / (papers.deviation(rest) + 1e-6)
+            for name, value in seq.terms.items():
+                others = [s.terms[name] for s in group if name in s.terms]
+                total += weights[name] * (value - papers.mean(others)) / (papers.deviation(others) + 1e-6)
+            rows.append((total, seq))
+    numbers = [a for a, _ in rows]
+    m, d = (papers.mean(numbers), papers.deviation(numbers) + 1e-6) if whiten else (0.0, 1.0)
+    total, tokens = torch.zeros((), dtype=torch.float64), 0
+    for advantage, seq in rows:
+        for logp, mu in zip(seq.logp, seq.mu, strict=True):
+            total, tokens = total - papers.ppo_term(torch.exp(logp - mu), (advantage - m) / d, 0.2, 0.2), tokens + 1
+    return total / tokens
+
+
+def luffy(step: Step, gamma: float = 0.1) -> Tensor:
+    """2504.14945: one group of demonstrations and rollouts, one mean over all their tokens, f(x) = x / (x + γ) of the
+    policy's probability for demonstrations (the expert's is taken as 1), PPO's clip for rollouts."""
+    total, tokens = torch.zeros((), dtype=torch.float64), 0
+    for group in step:
+        for seq in group:
+            advantage = papers.grpo_advantage(group, seq)
+            for logp, mu in zip(seq.logp, seq.mu, strict=True):
+                if seq.demonstration:
+                    total = total - torch.exp(logp) / (torch.exp(logp) + gamma) * advantage
+                else:
+                    total = total - papers.ppo_term(torch.exp(logp - mu), advantage, 0.2, 0.2)
+                tokens += 1
+    return total / tokens
+
+
+def taught(step: Step, coef: float, term: str) -> Tensor:
+    """GRPO with a teacher: the gradient of -KL(π ‖ teacher) or of -JSD as advantage of each token (MiMo-V2-Flash,
+    2601.02780), or the k2 estimate of the reverse KL in the loss (KDRL, 2506.02208). Experts' tokens have none."""
+    total, tokens = torch.zeros((), dtype=torch.float64), 0
+    for group in step:
+        for seq in group:
+            for t, (logp, mu) in enumerate(zip(seq.logp, seq.mu, strict=True)):
+                advantage = papers.grpo_advantage(group, seq)
+                p, q = math.exp(seq.start[t]), math.exp(seq.teacher[t])
+                if term == "gap":
+                    advantage += coef * math.log(q / p)
+                if term == "jsd":
+                    # -(f(r) - r f'(r)) with f(r) = r/2 log(r/m) - 1/2 log m and m = (r + 1)/2, by finite differences.
+                    f = lambda r: r / 2 * math.log(r / ((r + 1) / 2)) - math.log((r + 1) / 2) / 2  # noqa: E731
+                    r, h = q / p, 1e-6 * q / p
+                    advantage -= coef * (f(r) - r * (f(r + h) - f(r - h)) / (2 * h))
+                total = total - papers.ppo_term(torch.exp(logp - mu), advantage, 0.2, 0.2)
+                if term == "k2":
+                    total = total + coef * (logp - seq.teacher[t]) ** 2 / 2
+                tokens += 1
+    return total / tokens

@@ -5,7 +5,7 @@ decided in :mod:`rft.algorithms.aggregation`.
 """
 
 from rft.algorithms.losses.clipping import cispo, clipped, gmpo, gspo, gspo_token, kl_cov, sapo
-from rft.algorithms.losses.offpolicy import chord, opmd, rec, reinforce, topr
+from rft.algorithms.losses.offpolicy import chord, luffy, opmd, rec, reinforce, topr
 from rft.algorithms.losses.preference import dpo, kto
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "gspo_token",
     "kl_cov",
     "kto",
+    "luffy",
     "opmd",
     "rec",
     "reinforce",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rft.algorithms.inputs import TokenBatch, TokenLoss, importance_ratio, needs
+from rft.algorithms.losses.clipping import clipped
 
 
 @needs(vanishes=True)
@@ -36,6 +37,35 @@ def chord(tokens: TokenBatch) -> TokenLoss:
     probability = tokens.logprobs.detach().exp()
     weight = probability * (1 - probability) * tokens.advantages
     return TokenLoss(-weight * tokens.logprobs, ratio, _nowhere(ratio))
+
+
+@needs(vanishes=True, demonstrations=True)
+def luffy(
+    tokens: TokenBatch,
+    *,
+    gamma: float = 0.1,
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    dual_clip: float | None = None,
+) -> TokenLoss:
+    """Compute ``-A · p / (p + gamma)`` for demonstrations and PPO's clipped surrogate for rollouts: LUFFY's mixed GRPO
+    with policy shaping (https://arxiv.org/abs/2504.14945).
+
+    p is the policy's probability of the expert's token. It is the ratio to an expert whose probabilities are taken as
+    1, as in the paper's experiments, and has no clip. p / (p + gamma) is steepest for improbable tokens, so that they
+    are learned too. A compares demonstrations and rollouts of one group.
+    """
+    own = clipped(tokens, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip)
+    if tokens.demonstrated is None:
+        return own
+    expert = tokens.spread(tokens.demonstrated)
+    probability = tokens.logprobs.exp()
+    shaped = -probability / (probability + gamma) * tokens.advantages
+    return TokenLoss(
+        torch.where(expert, shaped, own.loss),
+        torch.where(expert, torch.ones_like(own.ratio), own.ratio),
+        own.clipped & ~expert,
+    )
 
 
 @needs(vanishes=True)

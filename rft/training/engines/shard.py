@@ -37,7 +37,7 @@ from rft.training.engines.zero_partitions import buckets, set_optimizer_state, s
 from rft.training.learning_rate import learning_rate_of
 from rft.training.micro_batches import make_micro_batches, micro_batch_indices, split_over_ranks
 from rft.training.objective import Objective
-from rft.training.scores import Models
+from rft.training.scores import Models, Scores
 
 _STATES = ("exp_avg", "exp_avg_sq")
 
@@ -100,23 +100,21 @@ class Shard:
         learning_rate = learning_rate_of(number, self.config)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        for scores in step_loss.scores:
-            for micro_batch, own in self._micro_batches(scores.batch, [[i] for i in range(len(scores.batch))]):
-                scores.add(micro_batch, models, self.objective.value_head)
-                if not own:
-                    for table in scores.tables.values():
-                        table[micro_batch.token_indices] = 0
-            for table in scores.tables.values():
-                self.channel.sum(table)
+        self._score(step_loss.scores, models)
         norms = []
         for update in step_loss.updates():
             micro_batches = self._micro_batches(batch, update.units)
             for index, (micro_batch, own) in enumerate(micro_batches):
                 role_activity().progressed()
                 loss = step_loss.loss(update, micro_batch, models, counted=own)
-                self._engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
-                self._engine.backward(loss * (self._ranks if own else 0.0))
-            norms.append(self._update(learning_rate) if micro_batches else 0.0)
+                loss = loss * (self._ranks if own else 0.0)
+                if step_loss.trains_policy:
+                    self._engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
+                    self._engine.backward(loss)
+                else:
+                    loss.backward()
+            norms.append(self._update(learning_rate, step_loss.trains_policy) if micro_batches else 0.0)
+        self._score(step_loss.final_scores, models)
         for message, tensors in self.channel.gather(*step_loss.totals.to_message()):
             step_loss.totals.merge(message, tensors)
         return step_metrics(step_loss, norms, learning_rate, time.perf_counter() - started)
@@ -155,7 +153,7 @@ class Shard:
         from deepspeed.utils import safe_get_full_optimizer_state
 
         if not self._updates:
-            return {}
+            return self._value_head_optimizer.tensors()
         steps = next(iter(self._states()))["step"]
         result = {}
         for name, parameter in self.policy.module.named_parameters():
@@ -172,16 +170,29 @@ class Shard:
         if not tensors:
             return
         self._value_head_optimizer.restore(tensors)
+        trained = [name for name, parameter in self.policy.module.named_parameters() if parameter.requires_grad]
+        if f"{trained[0]}/step" not in tensors:
+            return  # A value head was trained alone so far.
         self._create_states()
         for name, parameter in self.policy.module.named_parameters():
             if parameter.requires_grad:
                 for kind in _STATES:
                     whole = tensors[f"{name}/{kind}"].to(self.policy.device).view(whole_shape(parameter))
                     set_optimizer_state(parameter, whole, kind)
-        steps = next(tensor for name, tensor in tensors.items() if name.endswith("/step"))
+        steps = tensors[f"{trained[0]}/step"]
         for state in self._states():
             state["step"].fill_(float(steps))
         self._updates = int(steps)
+
+    def _score(self, tables: list[Scores], models: Models) -> None:
+        for scores in tables:
+            for micro_batch, own in self._micro_batches(scores.batch, [[i] for i in range(len(scores.batch))]):
+                scores.add(micro_batch, models, self.objective.value_head)
+                if not own:
+                    for table in scores.tables.values():
+                        table[micro_batch.token_indices] = 0
+            for table in scores.tables.values():
+                self.channel.sum(table)
 
     def _micro_batches(self, batch: StepBatch, units: list[list[int]]) -> list[tuple[MicroBatch, bool]]:
         """Return the micro-batches that this rank runs, and whether each counts.
@@ -202,18 +213,19 @@ class Shard:
         spares = [(spare.to(device), False)] * (max(counts) - len(own))
         return spares + [(micro_batch.to(device), True) for micro_batch in own]
 
-    def _update(self, learning_rate: float) -> float:
-        self._engine.step()
-        # On overflow DeepSpeed leaves the weights as they are.
-        if self._optimizer.overflow:
-            self._value_head_optimizer.discard_gradients()
-            return float("nan")
+    def _update(self, learning_rate: float, trains_policy: bool) -> float:
+        if trains_policy:
+            self._engine.step()
+            # On overflow DeepSpeed leaves the weights as they are.
+            if self._optimizer.overflow:
+                self._value_head_optimizer.discard_gradients()
+                return float("nan")
         for gradient in self._value_head_optimizer.gradients():
             # All losses were multiplied by the number of ranks, because DeepSpeed averages gradients.
             self.channel.sum(gradient.div_(self._ranks))
         self._value_head_optimizer.update(learning_rate)
-        self._updates += 1
-        return float(self._engine.get_global_grad_norm())
+        self._updates += trains_policy
+        return float(self._engine.get_global_grad_norm()) if trains_policy else 0.0
 
     def _create_states(self) -> None:
         """Make DeepSpeed create the optimizer's state, with a step that changes no weight."""

@@ -22,7 +22,7 @@ from rft.training.engines.value_head_optimizer import ValueHeadOptimizer, optimi
 from rft.training.learning_rate import learning_rate_of
 from rft.training.micro_batches import make_micro_batches
 from rft.training.objective import Objective
-from rft.training.scores import Models
+from rft.training.scores import Models, Scores
 from rft.training.step_loss import StepLoss
 
 
@@ -73,14 +73,13 @@ class TorchEngine:
         models = Models(policy.logits, policy.reference_logits, policy.teacher_logits)
         step_loss = objective.begin(number, batch, version=version, device=self.device)
         learning_rate = learning_rate_of(number, self.config)
-        for scores in step_loss.scores:
-            for micro_batch in self._micro_batches(scores.batch, None):
-                scores.add(micro_batch, models, objective.value_head)
+        self._score(step_loss.scores, models)
         norms = []
         for update in step_loss.updates():
             for micro_batch in self._micro_batches(batch, update.units):
                 step_loss.loss(update, micro_batch, models).backward()
             norms.append(self._update(learning_rate))
+        self._score(step_loss.final_scores, models)
         return step_metrics(step_loss, norms, learning_rate, time.perf_counter() - started)
 
     def serialized(self) -> WeightsFile:
@@ -107,6 +106,11 @@ class TorchEngine:
 
     def close(self) -> None:
         """Do nothing: there is no other process."""
+
+    def _score(self, tables: list[Scores], models: Models) -> None:
+        for scores in tables:
+            for micro_batch in self._micro_batches(scores.batch, None):
+                scores.add(micro_batch, models, self.objective.value_head)
 
     def _micro_batches(self, batch: StepBatch, units: list[list[int]] | None) -> Iterator[MicroBatch]:
         units = [[index] for index in range(len(batch))] if units is None else units

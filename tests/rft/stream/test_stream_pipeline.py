@@ -230,3 +230,15 @@ def test_groups_of_other_partitions_stay_when_one_is_taken_away(make_pipeline):
         pipeline.receive(received(make_experience(partition, 0), 0, partition), 0)
     pipeline.forget([0])
     assert [group.partition for group in pipeline.groups] == [1]
+
+
+def test_a_demonstration_in_a_group_of_rollouts_is_scored_and_released_with_them(make_pipeline):
+    """So that an algorithm like `luffy` can compare them."""
+    experiences = [
+        make_experience(7, sample, kind="demonstration" if sample == 3 else "rollout") for sample in range(4)
+    ]
+    [action] = feed(make_pipeline(), experiences)
+    assert isinstance(action, Publish)
+    assert [scored.experience.kind for scored in action.samples] == ["rollout"] * 3 + ["demonstration"]
+    assert [scored.verdict for scored in action.samples] == ["train"] * 4
+    assert [scored.reward for scored in action.samples] == [0.0, 1.0, 0.0, 1.0]
