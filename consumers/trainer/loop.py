@@ -141,7 +141,7 @@ class Trainer:
         learner = self._learner
         self._activity.works("takes step %d", learner.step + 1)
         samples = self._samples.take()
-        version = learner.version
+        version, begins = learner.version, learner.version_step == learner.step
         metrics, weights = learner.learn(samples)
         learned_at = time.perf_counter()
         drops, retired, duplicates = self._samples.take_drops()
@@ -170,7 +170,7 @@ class Trainer:
         self._seconds["publish_s"] = time.perf_counter() - learned_at
         self._activity.progressed()
         self._log(metrics)
-        self._gap.check(learner.step, metrics)
+        self._gap.check(learner.step, metrics, version=version, begins=begins)
 
     def _record_drops(self) -> None:
         """Record drops that no step will carry soon, so that the conductor stops waiting for their tasks."""

@@ -79,9 +79,11 @@ class TrainerConfig(Section):
     max_logprob_gap: float | None = Field(default=0.5, gt=0)
     """Limit of ``logprob_gap_mean``, in nats: the mean distance between the trainer's and the sampler's
     log-probabilities of tokens that the weights of this very step have sampled. A larger distance means that the two
-    see different samples (another tokenizer, template, dtype or sampling setting)."""
+    see different samples (another tokenizer, template, dtype or sampling setting). Tokens of older weights may be as
+    far as the policy has moved since: an engine that stamps new versions and samples from old weights is found by that.
+    ``none``: nothing is checked or measured for it."""
     on_logprob_gap: Literal["warn", "stop"] = "warn"
-    """What happens above ``max_logprob_gap``: a warning, at most every 50 steps, or the end of the run."""
+    """What happens if either check fails: a warning, at most every 50 steps, or the end of the run."""
     checkpoint_interval: int = Field(default=50, ge=1)
     """Steps between checkpoints (weights, optimizer, RNG and log positions as one atomic unit)."""
     keep_checkpoints: int = Field(default=2, ge=1)
