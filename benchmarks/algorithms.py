@@ -20,7 +20,21 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from lab import Lab, Outcome, Source, Task, demonstrated, lagging, mixed, online, preferred, replayed, train
+from lab import (
+    Lab,
+    Outcome,
+    Source,
+    Task,
+    demonstrated,
+    graded,
+    guided,
+    lagging,
+    mixed,
+    online,
+    preferred,
+    replayed,
+    train,
+)
 from last_stage import quickstart_model, reinforcement
 from rich.console import Console
 from rich.progress import Progress
@@ -73,7 +87,16 @@ RUNS: list[Run] = [
     ("mix", mixed, "online + demonstrations", {}, {}),
     ("chord", mixed, "online + demonstrations", {"demonstration_decay": 40}, {}),
     ("distill", online, "online, teacher", {}, {}),
+    ("grpo", online, "online, teacher", {"teacher_coef": 0.1}, {}),
+    ("grpo", online, "online, teacher", {"teacher_coef": 0.1, "teacher_term": "jsd"}, {}),
+    ("grpo", online, "online, teacher", {"teacher_coef": 0.1, "teacher_term": "k2"}, {}),
+    ("ppo", online, "online", {"value_warmup": 10}, SEVERAL),
+    ("grpo", graded, "online, two rewards", {}, {}),
+    ("gdpo", graded, "online, two rewards", {}, {}),
+    ("luffy", guided, "online, guided", {}, {}),
 ]
+SHOWN = ("correction", "teacher_coef", "teacher_term", "value_warmup")
+"""Fields of ``[algorithm]`` that the table names."""
 
 
 def quickstart(model: Path) -> Lab:
@@ -113,11 +136,12 @@ def train_teacher(lab: Lab, folder: Path, steps: int) -> Outcome:
 def main(
     steps: Annotated[int, typer.Option(help="Gradient steps of each run.")] = 60,
     only: Annotated[str, typer.Option(help="Algorithms to run, comma-separated; all by default.")] = "",
+    source: Annotated[str, typer.Option(help="Run only those that learn from this source.")] = "",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
     """Print the result of each algorithm."""
     torch.set_num_threads(threads)
-    chosen = [run for run in RUNS if not only or run[0] in only.split(",")]
+    chosen = [run for run in RUNS if (not only or run[0] in only.split(",")) and source in ("", run[2])]
     table = Table(title=f"quickstart's policy, {steps} steps each, {HELD_OUT} held-out words")
     for column in (
         "algorithm",
@@ -135,16 +159,17 @@ def main(
     with tempfile.TemporaryDirectory(prefix="rft-algorithms-") as scratch:
         model, teacher = Path(scratch) / "model", Path(scratch) / "teacher"
         lab = quickstart(quickstart_model(model))
-        if any(name == "distill" for name, *_ in chosen):
+        if any("teacher" in source_name for _, _, source_name, *_ in chosen):
             outcome = train_teacher(lab, teacher, TEACHER_STEPS)
             console.print(f"teacher: {TEACHER_STEPS} supervised steps, {outcome.greedy:.1%} of held-out words right")
         with Progress(console=console, transient=True) as progress:
             bar = progress.add_task("", total=len(chosen) * steps)
-            for name, source, source_name, algorithm, trainer in chosen:
-                fields = {"name": name, **algorithm} | ({"teacher": str(teacher)} if name == "distill" else {})
-                label = name + "".join(f" {value}" for key, value in algorithm.items() if key == "correction")
+            for name, samples, source_name, algorithm, trainer in chosen:
+                taught = {"teacher": str(teacher)} if "teacher" in source_name else {}
+                fields = {"name": name, **algorithm, **taught}
+                label = name + "".join(f" {key}={value}" for key, value in algorithm.items() if key in SHOWN)
                 progress.update(bar, description=f"{label}, {source_name}")
-                outcome = train(lab, source, fields, steps, trainer=trainer, on_step=lambda _: progress.advance(bar))
+                outcome = train(lab, samples, fields, steps, trainer=trainer, on_step=lambda _: progress.advance(bar))
                 cells = _cells(outcome)
                 table.add_row(label, source_name, *cells)
                 if not console.is_terminal:

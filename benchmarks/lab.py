@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ class Written:
     logprobs: Sequence[float]
     reward: float
     kind: str = "rollout"
+    terms: Mapping[str, float] = field(default_factory=dict)
+    """Rewards by name."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,27 @@ def mixed(lab: Lab, model: Any) -> Iterator[list[Written]]:
         yield own + [_demonstration(task, lab.groups + index) for index, task in enumerate(extra)]
 
 
+LETTERS = 0.1
+"""Weight of the reward ``letters`` beside ``right``."""
+
+
+def graded(lab: Lab, model: Any) -> Iterator[list[Written]]:
+    """Yield the policy's samples with two rewards: 1 for a right answer, and a tenth of 10 times its share of right
+    letters."""
+    for written in online(lab, model):
+        yield [_graded(one) for one in written]
+
+
+def guided(lab: Lab, model: Any) -> Iterator[list[Written]]:
+    """Yield the policy's own samples, and in each group an expert's answer in place of one of them."""
+    for written in online(lab, model):
+        group, guided = -1, []
+        for one in written:
+            guided.append(one if one.group == group else _demonstration(one.task, one.group))
+            group = one.group
+        yield guided
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The result of a short run."""
@@ -220,6 +243,7 @@ def batch_of(written: Sequence[Written]) -> StepBatch:
     """Return the batch of one step."""
     groups = np.unique([one.group for one in written], return_inverse=True)[1].astype(np.int64)
     ones = np.ones(len(written))
+    names = tuple(sorted({name for one in written for name in one.terms}))
     return StepBatch(
         payloads=[_payload(one) for one in written],
         rewards=np.array([one.reward for one in written]),
@@ -228,6 +252,9 @@ def batch_of(written: Sequence[Written]) -> StepBatch:
         temperatures=ones.copy(),
         top_ps=ones.copy(),
         truncated=ones > 1,
+        reward_names=names,
+        reward_values=np.array([[one.terms.get(name, np.nan) for name in names] for one in written]),
+        reward_weights=np.array([LETTERS if name == "letters" else 1.0 for name in names]),
     )
 
 
@@ -244,6 +271,12 @@ def _payload(one: Written) -> Payload:
 
 def _demonstration(task: Task, group: int) -> Written:
     return Written(task, group, task.answer, [0.0] * len(task.answer), 1.0, "demonstration")
+
+
+def _graded(one: Written) -> Written:
+    pairs = list(zip(one.tokens, one.task.answer, strict=False))
+    letters = 10 * sum(ours == theirs for ours, theirs in pairs) / max(len(one.tokens), len(one.task.answer))
+    return replace(one, reward=one.reward + LETTERS * letters, terms={"right": one.reward, "letters": letters})
 
 
 def _preference(one: Written) -> Written:
