@@ -232,12 +232,10 @@ def test_groups_of_other_partitions_stay_when_one_is_taken_away(make_pipeline):
     assert [group.partition for group in pipeline.groups] == [1]
 
 
-def test_a_demonstration_in_a_group_of_rollouts_is_scored_and_released_with_them(make_pipeline):
+def test_a_demonstration_in_a_group_of_rollouts_is_released_with_them_and_keeps_its_reward(make_pipeline):
     """So that an algorithm like `luffy` can compare them."""
-    experiences = [
-        make_experience(7, sample, kind="demonstration" if sample == 3 else "rollout") for sample in range(4)
-    ]
-    [action] = feed(make_pipeline(), experiences)
+    rollouts = [make_experience(7, sample) for sample in range(3)]
+    [action] = feed(make_pipeline(), [*rollouts, make_experience(7, 3, kind="demonstration", reward=1.0)])
     assert isinstance(action, Publish)
     assert [scored.experience.kind for scored in action.samples] == ["rollout"] * 3 + ["demonstration"]
     assert [scored.verdict for scored in action.samples] == ["train"] * 4
