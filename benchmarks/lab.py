@@ -63,12 +63,16 @@ class Lab:
     """Answers to each held-out task."""
 
     def engine(self, algorithm: dict[str, Any], trainer: dict[str, Any] | None = None) -> TorchEngine:
-        """Return a new engine with the initial weights."""
+        """Return a new engine with the initial weights.
+
+        Nothing is packed: the model in training also samples here, and attention for packed rows knows no padding, so
+        prompts shorter than the longest of their batch would be continued wrongly.
+        """
         config = Config(
             policy={"model": str(self.model)},
             rollout={"max_tokens": self.max_tokens, "samples": self.samples},
             algorithm=algorithm,
-            trainer={**self.trainer, **(trainer or {})},
+            trainer={"packing": "off", **self.trainer, **(trainer or {})},
         )
         engine = TorchEngine(self.model, config)
         if engine.needs_reference:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from synthetic import VOCABULARY, make_tiny_model
 
-from benchmarks.lab import Lab, Task, demonstrated, lagging, mixed, online, preferred, replayed, train
+from benchmarks.lab import Lab, Task, demonstrated, graded, guided, lagging, mixed, online, preferred, replayed, train
 
 LENGTH, WANTED, END, STEPS = 4, 5, 1, 25
 
@@ -35,7 +35,11 @@ RUNS = {
     "kto": (replayed(5), {"loss_options": {"threshold": 0.1}}, {}),
     "mix": (mixed, {}, {}),
     "chord": (mixed, {}, {}),
-    "distill": (online, {}, {}),
+    "luffy": (guided, {}, {}),
+    "gdpo": (graded, {}, {}),
+    "distill taught": (online, {}, {}),
+    "grpo taught": (online, {"teacher_coef": 0.2}, {}),
+    "ppo warmed up": (online, {"value_warmup": 3}, {"minibatches": 2, "epochs": 2}),
 }
 
 
@@ -72,7 +76,7 @@ def teacher(lab, tmp_path_factory):
 @pytest.mark.parametrize("name", RUNS)
 def test_the_reward_rises_and_everything_stays_finite(name, lab, teacher):
     source, algorithm, trainer = RUNS[name]
-    fields = {"name": name.split()[0], **algorithm} | ({"teacher": str(teacher)} if name == "distill" else {})
+    fields = {"name": name.split()[0], **algorithm} | ({"teacher": str(teacher)} if "taught" in name else {})
     outcome = train(lab, source, fields, STEPS, trainer=trainer)
     assert outcome.finite
     assert outcome.before < 2 / VOCABULARY + 0.05

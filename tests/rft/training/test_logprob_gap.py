@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sampled_steps import lab_of, steps
-from synthetic import make_tiny_model
+from sampled_steps import lab_of, stamped, steps
+from synthetic import VOCABULARY, make_tiny_model
 
-from benchmarks.lab import Lab
+from benchmarks.lab import Lab, Task
 from rft.errors import SamplerGapError
 from rft.training.logprob_gap import IN_A_ROW, WARN_EVERY, LogprobGapMonitor, Movement
 
@@ -120,3 +120,12 @@ def test_movement_is_not_known_before_this_process_began_or_has_measured_any() -
     movement.add(10, None)
     movement.begin(11, begins=True)
     assert movement.since(9, 11) == 0.5  # A step that was not measured counts as the last that was.
+
+
+def test_the_lab_samples_prompts_of_different_lengths_with_the_log_probabilities_of_its_trainer(lab: Lab) -> None:
+    """A sampler that ignores padding would be off by tenths of a nat, and all of the lab's figures with it."""
+    numbers = np.random.default_rng(1)
+    prompts = [tuple(numbers.integers(2, VOCABULARY, length).tolist()) for length in (2, 3, 5, 9)]
+    engine = lab.engine({})
+    written = lab.write(engine.model, [Task(prompt, ()) for prompt in prompts], 4, 1.0, seed=0)
+    assert engine.step(1, stamped(written, 0), version=0)["logprob_gap_max"] < 1e-4
