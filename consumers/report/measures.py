@@ -29,8 +29,13 @@ def has_share(scored: ScoredExperience, function: str) -> bool:
 
 
 def without_gradient(metrics: Mapping[str, float]) -> bool:
-    """Return whether a step changed nothing: its gradient was 0, or none of its updates had a finite one."""
-    return metrics.get("grad_norm", 1.0) == 0.0 or metrics.get("skipped", 0.0) >= 1.0
+    """Return whether a step changed nothing: its gradient was 0, or none of its updates had a finite one.
+
+    While a value head warms up, it learns and the policy's gradient is 0.
+    """
+    if metrics.get("skipped", 0.0) >= 1.0:
+        return True
+    return metrics.get("grad_norm", 1.0) == 0.0 and not metrics.get("value_warmup")
 
 
 def score_text(score: float, *, share: bool) -> str:

@@ -21,6 +21,7 @@
 | off_policy_share | share of tokens that ``algorithm.off_policy_mask`` leaves out |
 | filtered_share | share of tokens that ``algorithm.token_filter`` leaves out |
 | value_loss | of the value head |
+| value_warmup | 1 while the value head learns alone; absent in other steps |
 | value_crc32 | CRC-32 of the value head's weights after the step, which the policy's digest does not cover; a redo checks it |
 | demonstration_share | μ: the demonstrations' share of the loss |
 | kl_baseline | KTO's reference point |

@@ -159,6 +159,8 @@ class StepLoss:
             metrics["demonstration_share"] = plan.demonstration_share
         if self._baseline_scores is not None:
             metrics["kl_baseline"] = self._baseline
+        if not self.trains_policy:
+            metrics["value_warmup"] = 1.0
         if batch.newest_version >= 0:
             metrics["sampler_version"] = float(batch.newest_version)
         if self._shift is not None:

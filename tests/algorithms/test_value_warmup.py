@@ -59,9 +59,10 @@ def test_the_policys_optimizer_begins_after_the_warm_up(model: Path) -> None:
         metrics = warmed.step(number, matrix_steps.batch_of_step(ROW, number), version=0)
         assert metrics["grad_norm"] == 0
         assert metrics["value_loss"] > 0
+        assert metrics["value_warmup"] == 1
     assert warmed.serialized().sha256 == before
     assert {name.partition(".")[0] for name in warmed.optimizer_tensors()} == {"value_head"}
-    warmed.step(3, matrix_steps.batch_of_step(ROW, 3), version=0)
+    assert "value_warmup" not in warmed.step(3, matrix_steps.batch_of_step(ROW, 3), version=0)
     steps = {name: float(tensor) for name, tensor in warmed.optimizer_tensors().items() if name.endswith("/step")}
     assert {count for name, count in steps.items() if name.startswith("model.")} == {2.0}
     assert {count for name, count in steps.items() if name.startswith("value_head.")} == {6.0}

@@ -63,6 +63,11 @@ def test_steps_without_gradient_are_named_with_their_cause() -> None:
     assert 'class="gain same">+0.0 points' in page
 
 
+def test_steps_in_which_a_value_head_warms_up_are_not_idle() -> None:
+    report, _ = report_of(run([0.0] * TASKS, MOSTLY, grad_norm=0.0, reward_std=0.5, value_warmup=1.0))
+    assert report["learning"] == []
+
+
 def test_uniform_groups_whose_rewards_differ_between_groups_are_not_called_constant() -> None:
     report, _ = report_of(run(HALF, HALF, grad_norm=0.0, reward_std=0.5, reward_mean=0.5))
     assert "within each group all rewards were equal" in report["learning"][0]
