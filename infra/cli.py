@@ -154,6 +154,15 @@ def explorer(context: typer.Context, config: ConfigPath) -> None:
 
 
 @app.command(context_settings=_ANY_SETTING)
+def gateway(context: typer.Context, config: ConfigPath) -> None:
+    """Serve agents that come by themselves, by OpenAI's and Anthropic's protocols. Needs gateway.serve = true.
+
+    Example: rft gateway run.toml --broker.bootstrap_servers kafka:9092 --gateway.listen 127.0.0.1:8000
+    """
+    _role("gateway", config, context)
+
+
+@app.command(context_settings=_ANY_SETTING)
 def processor(context: typer.Context, config: ConfigPath) -> None:
     """Clean, score and group experiences (a Faust worker). At most one for each partition.
 

@@ -50,6 +50,7 @@ ROLES = {
     "explorer": RoleEntry("producers.explorer", "rolls tasks out with the newest weights and publishes experiences"),
     "processor": RoleEntry("consumers.processors", "cleans, scores and groups experiences (a Faust worker)"),
     "trainer": RoleEntry("consumers.trainer", "learns from ready groups and announces new weights"),
+    "gateway": RoleEntry("producers.gateway", "serves agents that come by themselves, and publishes what they do"),
     "importer": RoleEntry("producers.importer", "publishes what [[imports]] names: tasks, demonstrations, preferences"),
     "tracker": RoleEntry("consumers.tracker", "shows steps and evaluations in trackers"),
     "archiver": RoleEntry("consumers.archiver", "copies the topics into Avro files while they are written"),

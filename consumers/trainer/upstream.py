@@ -1,7 +1,8 @@
 """Decides when a trainer that does not pace the run has nothing more to wait for.
 
 A trainer that follows another ends when that one has ended and no more events come. An offline trainer, which follows
-none, ends when no more events have come for ``trainer.patience_s``.
+none, ends when no more events have come for ``trainer.patience_s``. One that learns from agents which come by
+themselves is not offline: they may come at any time.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class UpstreamTrainer:
     def __init__(self, config: Config) -> None:
         """Raises BrokerError."""
         self._follows = config.trainer.follows
-        offline = config.run.mode == "train" and self._follows is None
+        offline = config.run.mode == "train" and self._follows is None and not config.gateway.serve
         self._offline_limit_s = config.trainer.patience_s if offline else 0.0
         self._begun = False
         self._reader = EventReader(config, f"{client_id(config)}-source", ["weights"]) if self._follows else None

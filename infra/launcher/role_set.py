@@ -15,6 +15,7 @@ from rft.config import Config
 BROKER = "broker"
 ARCHIVER = "archiver"
 TRACKER = "tracker"
+GATEWAY = "gateway"
 _ON_SUCCESS: dict[str, OnSuccess] = {"conductor": "end_run", "trainer": "leave", "importer": "leave"}
 MakeCommands = Callable[[Config, Path], dict[str, Command]]
 
@@ -43,8 +44,10 @@ def role_arguments(config: Config) -> dict[str, tuple[str, ...]]:
         found |= {"trainer": ("trainer",)}
         found |= {f"trainer-{key}": ("trainer", "--identity", key) for key in config.trainers}
     issues_tasks = mode != "train" or bool(config.eval_sets)
-    if issues_tasks:
+    if issues_tasks or config.gateway.serve:
         found |= {f"explorer-{index}": ("explorer",) for index in range(config.launcher.explorers)}
+    if config.gateway.serve:
+        found[GATEWAY] = ("gateway",)
     found |= {f"processor-{index}": ("processor",) for index in range(config.launcher.processors)}
     return found | ({"conductor": ("conductor",)} if issues_tasks else {})
 

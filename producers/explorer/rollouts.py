@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 
 from rft.errors import EngineDiedError, RequestError, RolloutError
 from rft.plugins import USER_FAILURES, error_text
-from rft.policy.base import Policy, Sampling
+from rft.policy.base import Policy
 from rft.workflows.base import Workflow
 from rft.workflows.rollout import Rollout
 from rft.workflows.running import run_workflow
+from rft.workflows.task_sampling import sampling_of
 from schemas.events import Task
-
-
-def sampling_of(task: Task, sample: int, attempt: int) -> Sampling:
-    """Return how this try of this sample is drawn: a repeated try draws the same, another try differently."""
-    digest = hashlib.blake2b(f"{task.seed}/{sample}/{attempt}".encode(), digest_size=4).digest()
-    return Sampling(task.max_tokens, task.temperature, task.top_p, int.from_bytes(digest, "big") >> 1)
 
 
 async def roll_out(

@@ -20,6 +20,7 @@ from producers.explorer.agent_rollouts import find_agent, open_agents
 from producers.explorer.backlog import Delivery
 from producers.explorer.feed import TaskFeed
 from producers.explorer.follower import WeightsFollower
+from producers.explorer.generation import open_generation_server
 from producers.explorer.pool import RolloutPool
 from rft.config import Config
 from rft.errors import BrokerError, DecodeError, EncodeError, RolloutError
@@ -107,7 +108,10 @@ class Explorer:
             reject=self._publish_dead_letter,
         )
         self._follower = WeightsFollower(config, member_id, policy, changed=self._changed)
-        self._activity = ExplorerActivity(role_activity(), self._pool, self._feed, self._follower, writer)
+        self._generation = open_generation_server(config, policy, ready=lambda: self._follower.held.version >= 0)
+        self._activity = ExplorerActivity(
+            role_activity(), self._pool, self._feed, self._follower, writer, self._generation
+        )
         self._heartbeat_at = 0.0
         self._unpublished: BaseException | None = None
         """The error with which the broker rejected an experience."""
@@ -116,10 +120,12 @@ class Explorer:
         """Follow the weights, join the group, take tasks."""
         self._follower.start()
         self._feed.start()
+        if self._generation:
+            self._generation.start()
 
     def tick(self) -> None:
         """Raise the error that ended one of the parts, if one did; send a heartbeat if it is due."""
-        parts = (self._policy, self._feed, self._follower, self._pool, self._agents)
+        parts = (self._policy, self._feed, self._follower, self._pool, self._agents, self._generation)
         for error in (part.error for part in parts if part):
             if error:
                 raise error
@@ -138,6 +144,8 @@ class Explorer:
         if self._agents:
             self._agents.close()
         self._announce("left")
+        if self._generation:
+            self._generation.close()
         try:
             self._writer.flush(FLUSH_TIMEOUT_S)
         finally:
@@ -205,7 +213,8 @@ class Explorer:
         self._writer.wait_for(self._writer.publish_dead_letter(event, stage, error))
 
     def _announce(self, state: str) -> None:
-        follower = self._follower
+        follower, generation = self._follower, self._generation
+        served = {"serving": float(generation.under_way)} if generation else {}
         if self._writer.full and state == "here":
             return  # the broker is away, and this would be out of date when it is back
         self._writer.send(
@@ -219,12 +228,14 @@ class Explorer:
                 sha256=follower.held.sha256,
                 address=f"{platform.node()}:{os.getpid()}",
                 heartbeat_at=int(time.time() * 1000),
-                stats={**self._pool.stats, **follower.stats},
+                stats={**self._pool.stats, **follower.stats, **served},
                 transport=COLLECTIVE if follower.receivers else CHECKPOINT,
                 backend=self._config.weights.backend if follower.receivers else "",
                 receivers=len(follower.receivers),
                 epoch=follower.epoch,
                 host=platform.node(),
+                generate_url=generation.url if generation else "",
+                generate_proof=generation.proof if generation else "",
             ),
             wait=False,
         )

@@ -1,7 +1,8 @@
 """Decides which API key may use which session. Pure.
 
 Without a token the key is the session's name, and whoever reaches the port may use any session. With a token each
-session has a key of its own, which an agent cannot turn into another session's, and the token itself opens all.
+session has a key of its own, which an agent cannot turn into another session's, and the token itself opens all: by
+path, or as a key ``token:session``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ class Access:
         """Return the session that an API key names, None if it names none or is forged."""
         if not self._token:
             return key if NAME.fullmatch(key) else None
+        if _equal(key[: len(self._token) + 1], f"{self._token}:"):
+            named = key[len(self._token) + 1 :]
+            return named if NAME.fullmatch(named) else None
         session, _, mac = key.rpartition(".")
         return session if NAME.fullmatch(session) and _equal(mac, self._mac(session)) else None
 
@@ -38,7 +42,7 @@ class Access:
         """Return whether ``key`` may use ``session``: it is the token, or the session's own key."""
         if not self._token:
             return True
-        return _equal(key, self._token) or _equal(key, self.key(session))
+        return any(_equal(key, other) for other in (self._token, self.key(session), f"{self._token}:{session}"))
 
     def is_token(self, key: str) -> bool:
         """Return whether ``key`` is the token itself. Always true if there is no token."""

@@ -23,7 +23,7 @@ from producers.gateway.anthropic_answer import MessageAnswer
 from producers.gateway.anthropic_messages import parse_messages
 from producers.gateway.chat import parse_chat
 from producers.gateway.chat_answer import ChatAnswer
-from producers.gateway.contract import Sessions
+from producers.gateway.contract import SessionOpening, Sessions
 from producers.gateway.faults import Fault, anthropic_error, openai_error
 from producers.gateway.json_body import parse_object
 from producers.gateway.pieces import data
@@ -31,7 +31,8 @@ from producers.gateway.response_answer import ResponseAnswer
 from producers.gateway.response_store import ResponseStore
 from producers.gateway.responses import parse_response, previous_id
 from producers.gateway.reward_body import parse_reward
-from producers.gateway.serving import BodyError, Dialect, Exchange, Written, explain, fault_response, read_body
+from producers.gateway.serving import BodyError, Dialect, Exchange, Written, api_key, explain, fault_response, read_body
+from producers.gateway.session_groups import parse_group
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,13 @@ RESPONSES = Dialect(
 ANTHROPIC = Dialect(anthropic_error, lambda fault: data(anthropic_error(fault), "error"))
 
 
-def make_app(sessions: Sessions, access: Access, limits: Limits | None = None) -> Starlette:
-    """Return the application. It holds nothing but the bounded store of responses; sessions outlive it."""
+def make_app(
+    sessions: Sessions, access: Access, limits: Limits | None = None, opening: SessionOpening | None = None
+) -> Starlette:
+    """Return the application. It holds nothing but the bounded store of responses; sessions outlive it.
+
+    ``opening`` lets agents open and end sessions by themselves.
+    """
     server = _Server(sessions, access, limits or Limits())
     routes = []
     for prefix in ("", "/s/{session}"):
@@ -74,6 +80,12 @@ def make_app(sessions: Sessions, access: Access, limits: Limits | None = None) -
         Route("/rft/sessions/{session}/reward", server.handler(OPENAI, server.reward), methods=["POST"]),
         Route("/rft/sessions/{session}", server.describe, methods=["GET"]),
     ]
+    if opening is not None:
+        administration = _Administration(server, access, opening)
+        routes += [
+            Route("/rft/sessions", administration.open, methods=["POST"]),
+            Route("/rft/sessions/{session}/end", server.handler(OPENAI, administration.end), methods=["POST"]),
+        ]
     return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _unexpected})
 
 
@@ -103,18 +115,22 @@ class _Server:
             session = self._session(request)
             if isinstance(session, Fault):
                 return fault_response(session, dialect)
-            try:
-                body = await read_body(
-                    request, most_bytes=self._limits.body_bytes, deadline_s=self._limits.body_deadline_s
-                )
-                return handle(session, parse_object(body))
-            except BodyError as error:
-                return fault_response(error.fault, dialect)
-            # A stranger's body: whatever it does to the code that reads it, the answer is an error of the protocol.
-            except Exception as error:
-                return fault_response(explain(error), dialect)
+            return await self.answer(request, dialect, lambda body: handle(session, body))
 
         return endpoint
+
+    async def answer(
+        self, request: Request, dialect: Dialect, handle: Callable[[dict[str, Any]], Response]
+    ) -> Response:
+        """Read the body and answer what goes wrong with it."""
+        try:
+            body = await read_body(request, most_bytes=self._limits.body_bytes, deadline_s=self._limits.body_deadline_s)
+            return handle(parse_object(body))
+        except BodyError as error:
+            return fault_response(error.fault, dialect)
+        # A stranger's body: whatever it does to the code that reads it, the answer is an error of the protocol.
+        except Exception as error:
+            return fault_response(explain(error), dialect)
 
     def chat(self, session: str, body: dict[str, Any]) -> Response:
         request, options = parse_chat(body)
@@ -126,7 +142,7 @@ class _Server:
             )
             return await _write(made, stream=options.stream)
 
-        return self._exchange(work, OPENAI, streams=options.stream)
+        return self.exchange(work, OPENAI, streams=options.stream)
 
     def respond(self, session: str, body: dict[str, Any]) -> Response:
         previous = previous_id(body)
@@ -142,7 +158,7 @@ class _Server:
                 self._responses.keep(session, made.id, (*options.history, made.message()), previous)
             return await _write(made, stream=options.stream)
 
-        return self._exchange(work, RESPONSES, streams=options.stream)
+        return self.exchange(work, RESPONSES, streams=options.stream)
 
     def message(self, session: str, body: dict[str, Any]) -> Response:
         request, options = parse_messages(body)
@@ -152,7 +168,7 @@ class _Server:
             made = MessageAnswer(answer, request, options, session, f"msg_{uuid.uuid4().hex}", self._sessions.decode)
             return await _write(made, stream=options.stream)
 
-        return self._exchange(work, ANTHROPIC, streams=options.stream)
+        return self.exchange(work, ANTHROPIC, streams=options.stream)
 
     def count(self, session: str, body: dict[str, Any]) -> Response:
         request, _ = parse_messages(body, counting=True)
@@ -160,7 +176,7 @@ class _Server:
         async def work() -> Written:
             return Written({"input_tokens": await self._sessions.count(session, request)})
 
-        return self._exchange(work, ANTHROPIC)
+        return self.exchange(work, ANTHROPIC)
 
     def reward(self, session: str, body: dict[str, Any]) -> Response:
         reward = parse_reward(body)
@@ -169,7 +185,7 @@ class _Server:
             await self._sessions.reward(session, reward)
             return Written({"session": session, "revision": reward.revision})
 
-        return self._exchange(work, OPENAI)
+        return self.exchange(work, OPENAI)
 
     async def describe(self, request: Request) -> Response:
         session = self._session(request)
@@ -182,7 +198,7 @@ class _Server:
 
     async def models(self, request: Request) -> Response:
         """Answer in the shape of both protocols at once: their fields do not contradict each other."""
-        key = _key(request)
+        key = api_key(request)
         if isinstance(session := self._session(request), Fault) and not self._access.is_token(key):
             return fault_response(session, OPENAI)
         names = list(self._sessions.models)
@@ -194,24 +210,62 @@ class _Server:
         ends = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}
         return JSONResponse({"object": "list", "data": models, "has_more": False} | ends)
 
-    def _exchange(self, work: Callable[[], Awaitable[Written]], dialect: Dialect, *, streams: bool = False) -> Response:
+    def exchange(self, work: Callable[[], Awaitable[Written]], dialect: Dialect, *, streams: bool = False) -> Response:
+        """Return the response of an answer that is still to be made."""
         return Exchange(work, dialect, streams=streams, interval_s=self._limits.keep_alive_s)
 
     def _session(self, request: Request) -> str | Fault:
         """Return the session that a request is for, or why it may not use it."""
-        key, named = _key(request), request.path_params.get("session")
+        key, named = api_key(request), request.path_params.get("session")
         if named is None:
             session = self._access.session(key)
             if session is not None:
                 return session
             if key and self._access.is_token(key):
-                return Fault(401, "the API key names no session: use a session's key, or the path /s/{session}/v1")
+                return Fault(
+                    401, "the API key names no session: use a session's key, token:session, or the path /s/{session}/v1"
+                )
             return Fault(401, "the API key is missing or wrong: use the key of a session", "invalid_api_key")
         if not self._access.allows(key, named):
             return Fault(401, "the API key is missing or wrong: use the key of this session", "invalid_api_key")
         if not NAME.fullmatch(named):
             return Fault(404, "the path names no session: 1 to 200 of the characters A-Z a-z 0-9 _ . : @ ~ -")
         return named
+
+
+class _Administration:
+    """Handles what opens and ends sessions."""
+
+    def __init__(self, server: _Server, access: Access, opening: SessionOpening) -> None:
+        self._server = server
+        self._access = access
+        self._opening = opening
+
+    async def open(self, request: Request) -> Response:
+        if not self._access.is_token(api_key(request)):
+            return fault_response(
+                Fault(401, "the API key is missing or wrong: the gateway's token opens sessions", "invalid_api_key"),
+                OPENAI,
+            )
+        return await self._server.answer(request, OPENAI, self._open)
+
+    def end(self, session: str, body: dict[str, Any]) -> Response:
+        reward = parse_reward(body) if body else None
+
+        async def work() -> Written:
+            return Written({"session": session} | dict(await self._opening.end(session, reward)))
+
+        return self._server.exchange(work, OPENAI)
+
+    def _open(self, body: dict[str, Any]) -> Response:
+        group = parse_group(body)
+
+        async def work() -> Written:
+            opened = dict(await self._opening.open_group(group))
+            keys = [{"session": name, "api_key": self._access.key(name)} for name in opened["sessions"]]
+            return Written(opened | {"sessions": keys})
+
+        return self._server.exchange(work, OPENAI)
 
 
 async def _write(made: _Finished, *, stream: bool) -> Written:
@@ -222,14 +276,6 @@ async def _write(made: _Finished, *, stream: bool) -> Written:
     if stream:
         return Written(events=await asyncio.to_thread(lambda: list(made.events())))
     return Written(await asyncio.to_thread(made.whole))
-
-
-def _key(request: Request) -> str:
-    """Return the API key, empty if there is none."""
-    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return bearer.strip()
-    return request.headers.get("x-api-key", "").strip()
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

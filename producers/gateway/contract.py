@@ -69,6 +69,19 @@ class SessionReward:
     """A higher revision replaces what came before it."""
 
 
+@dataclass(frozen=True, slots=True)
+class GroupRequest:
+    """Asks for the sessions of one group: their rollouts are compared with each other."""
+
+    group: str | None = None
+    """Its name; None for one that cannot be guessed."""
+    samples: int = 1
+    answer: str | None = None
+    """The right answer, for reward functions."""
+    metadata: str = "{}"
+    """JSON object, for reward functions."""
+
+
 class Sessions(Protocol):
     """Keeps the sessions. All methods are called in one event loop, many at once; a canceled call ends its work.
 
@@ -98,6 +111,25 @@ class Sessions(Protocol):
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids, special tokens kept."""
+        ...
+
+
+class SessionOpening(Protocol):
+    """Lets agents open and end sessions by themselves. Called as :class:`Sessions` is."""
+
+    async def open_group(self, request: GroupRequest) -> Mapping[str, Any]:
+        """Open the sessions of a group. Return its ``group_id`` and the ``sessions``' names, as JSON.
+
+        Asked again for the same group, it returns the same sessions. Raises RequestError if the group was opened with
+        other samples, answer or metadata.
+        """
+        ...
+
+    async def end(self, session: str, reward: SessionReward | None = None) -> Mapping[str, Any]:
+        """End a session, with a last reward if there is one. Return what was published of it, as JSON.
+
+        It is on the log by then. Asked again, it returns the same.
+        """
         ...
 
 

@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from kafka.producer.future import RecordMetadata
 
@@ -19,6 +19,18 @@ from schemas.sessions import TurnPlace
 LINGER_MS = 1
 """Events of turns that end together share a batch. An answer waits for two of them, so it is short."""
 JOIN_S = 5.0
+
+
+class Publisher(Protocol):
+    """Puts events on the log, in the order of the calls."""
+
+    async def publish(self, entity: str, record: Record) -> object:
+        """Return when the event is on the log.
+
+        Raises RequestError for a record that is no valid event, such as one that is too large; BrokerError if the
+        broker refuses it.
+        """
+        ...
 
 
 class EventPublisher:

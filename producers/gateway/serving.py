@@ -50,6 +50,14 @@ class Dialect:
     event: Callable[[Fault], bytes]
 
 
+def api_key(request: Request) -> str:
+    """Return the API key of a request, empty if there is none."""
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return bearer.strip()
+    return request.headers.get("x-api-key", "").strip()
+
+
 async def read_body(request: Request, *, most_bytes: int, deadline_s: float) -> bytes:
     """Return the body of a request. Raises BodyError if it is too large, too slow or no JSON by its type."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -98,6 +98,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _served_sessions_are_trained(self) -> Config:
+        if self.gateway.serve and self.run.mode not in ("online", "train") and not self.stages:
+            raise ValueError(
+                f"gateway.serve has no meaning with run.mode = '{self.run.mode}': set mode = 'train' to learn from "
+                "agents that come by themselves, or 'online' to learn from tasks, too"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _reference_can_be_reset(self) -> Config:
         if self.algorithm.reference_reset and self.trainer.lora.rank:
             raise ValueError(

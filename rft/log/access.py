@@ -62,7 +62,10 @@ def access_by_role(config: Config) -> dict[str, Access]:
             writes=("experiences", "members", "dlq", *(("turns",) if config.gateway.log_turns == "all" else ())),
             joins=(EXPLORERS,),
         ),
-        "gateway": Access(reads=("turns", "sessions", "dlq"), writes=("turns", "sessions", "dlq")),
+        "gateway": Access(
+            reads=("members", "turns", "sessions", "dlq"),
+            writes=("experiences", "rewards", "turns", "sessions", "dlq"),
+        ),
         "processor": Access(
             reads=("experiences", *external),
             writes=("ready", "dlq", *(("waiting",) if external else ())),

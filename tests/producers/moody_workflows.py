@@ -8,9 +8,9 @@ import json
 
 import numpy as np
 
-from producers.explorer.rollouts import sampling_of
 from rft.policy.base import Policy, Sampling
 from rft.workflows.base import single_turn
+from rft.workflows.task_sampling import sampling_of
 from rft.workflows.trajectory import Trajectory
 from schemas.events import Task
 

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from producers.explorer.backlog import Backlog, Delivery
 from producers.explorer.ledger import TaskLedger
 from producers.explorer.pool import RolloutPool
-from producers.explorer.rollouts import roll_out, sampling_of
+from producers.explorer.rollouts import roll_out
 from rft.config import RolloutConfig
 from rft.errors import EngineDiedError, RolloutError
 from rft.policy.base import Sampling, check_request
 from rft.workflows import experiences
+from rft.workflows.task_sampling import sampling_of
 from rft.workflows.trajectory import Trajectory
 from schemas.codec import decode, encode
 from schemas.events import Experience, Task
