@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from infra.preflight.algorithm import algorithms
 from infra.preflight.contract import Check, Finding, Role
 from infra.preflight.facts import Facts
+from infra.preflight.gateway import gateway
 from infra.preflight.model import model
 from infra.preflight.trackers import trackers
 from rft.config import Config
@@ -14,11 +15,12 @@ from rft.errors import RftError
 
 EXPLORER: frozenset[Role] = frozenset({"explorer"})
 TRAINER: frozenset[Role] = frozenset({"trainer"})
-MODEL: frozenset[Role] = frozenset({"explorer", "trainer", "eval"})
+MODEL: frozenset[Role] = frozenset({"explorer", "gateway", "trainer", "eval"})
 
 CHECKS: tuple[Check, ...] = (
     Check("the model folder", model, MODEL),
     Check("the algorithm", algorithms, TRAINER),
+    Check("the gateway", gateway, frozenset({"gateway"})),
     Check("the trackers", trackers, frozenset({"tracker"})),
 )
 """In the order in which they are made and shown: what costs little comes first."""

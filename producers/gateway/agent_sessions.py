@@ -183,6 +183,7 @@ class AgentSessions:
         known = self._groups.get(group)
         if known is None:
             if not any(name in self._ended for name in names):
+                self._check_room(len(names))
                 task = session_task(self._config, place.group_id, request, int(time.time() * 1000))
                 self._groups[group] = request, task
                 for name in names:
@@ -224,12 +225,16 @@ class AgentSessions:
         place = place_of(session)
         if place.group is not None:
             raise UnknownSessionError(f"there is no session {session!r}: open its group by POST /rft/sessions first")
+        self._check_room(1)
         return self._add(session, session_task(self._config, place.group_id, GroupRequest(), int(time.time() * 1000)))
 
-    def _add(self, name: str, task: Task) -> _Open:
+    def _check_room(self, sessions: int) -> None:
         most = self._config.gateway.max_sessions
-        if len(self._open) >= most:
-            raise OverloadedError(f"{most} sessions are open (gateway.max_sessions)", RETRY_AFTER_S)
+        if len(self._open) + sessions > most:
+            message = f"{len(self._open)} sessions are open, at most {most} may be (gateway.max_sessions)"
+            raise OverloadedError(message, RETRY_AFTER_S)
+
+    def _add(self, name: str, task: Task) -> _Open:
         place = place_of(name)
         sampling = sampling_of(task, place.sample, 0)
         policy = SeededPolicy(self._policies.of(name), sampling.seed)

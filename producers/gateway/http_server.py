@@ -19,6 +19,7 @@ BACKLOG = 2048
 KEEP_ALIVE_S = 75
 """Longer than clients keep an idle connection: otherwise they may send a request on one that is just being closed."""
 JOIN_S = 5.0
+END_S = 2.0
 LOOK_S = 1.0
 """How often a caller looks whether the server still runs."""
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -94,10 +95,19 @@ class HttpServer:
 
     def _run(self) -> None:
         try:
-            self._loop.run_until_complete(self._server.serve(sockets=[self._socket]))
+            self._loop.run_until_complete(self._serve())
         # The role must end with this thread: the owner raises the error.
         except Exception as error:
             self.error = error
+
+    async def _serve(self) -> None:
+        await self._server.serve(sockets=[self._socket])
+        # uvicorn has canceled what was being answered. Only its end closes the connection, for which a client waits.
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=END_S)
 
 
 def _listen(address: str, setting: str) -> socket.socket:

@@ -19,10 +19,10 @@ from starlette.types import ASGIApp
 from producers.gateway.access import Access
 from producers.gateway.agent_sessions import AgentSessions
 from producers.gateway.app import make_app
+from producers.gateway.event_publisher import LINGER_MS, EventPublisher
 from producers.gateway.explorer_choice import ExplorerChoice
 from producers.gateway.explorer_watch import ExplorerWatch
 from producers.gateway.http_server import HttpServer
-from producers.gateway.event_publisher import LINGER_MS, EventPublisher
 from producers.gateway.remote_policy import RemotePolicies
 from producers.gateway.secret import served_secret, token_file
 from rft.config import Config

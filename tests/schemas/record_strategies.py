@@ -152,6 +152,8 @@ members = st.builds(
     receivers=st.integers(-(2**31), 2**31 - 1),
     epoch=number,
     host=text,
+    generate_url=text,
+    generate_proof=text,
 )
 refs = st.builds(
     EventRef,

@@ -20,6 +20,7 @@ from rft.policy.base import Generation, Policy, Sampling
 from rft.policy.transformers.policy import TransformersPolicy
 from rft.workflows.seeded_policy import SeededPolicy
 from tests.producers.recording_policy import RecordingPolicy
+from tests.rft.policy.tiny_policy import until
 
 PROMPT = list(range(3, 30))
 
@@ -82,8 +83,7 @@ def test_a_request_moves_when_its_explorer_ends(chat_policy: TransformersPolicy,
 
         async def ask() -> Generation:
             request = asyncio.create_task(policies.of("one").generate(PROMPT, Sampling(6, seed=3)))
-            while not hanging.asked:
-                await asyncio.sleep(0.01)
+            await until(lambda: hanging.asked)
             await asyncio.to_thread(servers[0].close)
             generation = await request
             again = await policies.of("one").generate(PROMPT, Sampling(6, seed=3))
@@ -106,8 +106,7 @@ def test_a_request_moves_when_its_explorer_is_silent(chat_policy: TransformersPo
 
         async def ask() -> None:
             request = asyncio.create_task(policies.of("one").generate(PROMPT, Sampling(6)))
-            while not hanging.asked:
-                await asyncio.sleep(0.01)
+            await until(lambda: hanging.asked)
             choice.announced("explorer-1", servers[1].url, {}, 1000.0)
             await request
             await policies.close()
@@ -148,8 +147,7 @@ def test_explorers_with_too_much_to_do_refuse(chat_policy: TransformersPolicy, f
 
         async def ask() -> None:
             first = asyncio.create_task(policies.of("one").generate(PROMPT, Sampling(4)))
-            while not hanging.asked:
-                await asyncio.sleep(0.01)
+            await until(lambda: hanging.asked)
             with pytest.raises(OverloadedError):
                 await policies.of("two").generate(PROMPT, Sampling(4))
             first.cancel()
