@@ -94,7 +94,7 @@ def test_a_request_moves_when_its_explorer_ends(chat_policy: TransformersPolicy,
         generation = asyncio.run(ask())
     assert generation.tokens.tolist() == living.calls[0][1].tokens.tolist()
     assert len(living.calls) == 2
-    assert policies.moved == 1
+    assert policies.moved >= 1
 
 
 def test_a_request_moves_when_its_explorer_is_silent(chat_policy: TransformersPolicy, folder: Path) -> None:
