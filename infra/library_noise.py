@@ -7,7 +7,19 @@ import sys
 
 from rft.telemetry.notes import OWN_PACKAGES
 
-_NOISY = ("kafka", "aiokafka", "faust", "mode", "transformers", "urllib3", "asyncio", "filelock", "DeepSpeed", "httpx")
+_NOISY = (
+    "kafka",
+    "aiokafka",
+    "faust",
+    "mode",
+    "transformers",
+    "urllib3",
+    "asyncio",
+    "filelock",
+    "DeepSpeed",
+    "httpx",
+    "uvicorn",
+)
 """Libraries that may log warnings only: their notices of every reconnection would hide our own lines."""
 
 
