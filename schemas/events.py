@@ -246,9 +246,8 @@ class Member(Record):
     host: str = ""
     """Name of its machine."""
     generate_url: str = ""
-    """Where gateways ask it for generations, ``http://host:port``; empty if it serves none."""
+    """Where gateways ask it for generations; empty if it serves none."""
     generate_proof: str = ""
-    """Proves with the gateways' secret that the URL is an explorer's of theirs."""
 
 
 @dataclass(frozen=True, slots=True)
