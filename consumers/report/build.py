@@ -50,9 +50,15 @@ def build_report(
         within_s: see ``read_summary``; a report of a part of the log is better than none.
         end: how the newest launch ended, if it did not finish the run.
 
-    Raises BrokerError if the log cannot be read.
+    Raises BrokerError if the log cannot be read, OSError if a file cannot be written.
     """
-    summary = read_summary(config, within_s)
+    return write_report(config, read_summary(config, within_s), wall_s=wall_s, end=end)
+
+
+def write_report(
+    config: Config, summary: RunSummary, *, wall_s: float | None = None, end: RunEnd | None = None
+) -> dict[str, Any]:
+    """Write both files from what is known of the log, and return the content of ``report.json``. Raises OSError."""
     report = report_content(
         summary, config, wall_s=wall_s, versions=library_versions(), end=end, notes=read_notes(config.run.path)
     )

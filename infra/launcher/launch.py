@@ -10,12 +10,12 @@ from typing import Any
 from kafka.errors import KafkaError
 from rich.console import Console
 
-from consumers.report.build import build_report
+from consumers.report.build import build_report, write_report
+from consumers.report.reducer import RunSummary
 from infra.broker import BrokerProcess, open_broker
 from infra.launcher.folder import (
     LAUNCHES,
     Launch,
-    RunFolderError,
     changed_keys,
     earlier_run,
     launches,
@@ -28,7 +28,6 @@ from infra.launcher.folder import (
     write_config,
 )
 from infra.launcher.interrupts import Interrupts
-from infra.launcher.lag import LagMeter
 from infra.launcher.last_lines import LastLines
 from infra.launcher.problems import Problem, problems
 from infra.launcher.progress import RoleFacts
@@ -47,6 +46,7 @@ from infra.launcher.supervisor import (
     Supervisor,
     Terminate,
 )
+from infra.launcher.used_topics import refuse_used_topics
 from infra.launcher.view import LiveView, PlainView, View
 from infra.launcher.watch import Watcher
 from infra.preflight.gate import refuse_faults, roles_of_run
@@ -121,7 +121,7 @@ class _Run:
                 self._print(f"  configuration changed since the last launch: {key}")
             return True
         if config.broker.kind == "external":
-            self._refuse_used_topics()
+            refuse_used_topics(config)
         if todo == "replace":
             aside = move_aside(path, Path(config.policy.model), time.time())
             held.enter_context(locked(path))
@@ -269,12 +269,16 @@ class _Run:
         return self._processes.log_path(end.role), self._processes.last_lines(end.role)
 
     def _report(self, end: End, elapsed: float) -> dict[str, Any] | None:
-        if self._broker is not None and not self._broker.alive():
-            return None
         wall_s = elapsed + sum(launch.wall_s for launch in launches(self._path))
         within_s = None if end.code == DONE else UNFINISHED_REPORT_S
+        ended = run_end(end.code, self._reason)
         try:
-            return build_report(self._config, wall_s=wall_s, within_s=within_s, end=run_end(end.code, self._reason))
+            if self._broker is not None and not self._broker.alive():
+                if ended is None or self._config.broker.kind != "embedded":
+                    return None
+                # The log is gone. The report still says why the run failed.
+                return write_report(self._config, RunSummary(complete=False), wall_s=wall_s, end=ended)
+            return build_report(self._config, wall_s=wall_s, within_s=within_s, end=ended)
         except (RftError, KafkaError, OSError) as error:
             self._print(f"the report could not be written: {error}")
             return None
@@ -289,18 +293,6 @@ class _Run:
             says = note(self._processes.health(role.name), time.time())
             facts.append(RoleFacts(role.name, state, role.restarts, memory, says))
         return facts
-
-    def _refuse_used_topics(self) -> None:
-        """Raise RunFolderError if the topics hold another run's tasks, which a new run must not read."""
-        ensure_topics(self._config)
-        with LagMeter(self._config) as meter:
-            totals = meter.totals()
-        if totals["tasks"]:
-            namespace = self._config.log.namespace
-            raise RunFolderError(
-                f"the topics {namespace}.* hold {totals['tasks']} tasks of another run, of which {self._path} holds "
-                "nothing. Choose another --log.namespace, or delete the topics."
-            )
 
     def _print(self, text: str, style: str | None = None) -> None:
         self._console.print(text, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)

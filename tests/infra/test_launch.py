@@ -259,6 +259,9 @@ def test_an_embedded_broker_that_dies_ends_the_run_with_the_reason(launched):
     assert run.end() == 1
     assert_gone(children)
     assert "keeps its log in memory" in run.text
+    report = json.loads((run.path / "report.json").read_text())
+    assert (report["outcome"], report["complete"]) == ("failed", False)
+    assert report["cause"] == "broker was killed by SIGKILL and cannot be restarted"
 
 
 def test_two_launchers_do_not_share_a_run_folder(launched):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from producers.conductor.core import Conductor, ConductorInput
 from producers.conductor.evaluation import EvaluationPlan
 from producers.conductor.pacing import Pace
+from producers.conductor.starvation import all_failed, describe_failed_groups
 from producers.conductor.task_requests import EvalTaskRequest, TaskRequest, TrainTaskRequest
 from rft.config import MAIN_SET, Config
 from rft.evaluation.ids import EvalGroup, parse_group_id
@@ -301,6 +303,33 @@ def test_groups_that_cannot_be_trained_are_counted_until_the_next_gradient_step(
     assert conductor.starved == 0
     conductor.step(step_event(1, 1, 1, [5], kind="retire"))
     assert conductor.starved == 1
+
+
+def test_held_out_answers_that_fail_are_counted_until_one_can_be_judged():
+    conductor = Conductor(Pace(10, 2, 1, 0), {MAIN_SET: EvaluationPlan(8, 8, 0)}, MODEL)
+    conductor.step(weights(0, 0))
+    tasks = [task(request) for request in conductor.caught_up()]
+    failed = [replace(result(one), verdict="filtered", cause="score_failed") for one in tasks]
+    for answer in failed[:3]:
+        conductor.step(answer)
+    assert conductor.failed_answers == 3
+    conductor.step(result(tasks[3]))
+    assert conductor.failed_answers == 0
+    conductor.step(replace(failed[4], cause="rollout_failed"))
+    assert conductor.failed_answers == 1
+
+
+def test_only_failures_make_a_run_hopeless():
+    good = result(task(TrainTaskRequest(0, 0)))
+    failed = replace(good, verdict="filtered", cause="score_failed")
+    assert all_failed([failed, replace(failed, cause="rollout_failed")])
+    assert not all_failed([failed, good])
+    assert not all_failed([failed, replace(failed, cause="uniform")])
+    assert not all_failed([])
+    said = describe_failed_groups(32, [failed] * 4, "RewardError: no judge")
+    assert said.startswith("all of the last 32 groups failed. Of the newest 4 experiences: 4 filtered as score_failed.")
+    assert "The most frequent error of a reward: RewardError: no judge." in said
+    assert "trainer.max_failed_groups" in said
 
 
 def conductor(mode: str, steps: int = 3) -> tuple[Conductor, Pace]:

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from producers.explorer.backlog import Backlog, Delivery
 from producers.explorer.ledger import TaskLedger
-from producers.explorer.pool import RolloutPool
+from producers.explorer.pool import LOGGED_FAILURES, RolloutPool
 from producers.explorer.rollouts import roll_out
 from rft.config import RolloutConfig
 from rft.errors import EngineDiedError, RolloutError
 from rft.policy.base import Sampling, check_request
+from rft.telemetry.notes import role_notes
 from rft.workflows import experiences
 from rft.workflows.task_sampling import sampling_of
 from rft.workflows.trajectory import Trajectory
@@ -290,6 +291,20 @@ def test_a_pool_that_is_abandoned_starts_nothing_more() -> None:
         assert (one.begun, one.pool.running, one.published) == (4, 0, [])
 
     asyncio.run(main())
+
+
+def test_failed_rollouts_are_counted_whatever_made_them_fail(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> Pool:
+        one = Pool()
+        for number in range(LOGGED_FAILURES + 30):
+            one.pool.count_failure(f"train-{number}/0", RolloutError(f"no server for train-{number}"))
+        return one
+
+    before = sum(note.count for note in role_notes().all() if "no server for" in note.text)
+    assert asyncio.run(main()).pool.stats["failed"] == LOGGED_FAILURES + 30
+    (note,) = [note for note in role_notes().all() if "no server for" in note.text]
+    assert (note.level, note.count - before) == ("warning", LOGGED_FAILURES + 30)
+    assert len([line for line in caplog.messages if "no server for" in line]) == LOGGED_FAILURES
 
 
 def test_a_late_acknowledgement_of_a_complete_group_leaves_nothing_behind() -> None:
