@@ -22,9 +22,10 @@ from rft.telemetry.notes import one_line
 
 WIDE = 130
 """Columns from which the metrics of the newest step have a column of their own."""
-CHROME_ROWS = 8
-"""Rows of border, padding, head and the line that the terminal keeps free."""
-LEAST_PROBLEMS = 2
+CHROME_ROWS = 6
+"""Rows of border, head and the line that the terminal keeps free. A large terminal also has padding."""
+LEAST_PROBLEMS = 3
+"""Rows for problems on the smallest terminal."""
 MOST_PROBLEMS = 8
 WRAPPED_ROWS = 3
 """Rows of the worst problem's text, if there is room."""
@@ -84,13 +85,12 @@ def screen(
     body.add_column()
     body.add_row(*columns)
 
-    free = size.rows - CHROME_ROWS - max(learning.row_count + len(facts.lag), shown_roles.row_count + 1)
+    large = size.rows > SMALL.rows
+    free = size.rows - CHROME_ROWS - 2 * large - max(learning.row_count + len(facts.lag), shown_roles.row_count + 1)
     noted = [role for role in roles if role.note]
-    room = max(LEAST_PROBLEMS, free - len(noted) - 1)
     shown = _own_problems(facts) + list(problems)
-    rows = min(len(shown), MOST_PROBLEMS, room)
-    found = _problems(shown, rows, size.columns, wrapped=min(WRAPPED_ROWS, room - rows + 1))
-    free -= len(noted) + (rows + WRAPPED_ROWS if found else 0)
+    found = _problems(shown, max(LEAST_PROBLEMS, free - len(noted) - 2), size.columns)
+    free -= len(noted) + (min(len(shown), MOST_PROBLEMS) + WRAPPED_ROWS if found else 0)
     sample = _sample(facts.sample) if wide and facts.sample and free > SAMPLE_ROWS + 2 else []
     return Panel(
         Group(head, Text(), body, *found, *_notes(noted), *sample),
@@ -99,7 +99,7 @@ def screen(
         subtitle=Text(facts.phase, style="cyan"),
         subtitle_align="right",
         border_style="dim",
-        padding=(1, 2) if size.rows > SMALL.rows else (0, 2),
+        padding=(1, 2) if large else (0, 2),
     )
 
 
@@ -173,25 +173,27 @@ def _roles(roles: Sequence[RoleFacts]) -> Table:
     return table
 
 
-def _problems(found: Sequence[Problem], most: int, columns: int, *, wrapped: int) -> list[RenderableType]:
-    """Return one row for each of the worst problems, and at most ``wrapped`` rows for the text of the worst."""
+def _problems(found: Sequence[Problem], room: int, columns: int) -> list[RenderableType]:
+    """Return the worst problems in at most ``room`` rows. The text of the worst may take several of them."""
     if not found:
         return []
+    lines = [f"{f'{one.count:,}× ' if one.count > 1 else ''}{one.text}" for one in found]
+    width = max(20, columns - BESIDE_TEXT)
+    wrapped = min(WRAPPED_ROWS, room - 1, -(-len(lines[0]) // width))
+    most = min(MOST_PROBLEMS, max(2, room - wrapped + 1))
+    shown = len(found) if len(found) <= most else most - 1
     table = Table.grid(padding=(0, 1), expand=True)
     table.add_column(no_wrap=True)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(ratio=1)
-    shown = found if len(found) <= most else found[: most - 1]
-    for index, problem in enumerate(shown):
+    for index, (problem, line) in enumerate(zip(found[:shown], lines, strict=False)):
         style = "red" if problem.level == "error" else "yellow"
-        line = f"{f'{problem.count:,}× ' if problem.count > 1 else ''}{problem.text}"
-        wraps = not index and wrapped > 1
-        if wraps:
-            line = one_line(line, wrapped * (columns - BESIDE_TEXT))
-        text = Text(line, style=style, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")
+        text = Text(line, style=style, no_wrap=True, overflow="ellipsis")
+        if not index and wrapped > 1:
+            text = Text(one_line(line, wrapped * width), style=style, overflow="fold")
         table.add_row(Text(problem.level, style=style), problem.role, text)
-    if len(shown) < len(found):
-        table.add_row("", "", Text(f"and {len(found) - len(shown)} more", style="dim"))
+    if shown < len(found):
+        table.add_row("", "", Text(f"and {len(found) - shown} more", style="dim"))
     return [Text(), table]
 
 
