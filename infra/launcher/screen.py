@@ -45,6 +45,8 @@ _METRICS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("learning rate", "learning_rate", "{:.2g}".format),
     ("step", "step_s", "{:.2f} s".format),
 )
+_OVER_TOKENS = ("kl", "entropy", "clip_share")
+"""Means over the tokens that were learned from. A step without such tokens has none."""
 
 
 class Size(NamedTuple):
@@ -128,8 +130,10 @@ def _learning(facts: Facts) -> Table:
 def _metrics(facts: Facts) -> Table:
     """Return the metrics of the newest step, and how fast and how long the rollouts are."""
     table = _pairs()
+    nothing = facts.metrics.get("action_tokens") == 0.0
     for label, name, text in _METRICS:
-        table.add_row(label, text(facts.metrics[name]) if name in facts.metrics else "-")
+        known = name in facts.metrics and not (nothing and name in _OVER_TOKENS)
+        table.add_row(label, text(facts.metrics[name]) if known else "-")
     table.add_row("response", "-" if facts.response_tokens is None else f"{facts.response_tokens:,.1f} tokens")
     table.add_row("generation", f"{facts.tokens_per_s:,.0f} tokens/s")
     table.add_row("training", _training_speed(facts.metrics))

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from consumers.report.outcome import RunEnd
 from infra.launcher.folder import (
+    LAUNCHES,
     Launch,
     RunFolderError,
     changed_keys,
     earlier_run,
+    last_end,
     launches,
     locked,
     move_aside,
@@ -126,3 +129,17 @@ def test_the_broker_of_a_run_in_progress_is_found_but_not_that_of_one_that_ended
     assert with_running_broker(config).broker.bootstrap_servers is None
     with locked(folder):
         assert with_running_broker(config).broker.bootstrap_servers == "127.0.0.1:5"
+
+
+def test_the_end_of_the_newest_launch_is_known_unless_another_one_goes_on(tmp_path):
+    assert last_end(tmp_path) is None
+    (tmp_path / LAUNCHES).write_text('{"started_at": 1.0, "wall_s": 2.0, "exit_code": 1}\n')  # as 0.1.0 wrote it
+    assert last_end(tmp_path) == RunEnd("failed", "")
+    record_launch(tmp_path, Launch(3.0, 4.0, 1, "trainer: OSError: no space"))
+    assert last_end(tmp_path) == RunEnd("failed", "trainer: OSError: no space")
+    with locked(tmp_path):
+        assert last_end(tmp_path) is None
+    record_launch(tmp_path, Launch(5.0, 6.0, 130))
+    assert last_end(tmp_path) == RunEnd("interrupted", "")
+    record_launch(tmp_path, Launch(7.0, 8.0, 0))
+    assert last_end(tmp_path) is None
