@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -14,6 +15,7 @@ from infra.launcher.formats import clock, recent_mean
 from infra.launcher.problems import NewProblems, Problem
 from infra.launcher.progress import Facts, RoleFacts
 from infra.launcher.screen import SHOWN_STEPS_WITHOUT_GRADIENT, Size, screen
+from infra.launcher.terminal import without_control_echo
 
 REFRESH_S = 0.5
 PLAIN_EVERY_S = 5.0
@@ -78,9 +80,11 @@ class LiveView:
         self._console = console
         self._title = title
         self._problems: Sequence[Problem] = ()
+        self._terminal = ExitStack()
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Self:
+        self._terminal.enter_context(without_control_echo())
         self._live.start()
         return self
 
@@ -88,6 +92,7 @@ class LiveView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.stop()
+        self._terminal.close()
 
     def print_line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
