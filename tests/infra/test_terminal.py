@@ -18,21 +18,19 @@ print(echoes())
 """
 
 
+def run(*arguments: str) -> list[bytes]:
+    """Return the words that a Python process prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, env=os.environ
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
 def test_a_terminal_does_not_echo_control_characters_meanwhile() -> None:
     spawn = "import pty, sys; sys.exit(pty.spawn([sys.executable, '-c', sys.argv[1]]))"
-    done = subprocess.run(
-        [sys.executable, "-c", spawn, PROGRAM],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=60,
-        env=os.environ,
-    )
-    assert done.stdout.split() == [b"True", b"False", b"True"], done.stderr
+    assert run(spawn, PROGRAM) == [b"True", b"False", b"True"]
 
 
 def test_without_a_terminal_nothing_happens() -> None:
-    program = PROGRAM.replace("termios.tcgetattr(0)[3] & termios.ECHOCTL", "0")
-    done = subprocess.run(
-        [sys.executable, "-c", program], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, env=os.environ
-    )
-    assert done.stdout.split() == [b"False"] * 3, done.stderr
+    assert run(PROGRAM.replace("termios.tcgetattr(0)[3] & termios.ECHOCTL", "0")) == [b"False"] * 3
