@@ -110,6 +110,18 @@ def test_a_group_with_too_few_usable_samples_is_filtered_as_a_whole(make_pipelin
     assert {scored.verdict for scored in action.samples} == {"filtered"}
 
 
+def test_a_held_out_answer_in_which_the_policy_wrote_nothing_is_an_answer(make_pipeline):
+    """An evaluation waits for all of its answers."""
+    nothing = {
+        "action_mask": np.zeros(7, np.uint8),
+        "logprobs": np.zeros(7, np.float32),
+        "versions": np.full(7, -1, np.int32),
+    }
+    [action] = feed(make_pipeline(), [make_experience(0, 0, size=1, split="eval", response="", **nothing)])
+    assert isinstance(action, Publish)
+    assert [(scored.verdict, scored.cause, scored.reward) for scored in action.samples] == [("train", None, 0.0)]
+
+
 def test_an_evaluation_counts_every_answer_that_came(make_pipeline):
     pipeline = make_pipeline(min_group_size=2, max_response_tokens=1, drop_truncated=True, drop_uniform_groups=True)
     [answered] = feed(pipeline, [make_experience(0, 0, size=1, split="eval", finish_reason="length", response="tac")])
