@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,6 +14,8 @@ from rft.log.events import Event
 from rft.log.reader import EventReader
 from rft.log.records import CountedRejects, read_records
 from schemas.events import ScoredExperience
+
+log = logging.getLogger("rft")
 
 NEWEST = 100
 """Events of each partition that are looked at."""
@@ -51,6 +54,7 @@ class StarvationCheck:
                     describe_failed_groups(core.starved - self._before, newest, newest_failure(self._config))
                 )
             self._look_at *= 2
+            log.warning("%s", warn_of_starvation(core.starved, newest, self._limit))
 
 
 def read_newest(config: Config, split: str) -> list[ScoredExperience]:
@@ -81,6 +85,12 @@ def describe_starvation(groups: int, newest: Iterable[ScoredExperience], failure
         f"{groups} groups in a row were retired without one gradient step. {_causes(list(newest), failure)} "
         "Fix the cause or raise trainer.max_barren_groups."
     )
+
+
+def warn_of_starvation(groups: int, newest: Iterable[ScoredExperience], limit: int) -> str:
+    """Say that the last groups gave no step, before it is certain that none will (pure)."""
+    end = f" The run ends after {limit} such groups (trainer.max_barren_groups)." if limit else ""
+    return f"{groups} groups in a row were retired without one gradient step. {_causes(list(newest), '')}{end}"
 
 
 def describe_failed_groups(groups: int, newest: Iterable[ScoredExperience], failure: str) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from producers.conductor.core import Conductor, ConductorInput
 from producers.conductor.evaluation import EvaluationPlan
 from producers.conductor.pacing import Pace
-from producers.conductor.starvation import all_failed, describe_failed_groups
+from producers.conductor.starvation import all_failed, describe_failed_groups, warn_of_starvation
 from producers.conductor.task_requests import EvalTaskRequest, TaskRequest, TrainTaskRequest
 from rft.config import MAIN_SET, Config
 from rft.evaluation.ids import EvalGroup, parse_group_id
@@ -330,6 +330,11 @@ def test_only_failures_make_a_run_hopeless():
     assert said.startswith("all of the last 32 groups failed. Of the newest 4 experiences: 4 filtered as score_failed.")
     assert "The most frequent error of a reward: RewardError: no judge." in said
     assert "trainer.max_failed_groups" in said
+    uniform = replace(failed, cause="uniform")
+    assert warn_of_starvation(64, [uniform] * 3, 1000) == (
+        "64 groups in a row were retired without one gradient step. Of the newest 3 experiences: 3 filtered as uniform. "
+        "The run ends after 1000 such groups (trainer.max_barren_groups)."
+    )
 
 
 def conductor(mode: str, steps: int = 3) -> tuple[Conductor, Pace]:
