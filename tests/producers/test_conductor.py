@@ -332,8 +332,8 @@ def test_only_failures_make_a_run_hopeless():
     assert "trainer.max_failed_groups" in said
     uniform = replace(failed, cause="uniform")
     assert warn_of_starvation(64, [uniform] * 3, 1000) == (
-        "64 groups in a row were retired without one gradient step. Of the newest 3 experiences: 3 filtered as uniform. "
-        "The run ends after 1000 such groups (trainer.max_barren_groups)."
+        "64 groups in a row were retired without one gradient step. Of the newest 3 experiences: 3 filtered as "
+        "uniform. The run ends after 1000 such groups (trainer.max_barren_groups)."
     )
 
 
