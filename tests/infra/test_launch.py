@@ -179,6 +179,30 @@ def test_a_role_that_names_the_same_lasting_error_twice_ends_the_run(launched):
     assert json.loads((run.path / "exits" / "explorer-0.json").read_text())["error"] == "PolicyError"
 
 
+def test_what_a_role_warned_of_and_what_ended_it_are_in_the_last_lines_and_in_the_report(launched):
+    hopeless = (
+        "import logging, sys\nfrom pathlib import Path\nfrom infra.roles import run_role\n"
+        "from rft.config_sources import load_config\nfrom rft.errors import StarvationError\n"
+        "def run(config, stop):\n"
+        "    for number in range(300): logging.getLogger('rft').warning('group %d has no reward', number)\n"
+        "    logging.getLogger('kafka.conn').error('closing socket')\n"
+        "    raise StarvationError('nothing could be trained: [red]why[/red]')\n"
+        "raise SystemExit(run_role('conductor', load_config(Path(sys.argv[1])), run))"
+    )
+    run = launched({"conductor": hopeless, "explorer-0": POLITE})
+    assert run.end(60) == 1
+    cause = "conductor: StarvationError: nothing could be trained: [red]why[/red]"
+    lines = run.text.splitlines()
+    assert lines.count(f"failed: {cause}") == 1
+    assert lines.count("warning, conductor: group 299 has no reward (300 times)") == 2  # at once, and at the end
+    assert "last lines" not in run.text
+    assert "closing socket" not in run.text
+    report = json.loads((run.path / "report.json").read_text())
+    assert (report["outcome"], report["cause"]) == ("failed", cause)
+    assert ("warning", 300) in [(note["level"], note["count"]) for note in report["notes"]]
+    assert json.loads((run.path / "launches.jsonl").read_text())["reason"] == cause
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_interrupt_stops_everything_cleanly(launched, number):
     run = launched({"conductor": POLITE, "explorer-0": POLITE})
