@@ -20,12 +20,13 @@ from types import FrameType
 from infra.activity_report import ActivityReport
 from infra.exit_report import EXIT_FILE_VARIABLE, ExitReport, write_exit_report
 from infra.library_noise import quiet_libraries
+from infra.hub_downloads import for_role
 from infra.log_rate_limit import RateLimitFilter
 from infra.process_end import END_S, end_within
 from infra.stall_check import StallCheck
 from infra.topic_watch import TopicWatch
 from rft.config import Config
-from rft.errors import OutageError, RftError, StallError, TopicChangedError
+from rft.errors import HubError, OutageError, RftError, StallError, TopicChangedError
 from rft.log.access import prepare_topics
 from rft.log.client_names import name_clients
 from rft.log.clients import reach_broker
@@ -136,8 +137,13 @@ def _run(role: str, config: Config, run: RunFunction | None) -> int:
                 )
                 for watch in (report, check, TopicWatch(config, stop, end_at_once)):
                     watches.enter_context(watch)
-            function(config, stop)
+                config = for_role(role, config, stop)
+            if not stop.is_set():
+                function(config, stop)
     except RftError as error:
+        if asked_by and isinstance(error, HubError):
+            log.warning("stopped during a download, which is resumed where it was")
+            return 130 if signal.SIGINT in asked_by else 0
         if asked_by and isinstance(error, OutageError):
             log.warning("stopped while the broker was away: %s", " ".join(str(error).split()))
             return 130 if signal.SIGINT in asked_by else 0

@@ -28,6 +28,7 @@ RftError                 exit code 1; 3 means that a restart cannot help
 ├── EngineError          a trainer's engine cannot be started, or one of its ranks has died
 ├── FencedError          exit code 3: another trainer or explorer with this identity has taken over
 ├── ArchiveError         an archive cannot be written or read
+├── HubError             a repository of the Hugging Face hub cannot be found or downloaded
 ├── DataError            a file of tasks, demonstrations or preferences cannot be imported
 │   └── RowError         a row of it cannot be used; the others can
 └── MissingRangeError    events that are needed are not on the log, or not in the archive
@@ -58,6 +59,7 @@ __all__ = [
     "EngineError",
     "EventTooLargeError",
     "FencedError",
+    "HubError",
     "IncompatibleSchemaError",
     "MissingRangeError",
     "OtherLogError",
@@ -193,6 +195,10 @@ class FencedError(RftError):
     one must not be restarted."""
 
     exit_code = 3
+
+
+class HubError(RftError):
+    """A repository of the Hugging Face hub cannot be found or downloaded."""
 
 
 class DataError(RftError):

@@ -23,7 +23,7 @@ RFT_FLOORS = (
     {"event_loop", "model_files", "plugins", "retry", "texts", "workers"},
     {"config"},
     {"config_faults"},
-    {"algorithms", "config_sources", "config_toml", "evaluation", "log", "lora", "rewards"},
+    {"algorithms", "config_sources", "config_toml", "evaluation", "hub", "log", "lora", "rewards"},
     {"telemetry"},
     {"stream", "weights"},
     {"environments", "policy"},

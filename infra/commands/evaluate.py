@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from infra.commands.common import AsJson, ConfigPath, before_start, load
+
+if TYPE_CHECKING:
+    from rft.config import Config
 
 
 def evaluate(
@@ -18,8 +21,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="WHICH",
-            help="start, newest, v12, versions (all on disk), step-50, checkpoints, or a model folder; repeat it for "
-            "several. By default start and newest.",
+            help="start, newest, v12, versions (all on disk), step-50, checkpoints, a model folder or owner/name of "
+            "the hub; repeat it for several. By default start and newest.",
         ),
     ] = None,
     sets: Annotated[
@@ -43,6 +46,7 @@ def evaluate(
     from consumers.evaluation import evaluate_models
     from consumers.evaluation.models import find_models
     from infra.commands.stages import Stages
+    from infra.hub_downloads import fetch_all, pinned
     from rft.errors import ConfigError
 
     unknown = sorted(set(sets or ()) - loaded.eval_sets.keys())
@@ -51,8 +55,12 @@ def evaluate(
         raise ConfigError(f"--set {', '.join(unknown)} is no held-out set; the configuration has {known}")
     if plot is not None and plot.suffix not in (".svg", ".html"):
         raise typer.BadParameter(f"--plot {plot}: write FILE.svg or FILE.html")
+    loaded, console = pinned(loaded), Console(stderr=True)
+    # What the checks read. The weights come after them.
+    fetch_all(loaded, console, with_weights=False, imports=False)
     before_start(loaded, "eval")
-    models = find_models(loaded, weights or ["start", "newest"])
+    loaded = fetch_all(loaded, console, imports=False)
+    models = find_models(loaded, [_local(loaded, name) for name in weights or ["start", "newest"]])
     with Stages(Console(stderr=True)) as stages:
         result = evaluate_models.evaluate_models(loaded, models, sets, stages)
     if plot is not None:
@@ -70,3 +78,17 @@ def evaluate(
     (console if console.is_terminal else Console(width=160)).print(table)
     if plot is not None:
         print(f"plot: {plot}")
+
+
+def _local(config: Config, name: str) -> str:
+    """Return ``name``, or the folder of the hub's model if it names one, downloaded."""
+    from rich.console import Console
+
+    from infra.hub_downloads import fetch_all
+    from rft.hub.repository import model_repository
+
+    policy = config.policy.model_copy(update={"model": name, "revision": None})
+    if model_repository(policy) is None:
+        return name
+    named = config.model_copy(update={"policy": policy, "trainers": {}})
+    return fetch_all(named, Console(stderr=True), tasks=False, imports=False).policy.model

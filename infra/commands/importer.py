@@ -60,15 +60,19 @@ def import_files(
             "imports by itself, or name a cluster (broker.kind = 'external', broker.bootstrap_servers)"
         )
     before_start(loaded, "importer")
+    from infra.hub_downloads import fetch_all, pinned
     from producers.importer.shell import Import
     from rft.log.access import prepare_topics
 
+    chosen = [source for source in loaded.imports if only is None or source.name in only]
+    # All of them are imported now, those that `rft run` leaves out (manual) too.
+    loaded = loaded.model_copy(update={"imports": [source.model_copy(update={"manual": False}) for source in chosen]})
+    loaded = fetch_all(pinned(loaded), Console(stderr=True), with_weights=False, tasks=False)
     results = {}
     with reachable_log(loaded, "rft import", create=True) as loaded, Stages(Console(stderr=True)) as stages:
         prepare_topics(loaded, "importer")
         for source in loaded.imports:
-            if only is None or source.name in only:
-                results[source.name] = Import(loaded, source).run(threading.Event(), stages(f"import {source.name}"))
+            results[source.name] = Import(loaded, source).run(threading.Event(), stages(f"import {source.name}"))
     if as_json:
         print(json.dumps({name: asdict(counts) for name, counts in results.items()}, indent=1))
         return

@@ -68,6 +68,7 @@ def replay(
     from consumers.replay import files
     from consumers.replay.reader import ReplayReader
     from infra.commands.stages import Stages
+    from infra.hub_downloads import fetch_all, pinned
     from infra.launcher.log_access import reachable_log
     from rft.log.opening import open_log
 
@@ -75,6 +76,8 @@ def replay(
     if to != TRAIN:
         _check_only_for_training(epochs=epochs != 1, weights=weights is not None, name=name is not None)
         files.writer_for(Path(to))
+    else:
+        loaded = fetch_all(pinned(loaded), Console(stderr=True), imports=False)
     with (
         reachable_log(loaded, "rft replay", archive=archive) as loaded,
         open_log(loaded, archive) as view,

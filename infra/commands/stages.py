@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 REFRESH_S = 0.1
 LINE_EVERY_S = 10.0
@@ -17,9 +18,12 @@ LINE_EVERY_S = 10.0
 class Stages:
     """Begins a stage when called with its name, and returns what to call with (done, total) as often as you like."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, sizes: bool = False) -> None:
+        """``sizes``: what is counted are bytes."""
         self._console = console
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._text = decimal if sizes else "{:,}".format
+        count = DownloadColumn() if sizes else MofNCompleteColumn()
+        columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
 
     def __call__(self, name: str) -> Callable[[int, int], None]:
@@ -37,7 +41,7 @@ class Stages:
             shown_at, ended = now, done >= total
             self._progress.update(task, completed=done, total=total)
             if not self._console.is_terminal:
-                self._console.print(f"{name}: {done:,} of {total:,}", highlight=False)
+                self._console.print(f"{name}: {self._text(done)} of {self._text(total)}", highlight=False)
 
         return update
 

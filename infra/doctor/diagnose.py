@@ -5,19 +5,21 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import psutil
 from kafka.errors import KafkaError
+from rich.console import Console
 
 from infra.broker import open_broker
+from infra.hub_downloads import fetch_all, pinned, plans
 from infra.preflight.contract import Finding
 from infra.preflight.gate import roles_of_run
 from infra.preflight.process import find
 from infra.processes import is_free
 from rft.config import Config
-from rft.errors import BrokerError, ConfigError, RegistryError, RftError
+from rft.errors import BrokerError, ConfigError, HubError, RegistryError, RftError
 from rft.log.clients import bootstrap_servers, make_admin
 from rft.log.codecs import CODECS, unreadable_codecs
 from rft.log.coordinates import EntityPartition
@@ -45,11 +47,12 @@ def diagnose(config: Config) -> Iterator[Finding]:
     yield _disk(config)
     yield _memory(config)
     yield from _engines(config)
-    if faults:
+    local = yield from _hub(config)
+    if faults or local is None:
         return
     # These load torch and the model, which takes seconds.
-    yield from _step_memory(config)
-    yield from _model(config)
+    yield from _step_memory(local)
+    yield from _model(local)
 
 
 def _broker(config: Config) -> Iterator[Finding]:
@@ -175,6 +178,28 @@ def _step_memory(config: Config) -> Iterator[Finding]:
             continue
         free = psutil.virtual_memory().available if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
         yield Finding(*judge_memory(own, model, reference=reference, free=free, device=device.type))
+
+
+def _hub(config: Config) -> Generator[Finding, None, Config | None]:
+    """Find what is to be downloaded. Return the configuration with local models, or None if they are not here yet."""
+    try:
+        config = pinned(config)
+        here = True
+        for setting, plan in plans(config):
+            from rft.hub.client import cache_folder, gigabytes  # loads the hub's client
+
+            size = plan.size
+            here &= not size or plan.listing.repository.kind == "dataset"
+            what = f"{setting}: {plan.listing.repository}"
+            if size:
+                advice = f"`rft run` does it, to {cache_folder()}"
+                yield Finding("ok", f"{what} will be downloaded, {gigabytes(size)}", advice)
+            else:
+                yield Finding("ok", f"{what} is in the cache")
+    except (HubError, ConfigError) as error:
+        yield Finding("fail", "the Hugging Face hub", str(error))
+        return None
+    return fetch_all(config, Console(quiet=True), tasks=False, imports=False) if here else None
 
 
 def _model(config: Config) -> Iterator[Finding]:

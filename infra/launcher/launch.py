@@ -13,6 +13,7 @@ from rich.console import Console
 from consumers.report.build import build_report, write_report
 from consumers.report.reducer import RunSummary
 from infra.broker import BrokerProcess, open_broker
+from infra.hub_downloads import fetch_all, note_revisions, pinned
 from infra.launcher.folder import (
     LAUNCHES,
     Launch,
@@ -114,19 +115,26 @@ class _Run:
                 f"this run is finished already; its report is {path / 'report.html'}. Use --fresh to start over."
             )
             return False
+        config = self._config = pinned(asked := config, resumed=todo == "resume")
+        # What the checks read. The weights come after them.
+        fetch_all(config, self._console, with_weights=False)
         refuse_faults(config, roles_of_run(config), lambda warning: self._print(f"warning: {warning}"))
         if todo == "resume":
             self._print(f"resuming the run in {path}")
             for key in changed_keys(path, config):
                 self._print(f"  configuration changed since the last launch: {key}")
+            fetch_all(config, self._console)
+            note_revisions(asked, config)
             return True
         if config.broker.kind == "external":
             refuse_used_topics(config)
+        fetch_all(config, self._console)
         if todo == "replace":
             aside = move_aside(path, Path(config.policy.model), time.time())
             held.enter_context(locked(path))
             why = "its log ended with its broker" if config.broker.kind == "embedded" else "--fresh"
             self._print(f"an earlier run was moved to {aside} ({why})")
+        note_revisions(asked, config)
         return True
 
     def carry_out(self, interrupts: Interrupts) -> int:

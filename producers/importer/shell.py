@@ -18,7 +18,8 @@ from producers.importer.progress import (
 )
 from producers.importer.rejects import Rejects
 from rft.config import Config, ImportConfig
-from rft.data.reading import BadRow, Row, open_rows
+from rft.data.import_rows import open_import
+from rft.data.reading import BadRow, Row
 from rft.data.recorded import Recorded
 from rft.data.rows import RowMaker
 from rft.data.tokenizer import open_tokens
@@ -88,7 +89,7 @@ class Import:
             self._numbered: Callable[[], Iterator[tuple[int, object]]] = recorded.numbered
             self._events: Callable[..., Events] = lambda row, now_ms: [recorded.experience(row, now_ms)]
         else:
-            rows = open_rows(source.path, source.subset)
+            rows = open_import(source)
             self.total = rows.total
             self._numbered = rows.numbered
             self._events = RowMaker(config, source, open_tokens(config.policy)).events

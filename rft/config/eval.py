@@ -19,6 +19,8 @@ class EvalSetConfig(Section):
 
     source: str | None = None
     """Where its tasks come from, by default ``tasks.source``. None of its prompts is trained on."""
+    revision: str | None = None
+    """Branch, tag or commit of the hub's dataset; by default ``tasks.revision`` if the source is the training one."""
     options: dict[str, Any] | None = None
     """Keyword arguments for the source; by default ``tasks.options`` if the source is the training one."""
     prompt_template: str | None = None
@@ -72,6 +74,7 @@ class EvalSet(Section):
 
     name: str
     source: str
+    revision: str | None
     options: dict[str, Any]
     prompt_template: str
     tasks: int
@@ -113,7 +116,7 @@ def eval_set(name: str, shared: EvalConfig, tasks: TasksConfig, rollout: Rollout
     Raises pydantic's ValidationError when its values contradict each other.
     """
     if name == MAIN_SET:
-        own = EvalSetConfig(tasks=max(1, shared.tasks))
+        own = EvalSetConfig(tasks=max(1, shared.tasks), revision=tasks.eval_revision if tasks.eval_source else None)
         source = tasks.eval_source or tasks.source
         options = tasks.options if tasks.eval_source is None else tasks.eval_options
     else:
@@ -129,6 +132,7 @@ def eval_set(name: str, shared: EvalConfig, tasks: TasksConfig, rollout: Rollout
     return EvalSet(
         name=name,
         source=source,
+        revision=own.revision or (tasks.revision if source == tasks.source else None),
         options=options,
         prompt_template=own.prompt_template or tasks.prompt_template,
         tasks=own.tasks,

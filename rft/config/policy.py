@@ -45,7 +45,11 @@ class OpenAIConfig(Section):
 
 class PolicyConfig(Section):
     model: str = "model"
-    """Folder in Hugging Face layout (config, tokenizer, safetensors), relative to the working directory."""
+    """Folder in Hugging Face layout (config, tokenizer, safetensors), relative to the working directory; or a
+    repository of the Hugging Face hub, ``owner/name``. A folder of that name wins, unless it says ``hf:owner/name``."""
+    revision: str | None = None
+    """Branch, tag or commit of the hub's repository, by default ``main``. A run resolves it once, notes the commit in
+    its folder, and resumes with that. A folder has none."""
     engine: Literal["transformers", "vllm", "openai"] = "transformers"
     """What generates text. ``transformers``: inside the explorer, with nothing more to install. ``vllm``: a vLLM engine
     that the explorer starts, for models of any size. ``openai``: a server with OpenAI's completions API that returns

@@ -48,3 +48,13 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(inner, Mapping)
         result[name] = merged(inner, value) if both else value  # type: ignore[arg-type]
     return result
+
+
+_NAMED_BY = {"policy": {"model": "revision"}, "tasks": {"source": "revision", "eval_source": "eval_revision"}}
+"""By section: the field that names a repository of the hub, and that of its revision."""
+
+
+def with_own_revision(section: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return overrides of a section in which no repository keeps the revision of the one that it replaces."""
+    revisions = {revision: None for name, revision in _NAMED_BY.get(section, {}).items() if name in fields}
+    return {**revisions, **fields}

@@ -14,10 +14,15 @@ ORDERS = ("sequential", "shuffled", "easy_to_hard", "pass_rate")
 
 class TasksConfig(Section):
     source: str = "reasoning_gym:spell_backward"
-    """``reasoning_gym:<dataset>``, ``jsonl:<file>``, ``import:<name>`` of ``[[imports]]``, ``environment`` (seeds of
-    ``rollout.environment``, without end), or ``package.module:function`` of your own."""
+    """``reasoning_gym:<dataset>``, ``jsonl:<file>``, ``hf:<owner>/<name>`` (a dataset of the Hugging Face hub),
+    ``import:<name>`` of ``[[imports]]``, ``environment`` (seeds of ``rollout.environment``, without end), or
+    ``package.module:function`` of your own."""
+    revision: str | None = None
+    """Branch, tag or commit of the hub's dataset, by default ``main``. See ``policy.revision``."""
     eval_source: str | None = None
     """Another source for held-out tasks. By default ``source`` is split into disjoint training and held-out parts."""
+    eval_revision: str | None = None
+    """Branch, tag or commit of ``eval_source``; by default ``revision`` if it is the same dataset."""
     options: dict[str, Any] = {}
     """Keyword arguments for the source, e.g. a reasoning-gym dataset's own options."""
     eval_options: dict[str, Any] = {}

@@ -26,7 +26,7 @@ from rft.config.registry import RegistryConfig
 from rft.config.rollout import RolloutConfig
 from rft.config.run import RunConfig
 from rft.config.section import Name, Section, with_default
-from rft.config.stages import StageConfig, merged
+from rft.config.stages import StageConfig, merged, with_own_revision
 from rft.config.tasks import TasksConfig
 from rft.config.telemetry import TelemetryConfig
 from rft.config.trackers import TrackersConfig
@@ -149,6 +149,7 @@ class Config(Section):
             raise ConfigError(f"there is no trainer '{identity}'; the configuration has {known} ([trainers.<key>])")
         values = self.model_dump(exclude={"trainers"}, exclude_unset=True)
         for section, fields in self.trainers[identity].model_dump(exclude_unset=True).items():
+            fields = with_own_revision(section, fields)
             values[section] = _overridden(getattr(self, section), values.get(section, {}), fields)
         values["trainer"] = values.get("trainer", {}) | {"model_key": identity, "follows": main}
         return Config.model_validate(values)
@@ -229,11 +230,15 @@ class Config(Section):
         stage = self.stages[index]
         values = self.model_dump(exclude={"stages"}, exclude_unset=True)
         if model is not None:
-            values = merged(values, {"policy": {"model": model}})
+            values = merged(values, {"policy": {"model": model, "revision": None}})
         own: dict[str, Any] = {"run": {"folder": self.run.path / "stages", "name": f"{index + 1}-{stage.name}"}}
         if self.broker.kind == "external":
             own["log"] = {"namespace": f"{self.log.namespace}.{stage.name}"}
-        values = merged(merged(values, stage.overrides), own)
+        overrides = {
+            section: with_own_revision(section, fields) if isinstance(fields, Mapping) else fields
+            for section, fields in stage.overrides.items()
+        }
+        values = merged(merged(values, overrides), own)
         return Config.model_validate(values)
 
     @property

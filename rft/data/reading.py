@@ -6,7 +6,7 @@ pyarrow alone reads a dataset on disk: it is a folder of Arrow streams with a ``
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,23 @@ def open_rows(path: Path, subset: str | None = None) -> Rows:
     if not path.exists():
         raise DataError(f"there is no {path.absolute()}")
     raise DataError(f"{path}: not a .jsonl, .parquet or .arrow file, nor a dataset's folder")
+
+
+def open_files(files: Sequence[Path]) -> Rows:
+    """Return the rows of several files, one file after the other; they are numbered through.
+
+    Raises DataError as :func:`open_rows` does.
+    """
+    parts = [open_rows(path) for path in files]
+
+    def numbered() -> Iterator[tuple[int, Row | BadRow]]:
+        before = 0
+        for part in parts:
+            for number, row in part.numbered():
+                yield before + number, row
+            before += part.total
+
+    return Rows(sum(part.total for part in parts), numbered)
 
 
 def _json_lines(path: Path) -> Rows:

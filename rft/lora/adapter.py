@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from rft.errors import PolicyError, first_line
-from rft.model_files.model_folder import ADAPTER_CONFIG, ADAPTER_FILE, holds_adapters
+from rft.model_files.model_folder import ADAPTER_CONFIG, ADAPTER_FILE, holds_adapters, safetensors_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,7 +147,7 @@ def base_model_folder(folder: Path | str) -> Path:
 def base_digest(folder: Path | str) -> str:
     """Return the sha256 over a model folder's safetensors files, by name, to compare the base models of two hosts."""
     digest = hashlib.sha256()
-    for path in sorted(Path(folder).glob("*.safetensors")):
+    for path in safetensors_files(folder):
         with path.open("rb") as file:
             digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()

@@ -36,6 +36,23 @@ def weights_path(folder: Path) -> Path:
     return folder / (ADAPTER_FILE if holds_adapters(folder) else WEIGHTS_FILE)
 
 
+def safetensors_files(folder: Path | str) -> list[Path]:
+    """Return the files that hold the weights in ``folder``, by name, as transformers would choose them.
+
+    These are the adapters, or the whole model, or the shards that an index names; in a folder with other names, all
+    safetensors files. A folder from the hub may hold the same weights again under another name.
+    """
+    root = Path(folder)
+    for name in (ADAPTER_FILE, WEIGHTS_FILE):
+        if (root / name).is_file():
+            return [root / name]
+    try:
+        names = set(json.loads((root / f"{WEIGHTS_FILE}.index.json").read_text("utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError):
+        return sorted(root.glob("*.safetensors"))
+    return sorted(root / str(name) for name in names)
+
+
 def companion_files(folder: Path) -> dict[str, bytes]:
     """Read the configuration and tokenizer files of a model folder, by name; ``config.json`` names float32 weights.
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from rft.errors import PolicyError, first_line
+from rft.model_files.model_folder import safetensors_files
 
 
 def read_weights(path: Path | str) -> dict[str, torch.Tensor]:
@@ -60,7 +61,7 @@ def copy_weights(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def _safetensors_files(path: Path | str) -> list[Path]:
-    files = sorted(Path(path).glob("*.safetensors"))
+    files = safetensors_files(path)
     if not files:
         raise PolicyError(f"{path} holds no .safetensors file")
     return files

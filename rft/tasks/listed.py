@@ -1,4 +1,4 @@
-"""Reads the sources that are read as a whole: JSONL files, ``[[imports]]`` and the user's functions."""
+"""Reads the sources that are read as a whole: JSONL files, datasets, ``[[imports]]`` and the user's functions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from rft.config import Config
 from rft.errors import ConfigError, DataError
+from rft.hub.repository import Repository
 from rft.plugins import USER_FAILURES
 from rft.tasks.base import TaskItem, make_item
 
@@ -30,14 +31,7 @@ def read_jsonl(
             for number, line in enumerate(file, 1):
                 if line.strip():
                     origin = f"{path}:{number}"
-                    raw = _object(line, origin)
-                    if question_field not in raw:
-                        raise ConfigError(
-                            f"{origin}: has no field {question_field!r}; it has {', '.join(raw) or 'none'}"
-                        )
-                    raw["question"] = raw.pop(question_field)
-                    raw["answer"] = raw.pop(answer_field, None)
-                    items.append(make_item(raw, template, origin))
+                    items.append(_item_of(_object(line, origin), template, origin, question_field, answer_field))
     except OSError as error:
         raise ConfigError(f"tasks: cannot read {path}: {error.strerror}") from error
     return items
@@ -49,7 +43,8 @@ def read_import(config: Config, name: str) -> list[TaskItem]:
     The import makes the prompt, and ``tasks.prompt_template`` is not used. Raises ConfigError if there is no such
     import, and one that names the row if a row cannot be used.
     """
-    from rft.data.reading import BadRow, open_rows
+    from rft.data.import_rows import open_import
+    from rft.data.reading import BadRow
     from rft.data.rows import RowMaker
     from rft.data.tokenizer import open_tokens  # loads transformers
 
@@ -59,7 +54,7 @@ def read_import(config: Config, name: str) -> list[TaskItem]:
     maker = RowMaker(config, source, open_tokens(config.policy))
     items: list[TaskItem] = []
     try:
-        for number, row in open_rows(source.path, source.subset).numbered():
+        for number, row in open_import(source).numbered():
             if source.limit is not None and len(items) >= source.limit:
                 break
             origin = f"{source.path}, row {number}"
@@ -69,6 +64,39 @@ def read_import(config: Config, name: str) -> list[TaskItem]:
                 items.append(make_item(maker.question(row), "{question}", origin))
             except DataError as error:
                 raise ConfigError(f"tasks: {origin}: {error}") from error
+    except DataError as error:
+        raise ConfigError(f"tasks: {error}") from error
+    return items
+
+
+def read_dataset(
+    repository: Repository,
+    template: str,
+    config: str | None = None,
+    split: str | None = None,
+    question_field: str = "question",
+    answer_field: str = "answer",
+) -> list[TaskItem]:
+    """Return one item for each row of a split of the hub's dataset; other columns become metadata.
+
+    Args:
+        config: The dataset's configuration, by default its default one.
+        split: By default ``train``.
+        question_field: The column with the question, a text.
+        answer_field: The column with the answer; a row may have none.
+
+    Raises HubError if it cannot be had, ConfigError that names the row if one cannot be used.
+    """
+    from rft.data.reading import BadRow, open_files
+    from rft.hub.files import dataset_files  # loads the hub's client
+
+    items: list[TaskItem] = []
+    try:
+        for number, row in open_files(dataset_files(repository, config, split)).numbered():
+            origin = f"{repository}, row {number}"
+            if isinstance(row, BadRow):
+                raise ConfigError(f"tasks: {origin}: is {row.cause}")
+            items.append(_item_of(row, template, origin, question_field, answer_field))
     except DataError as error:
         raise ConfigError(f"tasks: {error}") from error
     return items
@@ -98,6 +126,15 @@ def call_source(
     if len(items) > MAX_ITEMS:
         raise ConfigError(f"tasks: {name} gives more than {MAX_ITEMS} items; it must end")
     return items
+
+
+def _item_of(row: Mapping[str, Any], template: str, origin: str, question_field: str, answer_field: str) -> TaskItem:
+    raw = dict(row)
+    if question_field not in raw:
+        raise ConfigError(f"{origin}: has no field {question_field!r}; it has {', '.join(raw) or 'none'}")
+    raw["question"] = raw.pop(question_field)
+    raw["answer"] = raw.pop(answer_field, None)
+    return make_item(raw, template, origin)
 
 
 def _object(line: bytes, origin: str) -> dict[str, Any]:

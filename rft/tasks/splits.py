@@ -13,10 +13,11 @@ from typing import Any
 
 from rft.config import MAIN_SET, Config, EvalSet
 from rft.errors import ConfigError
+from rft.hub.repository import PREFIX, dataset_repository
 from rft.plugins import resolve
 from rft.tasks.base import TaskItem, TaskSource, TaskSplits, prompt_in
 from rft.tasks.finite import FiniteTasks, by_difficulty, distinct
-from rft.tasks.listed import call_source, read_import, read_jsonl
+from rft.tasks.listed import call_source, read_dataset, read_import, read_jsonl
 from rft.tasks.procedural import EndlessTasks, EnvironmentSeeds, Gym, held_out_items
 
 Options = Mapping[str, Any]
@@ -37,10 +38,10 @@ def open_sources(config: Config) -> TaskSplits:
     sets: dict[str, TaskSource] = {}
     excluded: set[str] = set()
     for chosen in config.eval_sets.values():
-        own = (chosen.source, chosen.options) == (tasks.source, tasks.options)
+        own = (chosen.source, chosen.revision, chosen.options) == (tasks.source, tasks.revision, tasks.options)
         # Opened only once, for a user's function may give other tasks when it is called again.
         same = own and chosen.prompt_template == tasks.prompt_template
-        opened = source if same else _open(chosen.source, chosen.options, _with_template(config, chosen), chosen)
+        opened = source if same else _open(chosen.source, chosen.options, _as_tasks(config, chosen), chosen)
         held_out = _hold_out(opened, chosen)
         prompts = {item.prompt for item in held_out}
         if chosen.prompt_template != tasks.prompt_template:
@@ -78,9 +79,10 @@ def _key(chosen: EvalSet) -> str:
     return f"{where}.tasks = {chosen.tasks}"
 
 
-def _with_template(config: Config, chosen: EvalSet) -> Config:
-    """Return the configuration with the set's own template."""
-    tasks = config.tasks.model_copy(update={"prompt_template": chosen.prompt_template})
+def _as_tasks(config: Config, chosen: EvalSet) -> Config:
+    """Return the configuration with the set's own template and revision."""
+    own = {"prompt_template": chosen.prompt_template, "revision": chosen.revision}
+    tasks = config.tasks.model_copy(update=own)
     return config.model_copy(update={"tasks": tasks})
 
 
@@ -105,6 +107,13 @@ def _open_jsonl(path: str, options: Options, config: Config, key: str) -> list[T
     return read_jsonl(Path(path), config.tasks.prompt_template, **options)
 
 
+def _open_dataset(name: str, options: Options, config: Config, key: str) -> list[TaskItem]:
+    repository = dataset_repository(f"{PREFIX}{name}", config.tasks.revision, f"{key}.source")
+    assert repository is not None  # the prefix is there
+    _check_options(read_dataset, f"{PREFIX}{name}", options, key, given=2)
+    return read_dataset(repository, config.tasks.prompt_template, **options)
+
+
 def _open_import(name: str, options: Options, config: Config, key: str) -> list[TaskItem]:
     del options, key
     return read_import(config, name)
@@ -113,6 +122,7 @@ def _open_import(name: str, options: Options, config: Config, key: str) -> list[
 SHIPPED: dict[str, Callable[[str, Options, Config, str], Opened]] = {
     "reasoning_gym:<dataset>": _open_gym,
     "jsonl:<file>": _open_jsonl,
+    "hf:<owner>/<name>": _open_dataset,
     "import:<name>": _open_import,
     ENVIRONMENT: _open_environment,
 }

@@ -60,6 +60,8 @@ class CheckpointState:
     """What bit-for-bit repetition depends on: versions, threads, machine, hyperparameters."""
     topic_ids: Mapping[str, str] = field(default_factory=dict)
     """Kafka's ids of the topics that the positions are of, by entity; empty from brokers and releases without."""
+    hub_revisions: Mapping[str, str] = field(default_factory=dict)
+    """Commits of the hub's repositories that the run uses: :mod:`rft.hub.revisions`."""
 
 
 @dataclass(frozen=True, slots=True)

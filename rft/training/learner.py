@@ -8,6 +8,7 @@ from pathlib import Path
 from rft.algorithms.presets import find_preset
 from rft.config import Config
 from rft.errors import CheckpointError
+from rft.hub.revisions import recorded_revisions
 from rft.log.coordinates import LogPosition, ReusePosition
 from rft.lora.adapter import Adapter, adapter_companions, base_model_folder
 from rft.model_files.model_folder import ADAPTER_CONFIG, companion_files, is_model_folder
@@ -131,6 +132,7 @@ class Learner:
             progress=self.progress.to_json() | {"pool": list(reuse_positions)},
             environment=training_environment(self.config),
             topic_ids=self._topic_ids,
+            hub_revisions=recorded_revisions(self.config.run.path),
         )
         weights = self.engine.checkpoint_files()
         folder = write_checkpoint(
