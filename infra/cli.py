@@ -18,6 +18,7 @@ from infra.commands.common import ConfigPath, WholeConfigPath, before_start, loa
 from infra.commands.dlq import dlq
 from infra.commands.evaluate import evaluate
 from infra.commands.importer import import_files, importer
+from infra.commands.init import init
 from infra.commands.lineage import lineage
 from infra.commands.replay import replay
 from infra.commands.schemas import schemas
@@ -34,7 +35,7 @@ app = typer.Typer(
     name="rft",
     help=(
         "Reinforcement fine-tuning of language models as a stream of events on Kafka.\n\n"
-        "Start with rft run CONFIG. " + _OVERRIDES + "\n\n"
+        "Start with rft init FOLDER, then rft run CONFIG. " + _OVERRIDES + "\n\n"
         "Exit codes: 0 done, 1 failed, 2 bad configuration, 130 interrupted.\n\n"
         "Example: rft run examples/quickstart/quickstart.toml --trainer.steps 100"
     ),
@@ -193,6 +194,7 @@ app.command(context_settings=_ANY_SETTING)(importer)
 app.command("import", context_settings=_ANY_SETTING)(import_files)
 app.command(context_settings=_ANY_SETTING)(audit)
 app.command("eval", context_settings=_ANY_SETTING)(evaluate)
+app.command()(init)
 app.command(context_settings=_ANY_SETTING)(lineage)
 app.command(context_settings=_ANY_SETTING)(replay)
 app.command(context_settings=_ANY_SETTING)(topics)

@@ -1,0 +1,1 @@
+"""Projects to begin with: what ``rft init`` writes. ``templates/`` holds one folder for each."""
