@@ -145,9 +145,8 @@ def test_the_error_for_a_template_that_does_not_fit_lists_the_fields(template: s
 def test_the_error_for_an_unknown_dataset_or_source_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="did you mean spell_backward"):
         open_sources(configure(source="reasoning_gym:spell_backwards"))
-    with pytest.raises(
-        ConfigError, match=r"choose reasoning_gym:<dataset>, jsonl:<file>, import:<name>, environment or package"
-    ):
+    known = r"choose reasoning_gym:<dataset>, jsonl:<file>, hf:<owner>/<name>, import:<name>, environment or package"
+    with pytest.raises(ConfigError, match=known):
         open_sources(configure(source="gsm8k"))
 
 
