@@ -36,6 +36,8 @@ BROKEN_OFF_S = 120.0
 """How long a download that breaks off is resumed without one that succeeds."""
 _BUSY = (429, 500, 502, 503, 504)
 README = "README.md"
+_SMALL = ("config.json", README, ".gitattributes")
+"""Files that are never large. Nearly every repository has one of them."""
 ReportProgress = Callable[[int, int], None]
 """Is called with (bytes done, bytes in total)."""
 
@@ -75,10 +77,11 @@ def look_up(repository: Repository) -> Listing:
 
     try:
         info = retry(ask, retryable=_is_busy, backoff=BACKOFF, deadline=Deadline(BUSY_S))
-        # Downloading one file by the revision's name notes its commit in the cache, for when the hub is away.
-        if not repository.pinned and (names := [file.rfilename for file in info.siblings or ()]):
-            first = next((name for name in ("config.json", README) if name in names), min(names, key=len))
-            hf_hub_download(repository.name, first, repo_type=repository.kind, revision=repository.revision)
+        # Downloading a small file by the revision's name notes its commit in the cache, for when the hub is away.
+        names = {file.rfilename for file in info.siblings or ()}
+        small = next((name for name in _SMALL if name in names), None)
+        if not repository.pinned and small is not None:
+            hf_hub_download(repository.name, small, repo_type=repository.kind, revision=repository.revision)
     except (OSError, httpx.HTTPError, ValueError) as error:
         if (is_unreachable(error) or _is_busy(error)) and (folder := cached_folder(repository)) is not None:
             log.warning("the hub does not answer, so %s is taken from the cache in %s", repository, folder)
