@@ -57,7 +57,9 @@ async def slow_answer(task: Task, policy: Policy, sampling: Sampling) -> Traject
 def write_config(folder: Path) -> Path:
     """Write a configuration and its model into ``folder``. The model's weights are random, so it seldom stops early."""
     sys.path.append(str(QUICKSTART))
-    from make_model import make_tokenizer, new_model
+    from make_model import make_tokenizer
+
+    from rft.model_files.character_model import new_model
 
     model, tokenizer = folder / "model", make_tokenizer()
     tokenizer.save_pretrained(model)

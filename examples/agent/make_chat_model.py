@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from itertools import islice
 from pathlib import Path
 
-import torch
+from rft.model_files.character_model import Parts, imitate, new_model, save_model
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "quickstart")]
 
-from make_model import IGNORED, make_tokenizer, new_model, spelled_right  # noqa: E402
+from make_model import EOS, make_tokenizer  # noqa: E402
 from spelling_agent import tasks  # noqa: E402
 
 TEMPLATE = (
@@ -26,51 +25,33 @@ TEMPLATE = (
 )
 MAX_STEPS = 300
 PAIRS_PER_STEP = 32
-LEARNING_RATE = 3e-3
-WARMUP_STEPS = 20
 ENOUGH = 0.12
-PROBES = 256
 
 
-def make_batch(pairs, tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return conversations about pairs of words, right-padded, and labels that ignore what the agent says; [B, T]."""
-    rows, labels = [], []
-    for pair in pairs:
-        row, label = [], []
-        for word in pair["question"].split():
-            asked, answer = tokenizer.encode(word + ">"), [*tokenizer.encode(word[::-1]), tokenizer.eos_token_id]
-            row += asked + answer
-            label += [IGNORED] * len(asked) + answer
-        rows.append(torch.tensor(row))
-        labels.append(torch.tensor(label))
-    pad = torch.nn.utils.rnn.pad_sequence
-    return pad(rows, batch_first=True), pad(labels, batch_first=True, padding_value=IGNORED)
+def example_of(pair: dict[str, str]) -> Parts:
+    """Return the conversation about a pair of words. What the agent says is not learned."""
+    parts: list[tuple[str, bool]] = []
+    for word in pair["question"].split():
+        parts += [(f"{word}>", False), (f"{word[::-1]}{EOS}", True)]
+    return parts
 
 
 def make_model(folder: Path, steps: int = MAX_STEPS, seed: int = 0) -> None:
     """Write config, tokenizer and weights to ``folder``, after at most ``steps`` supervised steps."""
-    torch.set_num_threads(1)
     tokenizer = make_tokenizer()
     tokenizer.chat_template = TEMPLATE
-    model = new_model(tokenizer, seed)
-    pairs = iter(tasks(seed))
-    probe = make_batch(list(islice(pairs, PROBES)), tokenizer)
-    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), fused=True)
-    for step in range(1, steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, step / WARMUP_STEPS)
-        tokens, labels = make_batch(list(islice(pairs, PAIRS_PER_STEP)), tokenizer)
-        loss = model(input_ids=tokens, labels=labels, use_cache=False).loss
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        right = spelled_right(model, *probe)
-        if right >= ENOUGH:
-            break
-    print(f"{step} supervised steps: both words right in {right:.0%} of the probes")
-    tokenizer.save_pretrained(folder)
-    model.save_pretrained(folder)
+    model = new_model(tokenizer, seed=seed)
+    taken, right = imitate(
+        model,
+        tokenizer,
+        map(example_of, tasks(seed)),
+        enough=ENOUGH,
+        max_steps=steps,
+        batch=PAIRS_PER_STEP,
+        probe_every=1,
+    )
+    print(f"{taken} supervised steps: both words right in {right:.0%} of the probes")
+    save_model(model, tokenizer, folder)
 
 
 def main() -> None:

@@ -11,13 +11,11 @@ import random
 import string
 from pathlib import Path
 
-import torch
 from guess import hint, tasks
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
-from transformers.utils import logging
 
-PAD, END, USER, ASSISTANT = "<pad>", "<end>", "<user>", "<assistant>"
+from rft.model_files.character_model import make_tokenizer, new_model, save_model
+
+USER, ASSISTANT = "<user>", "<assistant>"
 TEMPLATE = (
     "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}<end>{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -28,30 +26,9 @@ SEED_OF_GAMES = 1_000_000
 
 def write_model(folder: Path, seed: int) -> None:
     """Write a Qwen3 of about 0.3 million random parameters with its tokenizer, one token for each character."""
-    logging.disable_progress_bar()
-    special = [PAD, END, USER, ASSISTANT]
-    vocabulary = {token: number for number, token in enumerate([*special, *string.ascii_lowercase, "+", "-", "?"])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token=PAD))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    backend.decoder = decoders.Fuse()
-    backend.add_special_tokens(special)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token=PAD, eos_token=END, chat_template=TEMPLATE)
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(seed)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=16,
-        num_key_value_heads=16,
-        head_dim=8,
-        max_position_embeddings=64,
-        tie_word_embeddings=False,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    Qwen3ForCausalLM(config).save_pretrained(folder)
+    characters = string.ascii_lowercase + "+-?"
+    tokenizer = make_tokenizer(characters, marks=(USER, ASSISTANT), chat_template=TEMPLATE)
+    save_model(new_model(tokenizer, seed=seed), tokenizer, folder)
 
 
 def write_games(path: Path, count: int) -> None:

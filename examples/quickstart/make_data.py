@@ -10,10 +10,10 @@ import json
 from itertools import islice
 from pathlib import Path
 
-from make_model import CONFIG, batches, make_tokenizer, new_model
-from transformers.utils import logging
+from make_model import CONFIG, batches, make_tokenizer
 
 from rft.config_sources import load_config
+from rft.model_files.character_model import new_model, save_model
 from rft.tasks.splits import open_sources
 
 DEMONSTRATIONS = 4800
@@ -21,10 +21,8 @@ DEMONSTRATIONS = 4800
 
 def write_model(folder: Path, seed: int) -> None:
     """Write a character-level Qwen3 and its tokenizer, in Hugging Face layout."""
-    logging.disable_progress_bar()
     tokenizer = make_tokenizer()
-    tokenizer.save_pretrained(folder)
-    new_model(tokenizer, seed).save_pretrained(folder)
+    save_model(new_model(tokenizer, seed=seed), tokenizer, folder)
 
 
 def write_demonstrations(path: Path, count: int) -> None:

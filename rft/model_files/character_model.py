@@ -6,7 +6,7 @@ tokenizer with one token for each character.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -20,7 +20,6 @@ IGNORED = -100
 """Label of a token that does not enter the loss, by PyTorch's convention."""
 LEARNING_RATE = 3e-3
 WARMUP_STEPS = 20
-STEPS_BETWEEN_PROBES = 2
 Parts = Sequence[tuple[str, bool]]
 """A text in parts, each with whether the model writes it. What others write is not learned."""
 
@@ -81,18 +80,21 @@ def imitate(
     max_steps: int = 300,
     batch: int = 64,
     probes: int = 256,
+    probe_every: int = 2,
+    report: Callable[[int, float], None] = lambda step, share: None,
 ) -> tuple[int, float]:
     """Take supervised steps on ``examples`` until a share ``enough`` of the probes is written exactly right.
 
-    The first ``probes`` examples are probes and are not learned. Reinforcement needs a policy that is right now and
-    then, so stop early: at about 0.3.
+    The first ``probes`` examples are probes and are not learned. The others are, ``batch`` a step. Reinforcement needs
+    a policy that is right now and then, so stop early: at about 0.3.
 
-    Returns the number of steps and the share. It ends early when there are no more examples.
+    ``report`` is called with the number of steps and the share, every ``probe_every`` steps.
+    Returns both. It ends early when there are no more examples.
     """
     torch.set_num_threads(1)
     remaining = iter(examples)
     tokens, labels = make_batch([parts for _, parts in zip(range(probes), remaining, strict=False)], tokenizer)
-    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95))
+    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.95), fused=True)
     step, share = 0, 0.0
     for step in range(1, max_steps + 1):
         shown = [parts for _, parts in zip(range(batch), remaining, strict=False)]
@@ -106,8 +108,11 @@ def imitate(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if step % STEPS_BETWEEN_PROBES == 0 and (share := written_right(model, tokens, labels)) >= enough:
-            break
+        if step % probe_every == 0:
+            share = written_right(model, tokens, labels)
+            report(step, share)
+            if share >= enough:
+                break
     return step, share
 
 

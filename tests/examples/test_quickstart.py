@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from rft.config_sources import load_config
+from rft.model_files.character_model import IGNORED, make_batch
 from rft.policy.loading import load_model, load_tokenizer
 from rft.tasks.splits import open_sources
 
@@ -45,10 +46,10 @@ def test_the_warm_start_shows_no_held_out_word(example: ModuleType) -> None:
 def test_only_the_answers_to_prompts_are_learned(example: ModuleType) -> None:
     tokenizer = example.make_tokenizer()
     items = next(example.batches(open_sources(load_config(QUICKSTART / "quickstart.toml")).train))
-    tokens, labels = example.make_batch(items, tokenizer)
+    tokens, labels = make_batch([example.example_of(item) for item in items], tokenizer)
     for item, row, row_labels in zip(items, tokens.tolist(), labels.tolist(), strict=True):
         prompt = tokenizer.encode(item.prompt)
         assert row[: len(prompt)] == prompt
-        learned = [label for label in row_labels if label != example.IGNORED]
+        learned = [label for label in row_labels if label != IGNORED]
         assert learned == [*tokenizer.encode(item.answer), tokenizer.eos_token_id]
-        assert row_labels[: len(prompt)] == [example.IGNORED] * len(prompt)
+        assert row_labels[: len(prompt)] == [IGNORED] * len(prompt)
