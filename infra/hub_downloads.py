@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from rft.hub.files import Plan
 
 LOG_EVERY_S = 10.0
-_MODEL_ROLES = ("explorer", "trainer", "conductor", "importer")
-"""Roles that load the model or its tokenizer."""
+_WITHOUT_MODEL = ("processor", "archiver", "tracker")
+"""Roles that load neither the model nor its tokenizer."""
 
 log = logging.getLogger("rft")
 
@@ -34,15 +34,15 @@ log = logging.getLogger("rft")
 def pinned(config: Config, *, resumed: bool = True) -> Config:
     """Return ``config`` with the commits of all repositories that it names as their revisions.
 
-    A commit that the run in ``run.folder`` has noted is used again, unless ``resumed`` is false. The hub is asked for
-    the others. Raises HubError, ConfigError.
+    A commit that the run in ``run.folder`` has noted is used again, unless ``resumed`` is false. Those of earlier
+    stages are used in any case. The hub is asked for the others. Raises HubError, ConfigError.
     """
     repositories = [found for found in named_repositories(config).values() if not found.pinned]
     if not repositories:
         return config
     from rft.hub.client import look_up
 
-    commits = recorded_revisions(config.run.path) if resumed else {}
+    commits = recorded_revisions(config.run.path, resumed=resumed)
     for repository in repositories:
         if repository.key not in commits:
             commits[repository.key] = look_up(repository).repository.revision
@@ -130,7 +130,7 @@ def for_role(role: str, config: Config, stop: threading.Event) -> Config:
     The launcher has downloaded all of it already. On another machine this downloads it, and logs how far it is.
     Raises HubError, ConfigError.
     """
-    if role not in _MODEL_ROLES or not named_repositories(config):
+    if role in _WITHOUT_MODEL or not named_repositories(config):
         return config
     pinned_config = pinned(config)
     if pinned_config != config:
@@ -166,13 +166,13 @@ def _by_name(config: Config, folders: dict[Repository, Path]) -> dict[Repository
 
 def _reads_weights(role: str, config: Config) -> bool:
     match role:
-        case "importer":
-            return False
-        case "conductor":
-            return config.run.mode in ("explore", "eval")
+        case "trainer":
+            return True
         case "explorer":
             return config.policy.engine != "openai"
-    return True
+        case "conductor":
+            return config.run.mode in ("explore", "eval")
+    return False  # the tokenizer is enough
 
 
 def _logged(repository: Repository) -> Callable[[int, int], None]:

@@ -109,6 +109,8 @@ def download(listing: Listing, files: Sequence[str], report: ReportProgress, sto
     """
     repository = listing.repository
     wanted = missing(listing, files)
+    if not wanted and (cached := cached_folder(repository)) is not None:
+        return cached
     total = sum(listing.sizes[file] for file in wanted)
     _check_room(repository, total)
     progress = _Progress(report, total, stop)
@@ -129,8 +131,7 @@ def download(listing: Listing, files: Sequence[str], report: ReportProgress, sto
         raise explain(error, repository, list, files=files, needed=total, cache=cache_folder()) from error
     if missing(listing, files):
         raise must_be_downloaded(repository, files)
-    if wanted:
-        report(total, total)
+    report(total, total)
     return Path(folder)
 
 

@@ -15,15 +15,19 @@ STAGES = "stages"
 """The folder, within a run's folder, of its stages' folders."""
 
 
-def recorded_revisions(run_path: Path) -> dict[str, str]:
-    """Return the commits by key that a run has noted, in its folder, in that of its stages, or in its checkpoints."""
-    folders = [run_path.parent.parent, run_path] if run_path.parent.name == STAGES else [run_path]
-    found: dict[str, str] = {}
-    for state in sorted(run_path.glob("checkpoints/*/step-*/trainer/state.json")):
-        found |= _texts(_read(state).get("hub_revisions"))
-    for folder in folders:
-        found |= _texts(_read(folder / FILE))
-    return found
+def recorded_revisions(run_path: Path, *, resumed: bool = True) -> dict[str, str]:
+    """Return the commits by key that a run has noted: in its folder, or if the file is gone, in its newest checkpoint.
+
+    A stage begins with those of the stages before, which the folder of the whole run holds. ``resumed`` says whether
+    those of the run itself count.
+    """
+    found = _texts(_read(run_path.parent.parent / FILE)) if run_path.parent.name == STAGES else {}
+    if not resumed:
+        return found
+    if (run_path / FILE).exists():
+        return found | _texts(_read(run_path / FILE))
+    states = sorted(run_path.glob("checkpoints/*/step-*/trainer/state.json"), key=lambda path: path.parts[-3])
+    return found | _texts(_read(states[-1]).get("hub_revisions") if states else None)
 
 
 def record_revisions(run_path: Path, revisions: Mapping[str, str]) -> None:

@@ -177,8 +177,11 @@ def test_a_run_finds_its_commits_again_and_so_do_its_stages(tmp_path: Path) -> N
     assert recorded_revisions(stage) == recorded_revisions(tmp_path / "run") == {"model a/b@main": SHA}
     assert recorded_revisions(tmp_path / "run" / "stages" / "2-second") == {"model a/b@main": SHA}
     assert recorded_revisions(tmp_path / "another") == {}
+    assert recorded_revisions(tmp_path / "run", resumed=False) == {}
+    assert recorded_revisions(tmp_path / "run" / "stages" / "2-second", resumed=False) == {"model a/b@main": SHA}
     (tmp_path / "run" / "hub_revisions.json").write_text("[")
     assert recorded_revisions(tmp_path / "run") == {}
+    (tmp_path / "run" / "hub_revisions.json").unlink()
     state = tmp_path / "run" / "checkpoints" / "policy" / "step-00000003" / "trainer" / "state.json"
     state.parent.mkdir(parents=True)
     state.write_text('{"hub_revisions": {"model a/b@main": "' + OTHER + '"}}')
