@@ -19,8 +19,8 @@ from types import FrameType
 
 from infra.activity_report import ActivityReport
 from infra.exit_report import EXIT_FILE_VARIABLE, ExitReport, write_exit_report
-from infra.library_noise import quiet_libraries
 from infra.hub_downloads import for_role
+from infra.library_noise import quiet_libraries
 from infra.log_rate_limit import RateLimitFilter
 from infra.process_end import END_S, end_within
 from infra.stall_check import StallCheck
@@ -138,8 +138,7 @@ def _run(role: str, config: Config, run: RunFunction | None) -> int:
                 for watch in (report, check, TopicWatch(config, stop, end_at_once)):
                     watches.enter_context(watch)
                 config = for_role(role, config, stop)
-            if not stop.is_set():
-                function(config, stop)
+            function(config, stop)
     except RftError as error:
         if asked_by and isinstance(error, HubError):
             log.warning("stopped during a download, which is resumed where it was")
