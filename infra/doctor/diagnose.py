@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import shutil
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -38,6 +39,8 @@ _OPTIONAL = ("vllm", "deepspeed", "peft")
 def diagnose(config: Config) -> Iterator[Finding]:
     """Check everything and yield each finding as it is found. Starts nothing and changes nothing."""
     faults = 0
+    with suppress(HubError, ConfigError):  # reported below
+        config = pinned(config)
     for finding in find(config, roles_of_run(config)):
         faults += finding.level == "fail"
         yield finding
@@ -183,7 +186,6 @@ def _step_memory(config: Config) -> Iterator[Finding]:
 def _hub(config: Config) -> Generator[Finding, None, Config | None]:
     """Find what is to be downloaded. Return the configuration with local models, or None if they are not here yet."""
     try:
-        config = pinned(config)
         here = True
         for setting, plan in plans(config):
             from rft.hub.client import cache_folder, gigabytes  # loads the hub's client
