@@ -59,7 +59,7 @@ def run(config: Config, stop: threading.Event, *, once: bool = False) -> None:
 
     def announce_retry(error: Exception, _: int) -> None:
         if isinstance(error, ArchiveError):
-            role_activity().waits("the archive: %s", error)
+            role_activity().waits("the archive: %s", str(error))
             logger.error("%s; trying again every %g s, the log keeps what is not copied", error, _RETRY_S)
 
     with store.locked():

@@ -47,7 +47,8 @@ class VersionFolders:
         """Write a version's folder, waiting for space while the disk is full. Raises WeightsError if stopped then."""
 
         def report(error: Exception, _: int) -> None:
-            role_activity().waits("the disk: %s", error)
+            # Without what changes between the tries, as the free space: another text would be another wait.
+            role_activity().waits("the disk of %s, which takes no weight version", str(self._run_path))
             logger.error("%s. Trying again every %g s", error, FULL_DISK_RETRY.first_s)
 
         return retry(
