@@ -96,8 +96,8 @@ def _held_out_warnings(summary: RunSummary, held_out: dict[str, Any], config: Co
         return []
     if held_out["measure"] == "accuracy" and before == after and before in (0.0, 1.0):
         if before == 1.0:
-            return ["every held-out answer was right before and after: this set cannot show progress."]
-        return ["every held-out answer was wrong before and after: this set cannot show progress."]
+            return ["every held-out answer got full marks before and after: this set cannot show progress."]
+        return ["no held-out answer got full marks before or after: this set cannot show progress."]
     share = held_out["measure"] == "accuracy"
     points = f"{(after - before) * 100:+.1f} points" if share else f"{after - before:+.3f}"
     noise = f"{held_out['noise'] * 100:.1f}" if share else f"{held_out['noise']:.3f}"

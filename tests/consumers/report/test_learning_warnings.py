@@ -86,8 +86,8 @@ def test_a_gradient_that_was_not_measured_is_not_called_absent() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        ([0.0] * TASKS, [0.0] * TASKS, "every held-out answer was wrong before and after"),
-        ([1.0] * TASKS, [1.0] * TASKS, "every held-out answer was right before and after"),
+        ([0.0] * TASKS, [0.0] * TASKS, "no held-out answer got full marks before or after"),
+        ([1.0] * TASKS, [1.0] * TASKS, "every held-out answer got full marks before and after"),
         (HALF, HALF, "changed by +0.0 points, with a standard error of 0.0: that is no change beyond noise"),
         (HALF, [1.0, 1.0, *HALF[2:]], "changed by +10.0 points, with a standard error of 10.0"),
     ],
