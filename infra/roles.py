@@ -156,7 +156,7 @@ def _run(role: str, config: Config, run: RunFunction | None) -> int:
         _report_exit(exit_file, error, _BUG_EXIT_CODE)
         raise
     finally:
-        notes.write()
+        notes.close()
     log.info("stopped" if asked_by else "done")
     return 130 if signal.SIGINT in asked_by else 0
 

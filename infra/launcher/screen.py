@@ -195,7 +195,7 @@ def _problems(found: Sequence[Problem], room: int, columns: int) -> list[Rendera
         text = Text(line, style=style, no_wrap=True, overflow="ellipsis")
         if not index and wrapped > 1:
             text = Text(one_line(line, wrapped * width), style=style, overflow="fold")
-        table.add_row(Text(problem.level, style=style), problem.role, text)
+        table.add_row(Text(problem.level, style=style), Text(problem.role), text)
     if shown < len(found):
         table.add_row("", "", Text(f"and {len(found) - shown} more", style="dim"))
     return [Text(), table]

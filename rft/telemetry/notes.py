@@ -14,7 +14,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -75,9 +75,10 @@ class Notes:
             self._notes[kind] = note
             return note.count
 
-    def restore(self, earlier: Iterable[Note]) -> None:
+    def restore(self, earlier: Collection[Note]) -> None:
         """Begin with the notes of the process that this one replaces."""
         with self._lock:
+            self.changes += 1 if earlier else 0
             self._notes = {kind_of(note.level, note.text): note for note in earlier} | self._notes
 
     def all(self) -> list[Note]:

@@ -39,6 +39,13 @@ class NotesFile:
             write_reserved(self._path, encode_notes(self._notes.all(), self._notes.left_out), SIZE)
             self._written = changes
 
+    def close(self) -> None:
+        """Write the notes for the last time. Without any, the file goes."""
+        self.write()
+        if self._path is not None and not self._notes.changes:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
 
 def encode_notes(notes: Iterable[Note], left_out: int) -> bytes:
     """Return the file's content. The newest notes are left out if they do not fit into its size."""

@@ -81,6 +81,22 @@ def test_a_restarted_role_goes_on_with_the_notes_of_the_process_before(tmp_path:
     assert read_notes(tmp_path) == {}
 
 
+def test_a_role_without_notes_leaves_no_file(tmp_path: Path) -> None:
+    file = NotesFile(tmp_path, "trainer", Notes())
+    assert (tmp_path / "notes" / "trainer.json").stat().st_size == SIZE
+    file.close()
+    assert list((tmp_path / "notes").iterdir()) == []
+
+
+def test_a_role_that_ends_leaves_its_notes_and_those_of_the_process_before(tmp_path: Path) -> None:
+    notes = Notes()
+    file = NotesFile(tmp_path, "trainer", notes)
+    notes.add("warning", "slow")
+    file.close()
+    NotesFile(tmp_path, "trainer", Notes()).close()
+    assert [note.text for note in read_notes(tmp_path)["trainer"]] == ["slow"]
+
+
 def test_without_a_run_folder_nothing_is_written(tmp_path: Path) -> None:
     notes = Notes()
     NotesFile(tmp_path / "absent", "processor", notes).write()
