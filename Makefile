@@ -17,7 +17,7 @@ CHAOS_ARGS ?=
 MARKDOWN := README.md CHANGELOG.md CONTRIBUTING.md $(wildcard examples/*/README.md)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vllm quickstart test matrix chaos lint docs format clean
+.PHONY: help setup vllm quickstart test matrix gym chaos lint docs format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,13 +45,17 @@ quickstart: $(STAMP)  ## Train a small model through a real log and write a repo
 
 test: $(STAMP) $(VLLM_STAMP)  ## Run all tests (KAFKA_HOME and REGISTRY_HOME add those on Apache Kafka and on a schema registry)
 	@echo "==> Running the tests (pytest's exit code 5 means that no test of this kind was selected)"
-	@$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not ($(HEAVY)) and not matrix" || [ $$? -eq 5 ]
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not ($(HEAVY) or matrix or gym)" || [ $$? -eq 5 ]
 	@echo "==> Running the tests that need the whole machine"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) -n 0 -m "$(HEAVY)" || [ $$? -eq 5 ]
 
 matrix: $(STAMP)  ## Compare every combination of engine, adapters, KL term, algorithm and updates with float64 (half an hour)
 	@echo "==> Two steps of each configuration; make test takes those on one process that cover all pairs"
 	@$(BIN)/python -m pytest -q -n 0 -m "" tests/algorithms/test_matrix.py
+
+gym: $(STAMP)  ## Check all datasets of reasoning-gym: each gives tasks, and its own right answer gets full marks
+	@echo "==> Running the tests of all datasets of reasoning-gym"
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) -m gym
 
 chaos: $(STAMP)  ## Inject N=28 faults (SEED=0) into pipelines on NODES=1 or 3 Apache Kafka nodes and audit their logs; needs KAFKA_HOME
 	@echo "==> Injecting $(N) faults drawn from seed $(SEED); CHAOS_ARGS=--help lists further options"

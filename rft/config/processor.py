@@ -11,8 +11,8 @@ from rft.config.section import Name, Section
 
 class RewardTerm(Section):
     function: str
-    """``exact_match``, ``numeric_match``, ``math_verify``, ``format``, ``length_penalty`` or
-    ``package.module:function`` of your own."""
+    """``exact_match``, ``numeric_match``, ``math_verify``, ``format``, ``length_penalty``, ``reasoning_gym`` (the
+    scorer of the dataset that a task came from) or ``package.module:function`` of your own."""
     weight: float = 1.0
     """Weight of this function's value in the sum."""
     options: dict[str, Any] = {}
@@ -81,11 +81,13 @@ class ProcessorConfig(Section):
     external: ExternalRewardsConfig = ExternalRewardsConfig()
     """Rewards that arrive on the topic `rewards`, at any time."""
     rewards: list[RewardTerm] = [RewardTerm(function="exact_match")]
-    """Reward functions. Their values are summed with their weights."""
+    """Reward functions. Their values are summed with their weights. If ``tasks.source`` names a dataset of
+    reasoning-gym, the default is ``reasoning_gym`` with ``tasks.options``."""
     reward_isolation: Literal["process", "none"] = "process"
-    """Where functions of your own run, and ``format``, whose pattern may take for ever. ``process``: in a process
-    beside each processor, so that one that hangs or dies fails its sample only. ``none``: in the processor, without
-    ``reward_deadline_s`` and ``reward_memory_mb``; one that hangs ends the processor."""
+    """Where functions of your own run, and ``format`` and ``reasoning_gym``, whose time has no bound. ``process``: in a
+    process beside each processor, so that one that hangs or dies fails its sample only. ``none``: in the processor,
+    without ``reward_memory_mb``. There, one that hangs in Python is interrupted after ``reward_deadline_s``; in C code
+    it stops the processor for ``launcher.stall_s``."""
     reward_deadline_s: float = Field(default=10.0, gt=0)
     """A call of a reward function that takes longer fails its sample, and its process is replaced. Slow rewards belong
     on the topic `rewards`: no other experience is scored meanwhile."""

@@ -21,7 +21,7 @@ from rft.config.imports import ImportConfig
 from rft.config.launcher import LauncherConfig
 from rft.config.log import LogConfig
 from rft.config.policy import PolicyConfig
-from rft.config.processor import ProcessorConfig
+from rft.config.processor import ProcessorConfig, RewardTerm
 from rft.config.registry import RegistryConfig
 from rft.config.rollout import RolloutConfig
 from rft.config.run import RunConfig
@@ -71,6 +71,15 @@ class Config(Section):
         if self.algorithm.name == "dapo" and "drop_uniform_groups" not in self.processor.model_fields_set:
             processor = with_default(self.processor, "drop_uniform_groups", True)
             object.__setattr__(self, "processor", processor)  # a section is frozen, and this is its construction
+        return self
+
+    @model_validator(mode="after")
+    def _reward_of_source(self) -> Config:
+        """Score tasks of reasoning-gym by their dataset's scorer, unless rewards are set."""
+        named = "source" in self.tasks.model_fields_set and self.tasks.source.startswith("reasoning_gym:")
+        if named and "rewards" not in self.processor.model_fields_set:
+            term = RewardTerm(function="reasoning_gym", options=self.tasks.options)
+            object.__setattr__(self, "processor", with_default(self.processor, "rewards", [term]))
         return self
 
     @model_validator(mode="after")

@@ -23,6 +23,7 @@ from typing import Any
 from rft.errors import ConfigError, RewardError
 from rft.plugins import USER_FAILURES, error_text, resolve
 from rft.rewards.bounds import ALLOWED, is_reward
+from rft.rewards.dataset_scorer import reasoning_gym
 from rft.rewards.matching import exact_match, length_penalty, matches_format, numeric_match
 from rft.rewards.mathematics import math_verify
 
@@ -35,8 +36,9 @@ NAMED: dict[str, RewardFunction] = {
     "math_verify": math_verify,
     "format": matches_format,
     "length_penalty": length_penalty,
+    "reasoning_gym": reasoning_gym,
 }
-UNBOUNDED = frozenset({"format"})
+UNBOUNDED = frozenset({"format", "reasoning_gym"})
 """Shipped functions whose time depends on a pattern or on what the model wrote. A regular expression may backtrack
 without end, and holds Python's lock then."""
 MAX_NAMED = 64

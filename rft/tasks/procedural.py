@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from rft.environments.base import MAX_SEED, SEED
 from rft.errors import ConfigError
 from rft.plugins import USER_FAILURES
+from rft.rewards.dataset_scorer import make_dataset
 from rft.tasks.base import TaskItem, make_item
 from rft.tasks.finite import seed_of
 
@@ -65,7 +66,6 @@ class Gym(DrawnTasks):
         return make_item(self._chunk(seed_of(stream, seed, chunk))[position], self._template, self.name)
 
     def _make(self, seed: int) -> Any:
-        import reasoning_gym
         from reasoning_gym.factory import DATASETS
 
         if self._dataset not in DATASETS:
@@ -76,7 +76,7 @@ class Gym(DrawnTasks):
                 f"did you mean {', '.join(near)}? It has {len(DATASETS)} datasets"
             )
         try:
-            return reasoning_gym.create_dataset(self._dataset, **{**self._options, "seed": seed, "size": CHUNK})
+            return make_dataset(self._dataset, self._options, seed=seed, size=CHUNK)
         # Each dataset checks its options in its own way: assertions, TypeError, ValueError.
         except USER_FAILURES as error:
             raise ConfigError(

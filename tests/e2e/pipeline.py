@@ -122,7 +122,7 @@ def settings(folder: Path, model: Path, bootstrap_servers: str | None = None, **
         },
         "rollout": {"samples": 4, "max_tokens": 8, "deadline_s": 20},
         "policy": {"model": str(model)},
-        "processor": {"group_deadline_s": 20},
+        "processor": {"group_deadline_s": 20, "rewards": [{"function": "exact_match"}]},
         "trainer": {"steps": 12, "groups_per_step": 4, "learning_rate": 1e-3, "checkpoint_interval": 5},
         "eval": {"tasks": 40},
     }

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import reasoning_gym
-
 from rft.environments.base import Step
+from rft.rewards.dataset_scorer import make_dataset, score_item
 
 
 class ReasoningGymEnvironment:
@@ -24,7 +23,7 @@ class ReasoningGymEnvironment:
         self._dataset = dataset
         self._prompt = prompt
         self._options = options
-        self._scorer = reasoning_gym.create_dataset(dataset, size=1, seed=0, **options)
+        make_dataset(dataset, options, seed=0, size=1)  # wrong options are found now
         self._item: dict[str, Any] = {}
 
     def reset(self, seed: int, task: Mapping[str, Any]) -> str:
@@ -32,11 +31,11 @@ class ReasoningGymEnvironment:
         if metadata.get("source_dataset") == self._dataset:
             self._item = {"question": task["prompt"], "answer": task["answer"], "metadata": metadata}
         else:
-            self._item = reasoning_gym.create_dataset(self._dataset, size=1, seed=seed, **self._options)[0]
+            self._item = make_dataset(self._dataset, self._options, seed=seed, size=1)[0]
         return "\n".join(filter(None, [self._item["question"], self._prompt]))
 
     def step(self, action: str) -> Step:
-        score = float(self._scorer.score_answer(action, self._item))
+        score = score_item(self._dataset, self._options, action, self._item)
         return Step("", score, done=True, success=min(max(score, 0.0), 1.0))
 
 
