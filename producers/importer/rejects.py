@@ -35,7 +35,8 @@ class Rejects:
         line = json.dumps({"row": number, "cause": cause, "content": content}, ensure_ascii=False, default=str)
         try:
             if self._file is None:
-                self._file = self.path.open("w", encoding="utf-8")
+                # A lone surrogate, which no UTF-8 can hold, stands there as the escape that JSON has for it.
+                self._file = self.path.open("w", encoding="utf-8", errors="backslashreplace")
             self._file.write(line + "\n")
         except OSError as error:
             raise DataError(

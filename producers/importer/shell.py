@@ -28,11 +28,16 @@ from rft.log.cloud_events import event_id
 from rft.log.reader import EventReader
 from rft.log.writer import EventWriter
 from rft.telemetry.activity import role_activity
+from schemas.codec import encode
 from schemas.events import Experience, Task
 
 BATCH = 1000
 """Rows that are published together."""
 LOG_EVERY_S = 10.0
+ADDED_BYTES = 4096
+"""What a processor's verdict adds to an experience, or a failed rollout to its task, at most."""
+TOKEN_BYTES = 16
+"""Bytes of one token in an event, at most: its id, log-probability, mask and version."""
 
 Events = Sequence[Experience] | Sequence[Task]
 ReportProgress = Callable[[int, int], None]
@@ -161,13 +166,27 @@ class Import:
         try:
             if isinstance(row, BadRow):
                 raise RowError(f"is {row.cause}")
-            return self._events(row, int(time.time() * 1000))
+            events = self._events(row, int(time.time() * 1000))
+            for event in events:
+                self._check_size(event)
+            return events
         except RowError as error:
             if rejects is not None:
                 self.counts.rejected += 1
                 content: Row | BadRow = row if isinstance(row, (dict, BadRow)) else BadRow("", "")
                 rejects.add(number, content, str(error))
             return []
+
+    def _check_size(self, event: Experience | Task) -> None:
+        """Raise RowError if the event, or what becomes of it, does not fit into a message."""
+        limit = self._config.log.max_message_bytes
+        limit -= min(ADDED_BYTES, limit // 4)
+        texts = event.prompt, event.metadata, event.answer or "", getattr(event, "response", "")
+        tokens = event.tokens.size if isinstance(event, Experience) else 0
+        if 4 * sum(map(len, texts)) + TOKEN_BYTES * tokens + ADDED_BYTES < limit:
+            return
+        if (size := len(encode(event))) > limit:
+            raise RowError(f"makes an event of {size:,} bytes; at most {limit:,} fit (log.max_message_bytes)")
 
     def _send(self, writer: EventWriter, events: Events, present: set[str]) -> None:
         """Send a row's events. A kill may have left the first of a pair on the log, which is not sent again."""

@@ -36,14 +36,22 @@ class Written:
 class Tokens:
     """Tokenizes texts and conversations for one model."""
 
-    def __init__(self, tokenizer: Any, ends: frozenset[int], template_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        ends: frozenset[int],
+        template_options: Mapping[str, Any] | None = None,
+        context: int | None = None,
+    ) -> None:
         """Use a Hugging Face tokenizer.
 
         Args:
             tokenizer: The tokenizer.
             ends: The tokens with which the policy ends an answer.
             template_options: Variables of its chat template (``policy.template_options``).
+            context: The most tokens that the model reads and writes together; None if its configuration does not say.
         """
+        self.context = context
         self._tokenizer = tokenizer
         self._chat = ChatTemplate(tokenizer, template_options)
         self._ends = ends
@@ -51,6 +59,18 @@ class Tokens:
     def render(self, messages: Sequence[Message]) -> str:
         """Return as text a conversation for the policy to continue. Raises RowError."""
         return self._render(messages, True)
+
+    def check_prompt(self, prompt: str) -> None:
+        """Check that the model can write something after a prompt. Raises RowError."""
+        # A token is a byte or more, nearly always. So most prompts need no tokenizer.
+        if self.context is None or len(prompt.encode()) < self.context // 2:
+            return
+        size = len(encode_prompt(self._tokenizer, prompt))
+        if size >= self.context:
+            raise RowError(
+                f"has a prompt of {size} tokens, which leaves no room for an answer in the model's context of "
+                f"{self.context}"
+            )
 
     def text(self, prompt: str, response: str) -> Written:
         """Return a plain prompt and what the expert wrote after it. Raises RowError if the prompt has no token."""

@@ -44,7 +44,12 @@ def open_rows(path: Path, subset: str | None = None) -> Rows:
     """
     try:
         if path.is_dir():
-            return _folder(path, subset)
+            try:
+                return _folder(path, subset)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                raise DataError(
+                    f"{path.absolute()}: its {_STATE} or {_SPLITS} is not as Hugging Face datasets writes it: {error!r}"
+                ) from error
         if subset is not None:
             raise DataError(f"{path} is a file and has no subset {subset!r}; leave subset out")
         if path.suffix in (".jsonl", ".ndjson"):
@@ -130,11 +135,14 @@ def _parquet(files: list[Path]) -> Rows:
     def numbered() -> Iterator[tuple[int, Row | BadRow]]:
         number = 0
         for file in files:
-            with parquet.ParquetFile(file) as source:
-                for batch in source.iter_batches(ROWS_AT_ONCE):
-                    for row in batch.to_pylist():
-                        number += 1
-                        yield number, row
+            try:
+                with parquet.ParquetFile(file) as source:
+                    for batch in source.iter_batches(ROWS_AT_ONCE):
+                        for row in batch.to_pylist():
+                            number += 1
+                            yield number, row
+            except (arrow.ArrowException, OSError) as error:
+                raise DataError(f"{file.absolute()} is damaged after row {number}: {error}") from error
 
     total = 0
     for file in files:

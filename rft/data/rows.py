@@ -171,6 +171,7 @@ class RowMaker:
 
     def _task(self, row: Row, now_ms: int) -> Task:
         prompt, answer, metadata = self._prompt_text(row), self._answer(row), json.dumps(self._metadata(row))
+        self._tokens.check_prompt(prompt)
         rollout = self._config.rollout
         group_id = self._id(["task", prompt, answer, metadata])
         return Task(
@@ -196,6 +197,9 @@ class RowMaker:
         limit = self._source.max_tokens
         if limit is not None and written.tokens.size > limit:
             raise RowError(f"has {written.tokens.size} tokens, more than max_tokens = {limit}")
+        context = self._tokens.context
+        if context is not None and written.tokens.size > context:
+            raise RowError(f"has {written.tokens.size} tokens, more than the model's context of {context}")
 
     def _id(self, content: list[Any]) -> str:
         text = json.dumps(content, ensure_ascii=False)

@@ -25,4 +25,19 @@ def open_tokens(config: PolicyConfig) -> Tokens:
             named = json.loads((base / name).read_text("utf-8")).get("eos_token_id")
             ends |= set(named) if isinstance(named, list) else {named}
             break
-    return Tokens(tokenizer, frozenset(int(token) for token in ends if token is not None), config.template_options)
+    return Tokens(
+        tokenizer,
+        frozenset(int(token) for token in ends if token is not None),
+        config.template_options,
+        _context(base / "config.json"),
+    )
+
+
+def _context(path: Path) -> int | None:
+    """Return the model's context; None if its configuration does not say."""
+    try:
+        shape = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    size = shape.get("max_position_embeddings", (shape.get("text_config") or {}).get("max_position_embeddings"))
+    return size if isinstance(size, int) and size > 0 else None

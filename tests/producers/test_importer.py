@@ -105,6 +105,29 @@ def test_bad_rows_go_to_a_file_with_their_number_and_cause(role_config: RoleConf
     assert not Path(f"{source}.rejected.jsonl").exists()
 
 
+def test_rows_that_no_event_or_model_can_hold_are_rejected_and_the_others_are_published(
+    role_config: RoleConfig, source: Path
+) -> None:
+    """10 MB, texts that are no UTF-8, and more tokens than the model's context: none of them ends the import."""
+    strange = [
+        {"prompt": "9>", "response": "9", "note": "x" * 10_000_000},
+        {"prompt": "9>", "response": "9" * 100_000},
+        {"prompt": "\ud83d>", "response": "9"},
+        {"prompt": "9>", "\ud83d": "9"},
+    ]
+    config = configured(role_config, source, columns={"metadata": ["note"]})
+    good = [json.dumps(json.loads(row) | {"note": ""}) for row in rows(4)]
+    source.write_text("\n".join([*good[:2], *(json.dumps({"note": ""} | row) for row in strange), *good[2:]]))
+    counts = run_import(config)
+    assert (counts.rows, counts.published, counts.rejected) == (8, 4, 4)
+    rejected = [json.loads(line) for line in Path(f"{source}.rejected.jsonl").read_text().splitlines()]
+    assert "bytes; at most" in rejected[0]["cause"]
+    assert "more than the model's context of" in rejected[1]["cause"]
+    assert "lone surrogate" in rejected[2]["cause"]
+    assert "has no column 'response'" in rejected[3]["cause"]
+    assert "\ud83d" in rejected[3]["content"]
+
+
 def test_columns_that_are_mapped_wrongly_end_the_import_with_the_cause(role_config: RoleConfig, source: Path) -> None:
     config = configured(role_config, source, columns={"response": "answer"})
     source.write_text("\n".join(rows(300)))

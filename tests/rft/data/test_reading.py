@@ -77,12 +77,25 @@ def test_a_line_that_is_not_an_object_is_a_bad_row_and_the_next_is_read(tmp_path
         ("dd", None, "several subsets: set subset to one of train, test"),
         ("dd", "dev", "no subset 'dev'; it has train, test"),
         ("torn.parquet", None, r"torn\.parquet is no Parquet file, or is damaged|cannot read"),
+        ("odd", None, r"odd: its state.json or dataset_dict.json is not as Hugging Face datasets writes it"),
     ],
 )
 def test_unreadable_files_give_errors_with_advice(name: str, subset: str | None, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.csv").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and no more of it")
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "state.json").write_text('{"files": 3}')
     make("datasets", tmp_path)
     with pytest.raises(DataError, match=message):
         open_rows(tmp_path / name, subset)
+
+
+def test_a_parquet_file_that_is_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.parquet"
+    pq.write_table(pa.table({"a": [str(n) * 50 for n in range(2000)]}), path, compression="zstd")
+    content = bytearray(path.read_bytes())
+    content[40:400] = bytes(360)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"damaged\.parquet is damaged after row 0"):
+        list(open_rows(path).numbered())
