@@ -69,6 +69,9 @@ class StallCheck:
         while not self._closed.wait(LOOK_EVERY_S):
             if time.monotonic() - self._timer_set_at >= min(SET_TIMER_EVERY_S, self._limit_s):
                 self._set_timer()
+            if self._activity.fatal is not None:
+                self._end_role(self._activity.state(), StallError(self._activity.fatal))
+                return
             if clock.observe(time.monotonic(), self._activity.state()) < self._limit_s:
                 continue
             self._set_timer()  # the broker may take its time to answer
@@ -79,19 +82,19 @@ class StallCheck:
             state = self._activity.state()
             # The broker has taken its time to answer. What moved meanwhile does not stand still.
             if clock.observe(time.monotonic(), state) >= self._limit_s and not self._closed.is_set():
-                self._end_role(state)
+                self._end_role(state, make_error(self._role, state))
                 return
 
     def _set_timer(self) -> None:
         self._timer_set_at = time.monotonic()
         faulthandler.dump_traceback_later(self._limit_s + TIMER_GRACE_S, exit=True)
 
-    def _end_role(self, state: ActivityState) -> None:
+    def _end_role(self, state: ActivityState, error: StallError) -> None:
         self.stalled = True
         print(f"{self._role} stands still. The stacks of its threads:", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(all_threads=True)
         print_tasks(sys.stderr)
-        self._end(make_error(self._role, state), _main_thread_place(), state.idle_s)
+        self._end(error, _main_thread_place(), state.idle_s)
 
 
 def make_error(role: str, state: ActivityState) -> StallError:

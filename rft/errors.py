@@ -14,6 +14,7 @@ RftError                 exit code 1; 3 means that a restart cannot help
 │   ├── RegistryUnreachableError   it does not answer; retrying may help
 │   └── IncompatibleSchemaError    a schema would break readers or writers of another version
 ├── RolloutError         a rollout failed after its retries
+├── LoopBlockedError     a user's code held up a role's event loop, and was interrupted
 ├── RewardError          a reward function failed
 ├── StallError           a role has work and makes no progress
 ├── StarvationError      exit code 3: groups are retired, and none of them could be trained
@@ -61,6 +62,7 @@ __all__ = [
     "FencedError",
     "HubError",
     "IncompatibleSchemaError",
+    "LoopBlockedError",
     "MissingRangeError",
     "OtherLogError",
     "OutageError",
@@ -123,6 +125,10 @@ class TopicChangedError(TopicError):
 
 class RolloutError(RftError):
     """A rollout failed or ran past its deadline."""
+
+
+class LoopBlockedError(RftError):
+    """A user's code held up a role's event loop, and was interrupted. Raised inside that code."""
 
 
 class TokenBudgetError(RolloutError):

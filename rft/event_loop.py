@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
+import signal
 from collections.abc import Coroutine, Iterator
 from typing import Any, TextIO, TypeVar
 
 T = TypeVar("T")
+
+log = logging.getLogger("rft")
 
 _loop: asyncio.AbstractEventLoop | None = None
 """The loop that ``run_in_loop`` runs now."""
@@ -22,12 +27,14 @@ def run_in_loop(main: Coroutine[Any, Any, T], *, grace_s: float = GRACE_S) -> T:
     Other tasks are cancelled when ``main`` ends. Unlike :func:`asyncio.run`, this function waits for them for
     ``grace_s`` only, and not at all for threads of ``asyncio.to_thread``. A task that ignores its cancellation, or a
     thread that waits for a broker, would otherwise keep a process that has failed alive for good.
+
+    A task or a callback of a user's code that raises SystemExit or KeyboardInterrupt does not end the loop.
     """
     global _loop
     loop = _loop = asyncio.new_event_loop()
     try:
         asyncio.set_event_loop(loop)
-        return loop.run_until_complete(main)
+        return _run(loop, loop.create_task(main))
     finally:
         try:
             tasks = asyncio.all_tasks(loop)
@@ -40,6 +47,27 @@ def run_in_loop(main: Coroutine[Any, Any, T], *, grace_s: float = GRACE_S) -> T:
             asyncio.set_event_loop(None)
             loop.close()
             _loop = None
+
+
+def _run(loop: asyncio.AbstractEventLoop, main: asyncio.Task[T]) -> T:
+    while True:
+        try:
+            return loop.run_until_complete(main)
+        except (SystemExit, KeyboardInterrupt) as error:
+            # Whatever task raises them, they leave the loop, which can go on. An operator's Ctrl-C is no such error
+            # where a handler takes the signal, as in roles.
+            if main.done() or (
+                isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            ):
+                raise
+            log.warning("a task raised %s(%s), which ends nothing but that task", type(error).__name__, error)
+
+
+def place_of(task: asyncio.Task[Any]) -> str:
+    """Return where a task stands: the innermost coroutine that has a place, outside the standard library if any."""
+    places = list(_places(task.get_coro()))
+    own = [place for place in places if f"{os.sep}asyncio{os.sep}" not in place]
+    return (own or places or ["nowhere"])[-1]
 
 
 def print_tasks(file: TextIO) -> None:

@@ -25,6 +25,7 @@ RFT_FLOORS = (
     {"config_faults"},
     {"algorithms", "config_sources", "config_toml", "evaluation", "hub", "log", "lora", "rewards"},
     {"telemetry"},
+    {"loop_watchdog"},
     {"stream", "weights"},
     {"environments", "policy"},
     {"data", "workflows"},

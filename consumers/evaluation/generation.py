@@ -22,6 +22,7 @@ from rft.tasks.chat import task_metadata
 from rft.tasks.finite import seed_of
 from rft.tasks.splits import open_sources
 from rft.workflows.base import close_workflow, open_workflow
+from rft.workflows.deadline import run_within
 from rft.workflows.experiences import make_experiences
 from rft.workflows.rollout import Rollout
 from rft.workflows.running import run_workflow
@@ -86,8 +87,9 @@ class HeldOutEvaluator:
             correct, reward, unrewarded = False, 0.0, False
             sampling = Sampling(task.max_tokens, task.temperature, task.top_p, seed_of("eval", task.seed, sample))
             try:
-                async with in_flight, asyncio.timeout(self._config.rollout.deadline_s):
-                    rollout = await run_workflow(workflow, task, policy, sampling)
+                async with in_flight:
+                    work = run_workflow(workflow, task, policy, sampling)
+                    rollout = await run_within(work, self._config.rollout.deadline_s)
                 scored = _scored(task, sample, rollout, self._scorer)
                 correct, reward = is_correct(scored, self._function), scored.reward
                 unrewarded = lacks_reward(scored)

@@ -23,10 +23,13 @@ from rft.event_loop import run_in_loop
 from rft.log.access import prepare_topics
 from rft.log.clients import reach_broker
 from rft.log.registry import open_registry
+from rft.loop_watchdog import LoopWatchdog
+from rft.rewards.async_calls import run_async
+from rft.rewards.functions import LoadedReward
 from rft.rewards.isolation import open_scorer
 from rft.stream.actions import Source
 from rft.stream.pipeline import Pipeline
-from rft.stream.prioritize import make_prioritizer
+from rft.stream.prioritize import make_prioritizer, priority
 from rft.stream.rules import Rules
 from rft.telemetry.activity import role_activity
 
@@ -73,9 +76,12 @@ async def _serve(config: Config, pipeline: Pipeline, stop: threading.Event, scra
     broker = BrokerWatch(config, shell.broker_went_away, shell.broker_came_back)
     watching = asyncio.create_task(broker.run())
     began = time.monotonic()
+    # Functions that run in this process.
+    users = [LoadedReward.call.__code__, run_async.__code__, priority.__code__]
     try:
-        await _start(source, shell, watching, stop)
-        await _keep_time(config, source, pipeline, shell, watching, stop)
+        with LoopWatchdog(config.processor.reward_deadline_s, "processor.reward_deadline_s", users):
+            await _start(source, shell, watching, stop)
+            await _keep_time(config, source, pipeline, shell, watching, stop)
     finally:
         watching.cancel()
         await shell.close()

@@ -28,12 +28,14 @@ from rft.event_loop import run_in_loop
 from rft.log.dead_letters import Stage
 from rft.log.events import Event
 from rft.log.writer import EventWriter
+from rft.loop_watchdog import LoopWatchdog
 from rft.policy import open_policy
 from rft.policy.base import Policy
 from rft.telemetry.activity import role_activity
 from rft.weights.transport import CHECKPOINT, COLLECTIVE
 from rft.workflows.base import Workflow, check_workflow, close_workflow, open_workflow
 from rft.workflows.experiences import make_failed_experience
+from rft.workflows.running import run_workflow
 from schemas.events import Experience, Member
 
 TICK_S = 0.1
@@ -72,9 +74,10 @@ async def explore(config: Config, member_id: str, policy: Policy, writer: EventW
     explorer = Explorer(config, member_id, policy, writer)
     explorer.start()
     try:
-        while not stop.is_set():
-            explorer.tick()
-            await asyncio.sleep(TICK_S)
+        with LoopWatchdog(config.rollout.blocking_s, "rollout.blocking_s", [run_workflow.__code__]):
+            while not stop.is_set():
+                explorer.tick()
+                await asyncio.sleep(TICK_S)
     finally:
         await explorer.close()
 

@@ -45,6 +45,9 @@ class RolloutConfig(Section):
     """How much of the end of ``command``'s output is kept in the metadata of its experience (``rollout.output``)."""
     deadline_s: float = Field(default=120.0, gt=0)
     """A rollout that takes longer is stopped and tried again."""
+    blocking_s: float = Field(default=20.0, gt=0)
+    """A workflow that holds up the explorer's event loop for longer, without ``await``, is interrupted: its try
+    fails. All other rollouts stand still meanwhile."""
     retries: int = Field(default=2, ge=0, le=20)
     """Further tries of a failed rollout. If all fail, it is published as failed and its group continues without it."""
     environment: str | None = None

@@ -52,9 +52,13 @@ class _Worker:
             process = self._process or self._start()
             assert process.stdin
             assert process.stdout
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
+            try:
+                process.stdin.write(json.dumps(request) + "\n")
+                process.stdin.flush()
+                line = process.stdout.readline()
+            except BaseException:
+                self._end()  # the reply to an interrupted request must not be taken for that to the next one
+                raise
             if line.endswith("\n"):
                 reply: dict[str, object] = json.loads(line)
                 return reply

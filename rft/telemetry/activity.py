@@ -69,6 +69,8 @@ class Activity:
         self._waited_at = self._report.since
         self._progressed_at: float | None = None
         self._progress = 0
+        self.fatal: str | None = None
+        """Why the role must end although its own loop cannot say so; None if it need not."""
 
     def works(self, on: str, *values: object) -> None:
         """Note that there is work, such as ``takes step %d``. Repeating it does not count as progress.

@@ -21,7 +21,7 @@ MAX_ROWS = 1024
 
 async def run_workflow(workflow: Workflow, task: Task, policy: Policy, sampling: Sampling) -> Rollout:
     """Return what one sample of a task gave. Raises RolloutError if it is invalid, and whatever the workflow raises."""
-    seeded = SeededPolicy(policy, sampling.seed)
+    seeded = policy if isinstance(policy, SeededPolicy) else SeededPolicy(policy, sampling.seed)
     if takes_conversation(workflow):
         return await _converse(cast(ConversationWorkflow, workflow), Conversation(task, seeded, sampling))
     returned = await cast(TokenWorkflow, workflow)(task, seeded, sampling)

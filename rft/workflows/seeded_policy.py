@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rft.errors import RolloutError
 from rft.policy.base import Generation, Policy, Sampling
 from rft.policy.chat_template import ChatTemplate
 from rft.weights.transfer_spec import TransferSpec
@@ -26,9 +27,19 @@ class SeededPolicy:
         self._policy = policy
         self._seed = seed
         self._calls = 0
+        self._revoked = False
+
+    def revoke(self) -> None:
+        """Generate nothing any more: the rollout has ended, and its workflow has not."""
+        self._revoked = True
 
     async def generate(self, prompt_tokens: Sequence[int], sampling: Sampling) -> Generation:
-        """Continue ``prompt_tokens``, as :meth:`rft.policy.base.Policy.generate` does."""
+        """Continue ``prompt_tokens``, as :meth:`rft.policy.base.Policy.generate` does.
+
+        Raises RolloutError once it is revoked.
+        """
+        if self._revoked:
+            raise RolloutError("this rollout has ended at its deadline; let CancelledError pass")
         if sampling.seed == self._seed:
             sampling = replace(sampling, seed=seed_of_call(self._seed, self._calls))
             self._calls += 1

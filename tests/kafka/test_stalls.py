@@ -81,11 +81,12 @@ def configured(make_config: ConfigMaker, servers: str, tmp_path: Path, **section
 
 
 def processor(make_config: ConfigMaker, servers: str, tmp_path: Path, body: str) -> Config:
-    """Configure a processor whose reward function has this body."""
+    """Configure a processor whose reward function has this body, and runs in it without a deadline that counts."""
     code = "\n".join(["import re, time", "def judge(response, answer):", *(f"    {line}" for line in body.split("\n"))])
     (tmp_path / "some_rewards.py").write_text(code)
     rewards = [{"function": "some_rewards:judge"}]
-    return configured(make_config, servers, tmp_path, processor={"rewards": rewards})
+    settings = {"rewards": rewards, "reward_isolation": "none", "reward_deadline_s": 1000}
+    return configured(make_config, servers, tmp_path, processor=settings)
 
 
 def wait_for_end(worker: Worker, timeout_s: float = 120) -> str:

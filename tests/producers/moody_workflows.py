@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
+import time
 
 import numpy as np
 
@@ -15,12 +17,20 @@ from rft.workflows.trajectory import Trajectory
 from schemas.events import Task
 
 
+async def leave() -> None:
+    sys.exit("bye")
+
+
 async def moody(task: Task, policy: Policy, sampling: Sampling) -> Trajectory:
     mood = json.loads(task.metadata).get("mood")
     if mood == "raise":
         raise ValueError("bad mood")
     if mood == "hang":
         await asyncio.sleep(3600)
+    if mood == "block":
+        time.sleep(3600)  # noqa: ASYNC251  # what it is there to show
+    if mood == "exit":
+        await asyncio.gather(leave(), asyncio.sleep(0.1))
     if mood == "slow":
         await asyncio.sleep(0.2)
     if mood == "late":

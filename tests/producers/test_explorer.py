@@ -29,7 +29,7 @@ class Running:
 @pytest.fixture(scope="module")
 def running(role_config: RoleConfig, model: Path) -> Iterator[Running]:
     """One explorer for the tests that leave it alive; it holds weight version 0. Each test has its own task numbers."""
-    config = role_config(rollout={"workflow": MOODY, "deadline_s": 3.0, "retries": 1})
+    config = role_config(rollout={"workflow": MOODY, "deadline_s": 3.0, "retries": 1, "blocking_s": 3.0})
     with (
         EventWriter(config, "test") as writer,
         Log(config, "experiences", "members") as log,
@@ -55,6 +55,17 @@ def test_failing_and_hanging_rollouts_become_failed_experiences_and_delay_no_oth
     assert "2 times; the last time it ValueError: bad mood" in failed[0]
     assert "ran past its deadline of 3 s" in failed[1]
     assert "trajectory is invalid: logprobs holds values that are not finite" in failed[2]
+
+
+def test_a_workflow_that_blocks_the_loop_or_leaves_fails_and_others_go_on(running: Running) -> None:
+    moods = {60: "block", 61: "exit", 62: None}
+    expected = issue(running.writer, [task(number, mood=mood) for number, mood in moods.items()])
+    found = running.log.wait("experiences", lambda found: ids(found) >= expected)
+    failed = {e.number: e.error for e in found if e.number in moods and e.finish_reason == "error"}
+    assert failed.keys() == {60, 61}
+    assert "LoopBlockedError: blocked the event loop for" in failed[60]
+    assert "moody_workflows.py" in failed[60]
+    assert "2 times; the last time it SystemExit: bye" in failed[61]
 
 
 def test_a_task_ahead_of_the_weights_waits_for_them_and_others_go_on(running: Running, model: Path) -> None:

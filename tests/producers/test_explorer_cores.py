@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,15 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producers.explorer import rollouts
 from producers.explorer.backlog import Backlog, Delivery
 from producers.explorer.ledger import TaskLedger
 from producers.explorer.pool import LOGGED_FAILURES, RolloutPool
 from producers.explorer.rollouts import roll_out
 from rft.config import RolloutConfig
-from rft.errors import EngineDiedError, RolloutError
+from rft.errors import EngineDiedError, RolloutError, StallError
 from rft.policy.base import Sampling, check_request
 from rft.telemetry.notes import role_notes
-from rft.workflows import experiences
+from rft.workflows import deadline, experiences
 from rft.workflows.task_sampling import sampling_of
 from rft.workflows.trajectory import Trajectory
 from schemas.codec import decode, encode
@@ -228,6 +230,8 @@ async def raises(error: BaseException) -> None:
         (lambda: raises(MuteError()), "MuteError: without a message"),
         (lambda: raises(PanicError("rust")), "PanicError: rust"),
         (lambda: raises(SystemExit(3)), "SystemExit: 3"),
+        (lambda: raises(KeyboardInterrupt("mine")), "KeyboardInterrupt: mine"),
+        (lambda: raises(GeneratorExit("mine")), "GeneratorExit: mine"),
     ],
 )
 def test_whatever_a_workflow_raises_fails_its_rollout_and_nothing_else(work: Callable[[], Any], cause: str) -> None:
@@ -358,6 +362,56 @@ def test_a_rollout_that_hangs_is_abandoned_at_its_deadline() -> None:
     with pytest.raises(RolloutError, match=r"2 times.*deadline of 0.05 s"):
         try_it(hangs, deadline_s=0.05, retries=1)
     assert len(tries) == 2
+
+
+@pytest.fixture
+def stubborn(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """A workflow that catches its cancellation and goes on until the test is over."""
+    monkeypatch.setattr(deadline, "GRACE_S", 0.05)
+    over: list[bool] = []
+
+    async def workflow(_task: Task, policy: Any, sampling: Sampling) -> Trajectory:
+        while not over:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.02)
+        await policy.generate([1], sampling)
+        raise AssertionError
+
+    workflow.over = over  # type: ignore[attr-defined]
+    yield workflow
+    over.append(True)
+
+
+def test_a_workflow_that_ignores_its_cancellation_is_left_behind_and_generates_nothing_more(stubborn: Any) -> None:
+    async def main() -> None:
+        with pytest.raises(
+            RolloutError, match=r"2 times.*ignores its cancellation in workflow \(.*test_explorer_cores"
+        ):
+            await roll_out(task(), 1, NoPolicy(), stubborn, deadline_s=0.05, retries=1)
+        running = set(rollouts._stuck)
+        assert len(running) == 2
+        stubborn.over.append(True)
+        done, _ = await asyncio.wait(running, timeout=30)
+        assert done == running
+        assert all("this rollout has ended" in str(one.result()[1]) for one in done)
+        await asyncio.sleep(0)
+        assert not rollouts._stuck
+
+    asyncio.run(main())
+
+
+def test_too_many_workflows_that_ignore_their_cancellation_end_the_explorer(
+    stubborn: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollouts, "MAX_STUCK", 2)
+
+    async def main() -> None:
+        with pytest.raises(StallError, match=r"3 rollouts run on in this explorer.*ignores its cancellation"):
+            await roll_out(task(), 1, NoPolicy(), stubborn, deadline_s=0.05, retries=5)
+        stubborn.over.append(True)
+        await asyncio.wait(set(rollouts._stuck), timeout=30)
+
+    asyncio.run(main())
 
 
 def test_samples_and_tries_are_drawn_differently_and_repeatably() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import signal
 import threading
 import time
 
@@ -64,6 +65,27 @@ def test_neither_a_task_that_ignores_its_cancellation_nor_a_thread_keeps_the_loo
         assert time.monotonic() - began < 10
     finally:
         released.set()
+
+
+@pytest.mark.parametrize("error", [SystemExit("bye"), KeyboardInterrupt()])
+def test_a_task_that_leaves_ends_nothing_but_itself(error: BaseException) -> None:
+    """``sys.exit()`` in a task leaves the loop, which goes on. A role has a handler for an operator's Ctrl-C."""
+
+    async def leaves() -> None:
+        raise error
+
+    async def main() -> int:
+        asyncio.get_running_loop().call_soon(lambda: (_ for _ in ()).throw(error))
+        with pytest.raises(type(error)):
+            await asyncio.gather(leaves(), asyncio.sleep(0.01))
+        await asyncio.sleep(0.01)
+        return 7
+
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        assert run_in_loop(main()) == 7
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_tasks_say_where_they_await_down_to_the_innermost_coroutine() -> None:
