@@ -173,6 +173,25 @@ def processor(context: typer.Context, config: ConfigPath) -> None:
 
 
 @app.command(context_settings=_ANY_SETTING)
+def rewarder(
+    context: typer.Context,
+    config: ConfigPath,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which of [rewarders.<name>]. Needed if there are several.")
+    ] = None,
+) -> None:
+    """Reward experiences by a judge, a sandbox, a model or your own functions. At most one for each partition.
+
+    Example: rft rewarder run.toml --name unit_tests --broker.bootstrap_servers kafka:9092
+    """
+    loaded = load(config, context).of_rewarder(name)
+    before_start(loaded, "rewarder")
+    from infra.roles import run_role
+
+    raise typer.Exit(run_role("rewarder", loaded))
+
+
+@app.command(context_settings=_ANY_SETTING)
 def trainer(
     context: typer.Context,
     config: ConfigPath,

@@ -50,6 +50,7 @@ ROLES = {
     "conductor": RoleEntry("producers.conductor", "issues tasks, paced by what the trainer has retired"),
     "explorer": RoleEntry("producers.explorer", "rolls tasks out with the newest weights and publishes experiences"),
     "processor": RoleEntry("consumers.processors", "cleans, scores and groups experiences (a Faust worker)"),
+    "rewarder": RoleEntry("producers.rewarder", "rewards experiences by a judge, a sandbox, a model or own functions"),
     "trainer": RoleEntry("consumers.trainer", "learns from ready groups and announces new weights"),
     "gateway": RoleEntry("producers.gateway", "serves agents that come by themselves, and publishes what they do"),
     "importer": RoleEntry("producers.importer", "publishes what [[imports]] names: tasks, demonstrations, preferences"),

@@ -16,6 +16,7 @@ RftError                 exit code 1; 3 means that a restart cannot help
 ├── RolloutError         a rollout failed after its retries
 ├── LoopBlockedError     a user's code held up a role's event loop, and was interrupted
 ├── RewardError          a reward function failed
+│   └── RewardServiceError   what it asks, such as a judge, does not answer now; it may later
 ├── StallError           a role has work and makes no progress
 ├── StarvationError      exit code 3: groups are retired, and none of them could be trained
 ├── SamplerGapError      exit code 3: the trainer's log-probabilities differ from the sampler's, and
@@ -72,6 +73,7 @@ __all__ = [
     "RegistryUnreachableError",
     "RequestError",
     "RewardError",
+    "RewardServiceError",
     "RftError",
     "RolloutError",
     "RowError",
@@ -137,6 +139,15 @@ class TokenBudgetError(RolloutError):
 
 class RewardError(RftError):
     """A reward function raised or returned something that is not a finite number."""
+
+
+class RewardServiceError(RewardError):
+    """A service that a reward function asks does not answer now, or has no room. No sample is at fault."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        """``retry_after_s`` is how long the service asks to be left alone, if it says so."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class StallError(RftError):

@@ -32,8 +32,9 @@ def acls(
 ) -> None:
     """Print the ACLs that each role needs under this configuration, and no more. Asks no broker.
 
-    Besides the roles there are rewarder (producers of external rewards), reader (commands that only look, such as
-    audit, report and doctor) and operator (rft run with all roles in one, and commands that write).
+    Without [rewarders], rewarder stands for producers of external rewards. Besides the roles there are reader (commands
+    that only look, such as audit, report and doctor) and operator (rft run with all roles in one, and commands that
+    write).
 
     Example: rft acls run.toml --emit shell --role explorer --principal-prefix User:team-a-
     """

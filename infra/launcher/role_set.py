@@ -49,6 +49,12 @@ def role_arguments(config: Config) -> dict[str, tuple[str, ...]]:
     if config.gateway.serve:
         found[GATEWAY] = ("gateway",)
     found |= {f"processor-{index}": ("processor",) for index in range(config.launcher.processors)}
+    if mode != "eval":
+        found |= {
+            f"rewarder-{name}-{index}": ("rewarder", "--name", name)
+            for name, rewarder in config.rewarders.items()
+            for index in range(rewarder.processes)
+        }
     return found | ({"conductor": ("conductor",)} if issues_tasks else {})
 
 

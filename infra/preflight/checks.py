@@ -9,6 +9,7 @@ from infra.preflight.contract import Check, Finding, Role
 from infra.preflight.facts import Facts
 from infra.preflight.gateway import gateway
 from infra.preflight.model import model
+from infra.preflight.rewarders import rewarders
 from infra.preflight.trackers import trackers
 from rft.config import Config
 from rft.errors import RftError
@@ -21,6 +22,7 @@ CHECKS: tuple[Check, ...] = (
     Check("the model folder", model, MODEL),
     Check("the algorithm", algorithms, TRAINER),
     Check("the gateway", gateway, frozenset({"gateway"})),
+    Check("the rewarders", rewarders, frozenset({"rewarder"})),
     Check("the trackers", trackers, frozenset({"tracker"})),
 )
 """In the order in which they are made and shown: what costs little comes first."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from infra.preflight.facts import Facts
 
 Level = Literal["ok", "warn", "fail"]
-Role = Literal["conductor", "explorer", "gateway", "processor", "trainer", "importer", "tracker", "eval"]
+Role = Literal["conductor", "explorer", "gateway", "processor", "rewarder", "trainer", "importer", "tracker", "eval"]
 """Who starts something: a role of a run, or ``rft eval``."""
 
 

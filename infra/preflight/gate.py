@@ -26,5 +26,14 @@ def refuse_faults(config: Config, roles: Collection[Role], warn: Callable[[str],
 def roles_of_run(config: Config) -> set[Role]:
     """Return the roles that `rft run` starts and that have something to check."""
     names = {name.partition("-")[0] for name in role_arguments(config)}
-    known: tuple[Role, ...] = ("conductor", "explorer", "gateway", "processor", "trainer", "importer", "tracker")
+    known: tuple[Role, ...] = (
+        "conductor",
+        "explorer",
+        "gateway",
+        "processor",
+        "rewarder",
+        "trainer",
+        "importer",
+        "tracker",
+    )
     return {role for role in known if role in names}

@@ -16,6 +16,7 @@ from rft.config.log import LogConfig, default_topic
 from rft.config.policy import OpenAIConfig, PolicyConfig, VllmConfig
 from rft.config.processor import ExternalRewardsConfig, ProcessorConfig, RewardTerm
 from rft.config.registry import RegistryConfig
+from rft.config.rewarders import SHIPPED_REWARDERS, RewarderConfig
 from rft.config.rollout import RolloutConfig
 from rft.config.run import RunConfig
 from rft.config.section import EntityName, Name, Section
@@ -30,6 +31,7 @@ from rft.config.weights import WeightsConfig
 
 __all__ = [
     "MAIN_SET",
+    "SHIPPED_REWARDERS",
     "AlgorithmConfig",
     "ArchiveConfig",
     "BrokerConfig",
@@ -52,6 +54,7 @@ __all__ = [
     "ProcessorConfig",
     "RegistryConfig",
     "RewardTerm",
+    "RewarderConfig",
     "RolloutConfig",
     "RunConfig",
     "Section",

@@ -23,6 +23,7 @@ from rft.config.log import LogConfig
 from rft.config.policy import PolicyConfig
 from rft.config.processor import ProcessorConfig, RewardTerm
 from rft.config.registry import RegistryConfig
+from rft.config.rewarders import RewarderConfig
 from rft.config.rollout import RolloutConfig
 from rft.config.run import RunConfig
 from rft.config.section import Name, Section, with_default
@@ -50,6 +51,9 @@ class Config(Section):
     gateway: GatewayConfig = GatewayConfig()
     policy: PolicyConfig = PolicyConfig()
     processor: ProcessorConfig = ProcessorConfig()
+    rewarders: dict[Name, RewarderConfig] = {}
+    """Roles that read experiences and publish rewards, by the name of the source: it must be in
+    ``processor.external.required`` or ``optional``."""
     algorithm: AlgorithmConfig = AlgorithmConfig()
     trainer: TrainerConfig = TrainerConfig()
     buffer: BufferConfig = BufferConfig()
@@ -249,6 +253,42 @@ class Config(Section):
         }
         values = merged(merged(values, overrides), own)
         return Config.model_validate(values)
+
+    @model_validator(mode="after")
+    def _rewards_are_used(self) -> Config:
+        external = self.processor.external
+        for name, rewarder in self.rewarders.items():
+            if name not in (*external.required, *external.optional):
+                raise ValueError(
+                    f"[rewarders.{name}]: its rewards would not be used: add '{name}' to processor.external.required, "
+                    "or to optional"
+                )
+            if 0 < self.launcher.stall_s <= rewarder.deadline_s:
+                raise ValueError(
+                    f"[rewarders.{name}]: deadline_s = {rewarder.deadline_s:g} must be below launcher.stall_s = "
+                    f"{self.launcher.stall_s:g}: one slow try would count as a stall"
+                )
+            if rewarder.deadline_s > external.deadline_s:
+                raise ValueError(
+                    f"[rewarders.{name}]: deadline_s = {rewarder.deadline_s:g} is longer than groups wait for rewards "
+                    f"(processor.external.deadline_s = {external.deadline_s:g})"
+                )
+        return self
+
+    def of_rewarder(self, name: str | None) -> Config:
+        """Return the configuration with only one of its rewarders; without ``name``, with the only one there is.
+
+        Raises ConfigError for an unknown name, and if there are several and none is named.
+        """
+        known = ", ".join(self.rewarders)
+        if not known:
+            raise ConfigError("there is no rewarder: add a section [rewarders.<name>], see docs/rewarders.md")
+        if name is None and len(self.rewarders) > 1:
+            raise ConfigError(f"the configuration has several rewarders: choose one by --name ({known})")
+        if name is not None and name not in self.rewarders:
+            raise ConfigError(f"there is no rewarder '{name}'; the configuration has {known} ([rewarders.<name>])")
+        name = name or known
+        return self.model_copy(update={"rewarders": {name: self.rewarders[name]}})
 
     @property
     def archiving(self) -> bool:

@@ -15,6 +15,11 @@ EXPLORERS, PROCESSORS = "explorers", "processors"
 """Consumer groups, ``<namespace>.<name>``."""
 
 
+def rewarder_group(name: str, revision: int) -> str:
+    """Return the consumer group of a rewarder's processes. A new revision reads all experiences again."""
+    return f"rewarder-{name}" + (f"-{revision}" if revision else "")
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """What a role does. Topics are named by entity, consumer groups by the processes that share them."""
@@ -37,8 +42,9 @@ class Access:
 
 
 REWARDER, READER, OPERATOR = "rewarder", "reader", "operator"
-"""Clients that are no roles of ours: producers of external rewards; commands that only look (`audit`, `lineage`,
-`report`, `topics`, `replay`, `dlq list`, `doctor`); `rft run` and commands that write (`dlq retry`)."""
+"""The first also stands for programs of others that send rewards: if the configuration has no ``[rewarders]``, it only
+writes. The other two are no roles: commands that only look (`audit`, `lineage`, `report`, `topics`, `replay`,
+`dlq list`, `doctor`); `rft run` and commands that write (`dlq retry`)."""
 
 ALL = tuple(ENTITIES)
 
@@ -51,6 +57,8 @@ def access_by_role(config: Config) -> dict[str, Access]:
     uncounted = config.processor.external.frees_slots
     imported = tuple({"tasks" if source.kind == "tasks" else "experiences" for source in config.imports})
     imported = imported or ("tasks", "experiences")
+    rewarders = tuple(rewarder_group(name, one.revision) for name, one in config.rewarders.items())
+    groups = (EXPLORERS, PROCESSORS, *rewarders)
     return {
         "conductor": Access(
             reads=("tasks", "weights", "steps", "ready", "dlq", *(("waiting",) if uncounted else ())),
@@ -77,10 +85,12 @@ def access_by_role(config: Config) -> dict[str, Access]:
         "archiver": Access(reads=config.archive.entities),
         "importer": Access(reads=imported, writes=imported),
         "tracker": Access(reads=("weights", "steps", "ready")),
-        REWARDER: Access(writes=("rewards",)),
-        READER: Access(reads=ALL, watches=(EXPLORERS, PROCESSORS), sees_sizes=True),
+        REWARDER: Access(reads=("experiences", "rewards", "dlq"), writes=("rewards", "dlq"), joins=rewarders)
+        if rewarders
+        else Access(writes=("rewards",)),
+        READER: Access(reads=ALL, watches=groups, sees_sizes=True),
         # `rft run` passes its login on to all of its roles.
-        OPERATOR: Access(reads=ALL, writes=ALL, joins=(EXPLORERS, PROCESSORS), sees_sizes=True, creates=True),
+        OPERATOR: Access(reads=ALL, writes=ALL, joins=groups, sees_sizes=True, creates=True),
     }
 
 

@@ -118,7 +118,7 @@ class DeadLetterRejects:
         self._published: dict[str, set[LogPosition]] = {}
         """Positions of the events that have a dead letter, by entity. Read when an entity's first event is rejected."""
 
-    def reject(self, event: Event, stage: Stage, error: DecodeError) -> None:
+    def reject(self, event: Event, stage: Stage, error: Exception) -> None:
         """Publish an event, unless it has a dead letter already. Raises BrokerError."""
         if event.entity not in self._published:
             self._published[event.entity] = self._read_published(event)

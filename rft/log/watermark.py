@@ -27,6 +27,10 @@ class OffsetWatermark:
         """Note that an event needs no more work. Ignores one that was never started: its partition came and went."""
         self._in_flight.discard(offset)
 
+    def is_in_flight(self, offset: int) -> bool:
+        """Return whether an event was started and is not finished."""
+        return offset in self._in_flight
+
     @property
     def committable(self) -> int | None:
         """The next offset to read, with everything before it finished; None before the first event."""

@@ -10,6 +10,7 @@ import logging
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rft.config import ProcessorConfig, RewardTerm
@@ -31,6 +32,18 @@ MIB = 1024 * 1024
 log = logging.getLogger("rft")
 
 
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """What one call of a function may take, and the settings that say so, for errors."""
+
+    deadline_s: float
+    memory_mb: int | None
+    deadline_setting: str = "processor.reward_deadline_s"
+    memory_setting: str = "processor.reward_memory_mb"
+    holds_up: str | None = "the processor"
+    """What waits while a call runs, for the warning of a slow one; None if slow calls are as they should be."""
+
+
 def open_scorer(config: ProcessorConfig) -> Scorer:
     """Return one function for all terms of ``processor.rewards``, which any thread may call.
 
@@ -38,7 +51,8 @@ def open_scorer(config: ProcessorConfig) -> Scorer:
     for an unknown function, for options that are unknown, missing or wrong, and for a function that cannot be loaded.
     """
     isolated = [term for term in config.rewards if config.reward_isolation == "process" and needs_process(term)]
-    functions = iter(IsolatedFunctions(config, isolated).functions if isolated else ())
+    limits = CallLimits(config.reward_deadline_s, config.reward_memory_mb)
+    functions = iter(IsolatedFunctions(limits, isolated).functions if isolated else ())
     return combine_terms(
         config.rewards,
         [
@@ -56,11 +70,9 @@ def needs_process(term: RewardTerm) -> bool:
 class IsolatedFunctions:
     """Runs functions in one process, one call at a time. Thread-safe."""
 
-    def __init__(
-        self, config: ProcessorConfig, terms: Sequence[RewardTerm], setting: str = "processor.rewards"
-    ) -> None:
+    def __init__(self, limits: CallLimits, terms: Sequence[RewardTerm], setting: str = "processor.rewards") -> None:
         """Start the process. Raises ConfigError for functions that cannot be used. ``setting`` is for errors."""
-        self._config = config
+        self._limits = limits
         self._terms = terms
         self._setting = setting
         self._guard = GroupGuard()
@@ -88,30 +100,33 @@ class IsolatedFunctions:
         return lambda sample: self._score(index, sample)
 
     def _score(self, index: int, sample: Sample) -> dict[str, float]:
-        name, deadline_s = self._terms[index].function, self._config.reward_deadline_s
+        name, limits = self._terms[index].function, self._limits
+        slow_s = SLOW_S if limits.holds_up else None
         with self._lock:
             worker = self._worker or self._start()
             seen = {"response": sample.response, "answer": sample.answer}
             seen |= {key: getattr(sample, key) for key in self._wanted[index]}
             request = {"op": "score", "function": index, "sample": seen}
             try:
-                reply = worker.ask(request, deadline_s, slow_s=SLOW_S, slow=lambda: self._warn_of_slow_call(name))
+                reply = worker.ask(
+                    request, limits.deadline_s, slow_s=slow_s, slow=lambda: self._warn_of_slow_call(name)
+                )
             except WireError as error:
                 raise RewardError(f"reward function {name}: the sample {error}") from error
             except WorkerError as error:
                 self._discard()
-                where = " (processor.reward_deadline_s)" if "within" in str(error) else ""
+                where = f" ({limits.deadline_setting})" if "within" in str(error) else ""
                 raise RewardError(f"reward function {name} {error}{where}") from error
             if "ends" in reply:
                 self._discard()
         if "error" in reply:
-            memory = " (processor.reward_memory_mb)" if reply.get("ends") == "memory" else ""
+            memory = f" ({limits.memory_setting})" if reply.get("ends") == "memory" else ""
             raise RewardError(f"{reply['error']}{memory}")
         rewards: dict[str, float] = reply["rewards"]
         return rewards
 
     def _start(self) -> BlockingWorker:
-        memory_mb = self._config.reward_memory_mb
+        memory_mb = self._limits.memory_mb
         request: dict[str, Any] = {
             "op": "open",
             "path": [path for path in sys.path if path],
@@ -149,10 +164,11 @@ class IsolatedFunctions:
         self._slow_calls += 1
         if self._slow_calls <= SLOW_WARNINGS:
             log.warning(
-                "reward function %s has run for %g s on one sample and holds up the processor; it is ended after %g s "
-                "(processor.reward_deadline_s)%s",
+                "reward function %s has run for %g s on one sample and holds up %s; it is ended after %g s (%s)%s",
                 name,
                 SLOW_S,
-                self._config.reward_deadline_s,
+                self._limits.holds_up,
+                self._limits.deadline_s,
+                self._limits.deadline_setting,
                 ". Further slow calls are not named" if self._slow_calls == SLOW_WARNINGS else "",
             )

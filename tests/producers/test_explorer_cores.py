@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from producers.explorer import rollouts
 from producers.explorer.backlog import Backlog, Delivery
-from producers.explorer.ledger import TaskLedger
 from producers.explorer.pool import LOGGED_FAILURES, RolloutPool
 from producers.explorer.rollouts import roll_out
 from rft.config import RolloutConfig
 from rft.errors import EngineDiedError, RolloutError, StallError
+from rft.log.delivery_ledger import DeliveryLedger
 from rft.policy.base import Sampling, check_request
 from rft.telemetry.notes import role_notes
 from rft.workflows import deadline, experiences
@@ -53,7 +53,7 @@ def trajectory(response: str = "ba") -> Trajectory:
 def test_no_offset_is_committed_past_an_unpublished_experience(partitions: int, tasks: int, seed: int) -> None:
     """However tasks finish and partitions move, unpublished experiences are delivered again."""
     choose = random.Random(seed)
-    ledger, committed = TaskLedger(), dict.fromkeys(range(partitions), 0)
+    ledger, committed = DeliveryLedger(), dict.fromkeys(range(partitions), 0)
     size = {(p, o): choose.randint(1, 3) for p in committed for o in range(tasks)}
     left = dict(size)
     next_offset: dict[int, int] = {}
@@ -102,7 +102,7 @@ def test_no_offset_is_committed_past_an_unpublished_experience(partitions: int, 
 
 
 def test_a_straggler_holds_back_the_commit_and_nothing_else() -> None:
-    ledger = TaskLedger()
+    ledger = DeliveryLedger()
     assert all(ledger.delivered(0, offset, 1) for offset in range(3))
     ledger.published(0, 1)
     ledger.published(0, 2)
@@ -114,7 +114,7 @@ def test_a_straggler_holds_back_the_commit_and_nothing_else() -> None:
 
 
 def test_the_offset_of_a_partition_that_another_explorer_advanced_is_not_set_back() -> None:
-    ledger = TaskLedger()
+    ledger = DeliveryLedger()
     ledger.delivered(0, 5, 1)
     ledger.lost([0])
     ledger.published(0, 5)
@@ -124,8 +124,8 @@ def test_the_offset_of_a_partition_that_another_explorer_advanced_is_not_set_bac
 
 
 def test_a_message_that_is_no_task_does_not_hold_back_the_commit() -> None:
-    ledger = TaskLedger()
-    ledger.delivered(0, 0, rollouts=0)
+    ledger = DeliveryLedger()
+    ledger.delivered(0, 0, parts=0)
     assert ledger.committable() == {0: 1}
 
 

@@ -17,7 +17,7 @@ from test_scorer import experience
 from rft.config import ProcessorConfig
 from rft.errors import ConfigError, RewardError
 from rft.rewards.functions import Sample
-from rft.rewards.isolation import IsolatedFunctions, open_scorer
+from rft.rewards.isolation import CallLimits, IsolatedFunctions, open_scorer
 
 DEADLINE_S = 3.0
 """Short for a test, long for a busy machine: a function that answers does so in microseconds."""
@@ -31,8 +31,8 @@ def processor(*functions: str, **settings: object) -> ProcessorConfig:
 
 @pytest.fixture(scope="module")
 def isolated() -> Iterator[IsolatedFunctions]:
-    config = processor("hostile", "hostile_later", "process_id", reward_memory_mb=1024)
-    functions = IsolatedFunctions(config, config.rewards)
+    config = processor("hostile", "hostile_later", "process_id")
+    functions = IsolatedFunctions(CallLimits(DEADLINE_S, 1024), config.rewards)
     yield functions
     functions.close()
 
@@ -137,10 +137,10 @@ import sys
 sys.path[:0] = [{str(Path(__file__).parent)!r}]
 from rft.config import ProcessorConfig
 from rft.rewards.functions import Sample
-from rft.rewards.isolation import IsolatedFunctions
+from rft.rewards.isolation import CallLimits, IsolatedFunctions
 functions = ["hostile_rewards:process_id", "hostile_rewards:hostile"]
 config = ProcessorConfig.model_validate({{"rewards": [{{"function": name}} for name in functions]}})
-isolated = IsolatedFunctions(config, config.rewards)
+isolated = IsolatedFunctions(CallLimits(10, 1024), config.rewards)
 print(int(isolated.functions[0](Sample("x"))[""]), flush=True)
 isolated.functions[1](Sample("sleep"))
 """

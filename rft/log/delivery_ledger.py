@@ -1,11 +1,11 @@
-"""Records which tasks an explorer was given, and how far its offsets may be committed (pure).
+"""Records which events a member of a consumer group was given, and how far its offsets may be committed (pure).
 
-A task is finished when the broker has acknowledged all its rollouts: of each, the last row. Tasks finish in any order,
-so a partition's offset is committed only up to the first unfinished task. Unfinished tasks are delivered again, to the
-explorer that has the partition then.
+An event is finished when all that follows from it is on the log: of a task, each rollout; of an experience, its reward.
+Events finish in any order, so a partition's offset is committed only up to the first unfinished one. Unfinished events
+are delivered again, to the member that has the partition then.
 
-When a partition comes back to an explorer, its tasks are delivered again from the last commit. Tasks that still run
-here, or were finished here after that commit, are recognized and not started a second time.
+When a partition comes back to a member, its events are delivered again from the last commit. Events that are still
+worked on here, or were finished here after that commit, are recognized and not started a second time.
 """
 
 from __future__ import annotations
@@ -19,22 +19,25 @@ from rft.log.watermark import OffsetWatermark
 @dataclass(slots=True)
 class _Partition:
     unpublished: dict[int, int] = field(default_factory=dict)
-    """Number of rollouts that each running task still has to publish, by offset."""
+    """Number of parts that each event in work still has to publish, by offset."""
     finished: set[int] = field(default_factory=set)
-    """Offsets of tasks that are finished but not known to be committed."""
+    """Offsets of events that are finished but not known to be committed."""
     watermark: OffsetWatermark | None = None
-    """None while the partition belongs to another explorer."""
+    """None while the partition belongs to another member."""
     committed: int = -1
 
 
-class TaskLedger:
-    """Counts the published rollouts of each delivered task; a task is (partition, offset) in ``tasks``."""
+class DeliveryLedger:
+    """Counts the published parts of each delivered event; an event is (partition, offset) in the topic."""
 
     def __init__(self) -> None:
         self._partitions: dict[int, _Partition] = {}
 
-    def delivered(self, partition: int, offset: int, rollouts: int) -> bool:
-        """Note a delivered task with its number of ``rollouts``. False if it runs or has run here already."""
+    def delivered(self, partition: int, offset: int, parts: int) -> bool:
+        """Note a delivered event and how many ``parts`` it has, of a task its rollouts.
+
+        False if it is worked on here already, or was finished here.
+        """
         here = self._partitions.setdefault(partition, _Partition())
         if here.watermark is None:
             here.watermark = OffsetWatermark()
@@ -44,20 +47,26 @@ class TaskLedger:
             return False
         if offset in here.unpublished:
             return False
-        here.unpublished[offset] = rollouts
-        if rollouts <= 0:
+        here.unpublished[offset] = parts
+        if parts <= 0:
             self._finish(here, offset)
         return True
 
     def published(self, partition: int, offset: int) -> None:
-        """Note that the broker has acknowledged all rows of one more rollout of the task."""
+        """Note that the broker has acknowledged one more part of the event."""
         here = self._partitions[partition]
         here.unpublished[offset] -= 1
         if here.unpublished[offset] <= 0:
             self._finish(here, offset)
 
+    def abandoned(self, partition: int, offset: int) -> bool:
+        """Note that the event is not worked on any more. True if it must be delivered here again."""
+        here = self._partitions[partition]
+        here.unpublished.pop(offset, None)
+        return here.watermark is not None and here.watermark.is_in_flight(offset)
+
     def lost(self, partitions: Iterable[int]) -> None:
-        """Note that another explorer may have these now: they are not committed until they are delivered again."""
+        """Note that another member may have these now: they are not committed until they are delivered again."""
         for partition in partitions:
             here = self._partitions.get(partition)
             if here:
@@ -82,8 +91,13 @@ class TaskLedger:
 
     @property
     def running(self) -> int:
-        """Number of tasks that have rollouts to publish."""
+        """Number of events that have parts to publish."""
         return sum(len(here.unpublished) for here in self._partitions.values())
+
+    @property
+    def uncommitted(self) -> int:
+        """Number of events that are in work, or finished and not known to be committed."""
+        return sum(len(here.unpublished) + len(here.finished) for here in self._partitions.values())
 
     def _finish(self, here: _Partition, offset: int) -> None:
         del here.unpublished[offset]
