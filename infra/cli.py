@@ -51,9 +51,13 @@ def main() -> None:
     # The user's task sources and reward functions are found in the working directory, after all libraries.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    from infra.library_noise import log_for_a_command
-    from rft.errors import RftError
-    from rft.log.client_names import name_clients
+    try:
+        from infra.library_noise import log_for_a_command
+        from rft.errors import RftError
+        from rft.log.client_names import name_clients
+    except ImportError as error:
+        _say_what_hides_us(error)
+        raise
 
     log_for_a_command()
     if len(sys.argv) > 1:
@@ -65,6 +69,20 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _say_what_hides_us(error: ImportError) -> None:
+    """End with exit code 2 if another package has the name of one of ours and is imported in its place."""
+    ours = Path(__file__).parents[1]
+    for name in ("consumers", "infra", "producers", "rft", "schemas"):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file and not Path(file).is_relative_to(ours):
+            print(
+                f"rft: {name!r} is a package of Stream-RFT, but Python imports {file} in its place ({error}). Rename "
+                "that package, or take its folder out of PYTHONPATH.",
+                file=sys.stderr,
+            )
+            raise SystemExit(2) from None
 
 
 def command() -> Any:

@@ -83,10 +83,13 @@ def load_whole(path: Path, context: typer.Context, arguments: Sequence[str] | No
     """Load the configuration with all of its stages. Raises ConfigError if it is wrong."""
     from rft.config_sources import load_config
     from rft.errors import ConfigError
+    from rft.plugins import add_folder
 
     if str(path).startswith("-"):
         raise ConfigError(f"CONFIG comes before settings: rft {context.info_name} CONFIG {path} …")
-    return load_config(path, context.args if arguments is None else arguments, os.environ)
+    loaded = load_config(path, context.args if arguments is None else arguments, os.environ)
+    add_folder(path.parent)
+    return loaded
 
 
 def before_start(config: Config, role: Role) -> None:

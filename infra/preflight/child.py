@@ -28,7 +28,7 @@ def main() -> None:
     from infra.preflight.facts import Facts
     from rft.config import Config
 
-    facts = Facts(Config.model_validate(request["config"]))
+    facts = Facts(Config.model_validate(request["config"]), request["roles"])
     for check in checks_of(request["roles"]):
         reply({"subject": check.subject})
         for finding in findings_of(check, facts):

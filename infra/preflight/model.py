@@ -8,18 +8,42 @@ from pathlib import Path
 
 from infra.preflight.contract import Finding
 from infra.preflight.facts import Facts
+from infra.preflight.tensors import tensor_shapes
+from infra.preflight.tokenizer import read_json
 from rft.config import Config
 from rft.errors import PolicyError
 from rft.hub.repository import model_repository
 from rft.lora.adapter import base_model_folder
 from rft.model_files.model_folder import is_model_folder
 
+LAYOUT = (
+    "a folder in Hugging Face layout (config.json, tokenizer, *.safetensors), relative to the working directory, or a "
+    "model of the hub (owner/name)"
+)
+_OTHER_FORMATS = ("*.bin", "*.pth", "*.pt", "*.gguf")
+
 
 def model(facts: Facts) -> Iterator[Finding]:
-    """Find a model folder that is missing or incomplete, and an engine that is not installed."""
-    check_model(facts.config)
-    what = "the model folder" if model_repository(facts.config.policy) is None else "the hub's model"
-    yield Finding("ok", f"{what} {facts.config.policy.model} is complete")
+    """Find a model folder that is missing, incomplete or damaged, and an engine that is not installed."""
+    config = facts.config
+    check_model(config)
+    if model_repository(config.policy) is not None:
+        yield Finding("ok", f"the hub's model {config.policy.model} is complete")
+        return
+    folder = Path(config.policy.model)
+    base = base_model_folder(folder)
+    described = read_json(base / "config.json")
+    if not described.get("model_type"):
+        raise PolicyError(
+            f"{base / 'config.json'} names no model_type, so no library can load it: copy the model again"
+        )
+    tensors = tensor_shapes(base)
+    if not tensors:
+        raise PolicyError(f"the files of weights in {base.absolute()} hold no tensors: copy the model again")
+    yield Finding("ok", f"model {folder}: {described['model_type']}, {len(tensors)} tensors")
+    for trainer in facts.trainers:
+        if trainer.algorithm.teacher:
+            check_folder(Path(trainer.algorithm.teacher), "algorithm.teacher")
 
 
 def check_model(config: Config) -> None:
@@ -38,10 +62,15 @@ def check_model(config: Config) -> None:
         plan_model(repository)
         return
     folder = Path(config.policy.model)
-    advice = (
-        "policy.model must be a folder in Hugging Face layout (config.json, tokenizer, *.safetensors), "
-        "relative to the working directory, or a model of the hub (owner/name)"
-    )
+    check_folder(folder, "policy.model")
+    base_model_folder(folder)
+
+
+def check_folder(folder: Path, setting: str) -> None:
+    """Raise PolicyError unless ``folder`` holds a model or adapters. ``setting`` names it."""
+    advice = f"{setting} must be {LAYOUT}"
+    if folder.is_file():
+        raise PolicyError(f"{setting} = {str(folder)!r} is a file: {advice}. Name the folder that the file is in.")
     if not folder.is_dir():
         raise PolicyError(f"no model at {folder.absolute()}: {advice}.")
     missing = [
@@ -53,5 +82,6 @@ def check_model(config: Config) -> None:
         if not found
     ]
     if missing:
-        raise PolicyError(f"the model folder {folder.absolute()} has no {' and no '.join(missing)}: {advice}.")
-    base_model_folder(folder)
+        other = next((file.name for pattern in _OTHER_FORMATS for file in folder.glob(pattern)), None)
+        hint = f" It has {other}: load it with transformers and save it with save_pretrained." if other else ""
+        raise PolicyError(f"the model folder {folder.absolute()} has no {' and no '.join(missing)}: {advice}.{hint}")

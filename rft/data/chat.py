@@ -14,7 +14,7 @@ import numpy as np
 
 from rft.errors import RequestError, RowError
 from rft.policy.chat_template import ChatTemplate, Message
-from rft.policy.loading import encode_prompt
+from rft.policy.prompt_tokens import encode_prompt
 from rft.texts import utf8_fault
 from schemas.events import MaskArray, TokenArray
 

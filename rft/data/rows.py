@@ -17,7 +17,7 @@ from rft.config import Config, ImportConfig
 from rft.data.chat import WRITER, Message, Tokens, Written, check_messages
 from rft.data.reading import Row
 from rft.errors import RowError
-from rft.texts import utf8_fault
+from rft.texts import answer_text, utf8_fault
 from schemas.events import NOT_WRITTEN, Experience, Task
 
 CHOSEN, REJECTED = 1.0, 0.0
@@ -113,12 +113,10 @@ class RowMaker:
     def _answer(self, row: Row) -> str | None:
         if self._columns.answer is None:
             return None
-        answer = _value(row, self._columns.answer)
-        if isinstance(answer, (int, float)) and not isinstance(answer, bool):
-            return str(answer)
-        if answer is not None and not isinstance(answer, str):
-            raise RowError(f"column {self._columns.answer!r} must be a text or a number, found {answer!r:.80}")
-        return answer
+        try:
+            return answer_text(_value(row, self._columns.answer))
+        except ValueError as error:
+            raise RowError(f"column {self._columns.answer!r} {error}") from None
 
     def _reward(self, row: Row) -> float | None:
         if self._columns.reward is None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rft.errors import RequestError
 from rft.policy.chat_template import ChatTemplate
-from rft.weights.transfer_spec import TransferSpec
 from schemas.events import LogprobArray, TokenArray
+
+if TYPE_CHECKING:
+    # It imports torch, which the preflight must not.
+    from rft.weights.transfer_spec import TransferSpec
 
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256

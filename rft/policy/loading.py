@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,7 +18,7 @@ from rft.lora.base_model import merged_weights
 from rft.model_files.model_folder import holds_adapters, is_model_folder
 from rft.model_files.tensors import copy_weights
 from rft.policy.chat_template import ChatTemplate
-from rft.policy.lost_characters import note_lost_characters
+from rft.policy.prompt_tokens import Tokenizer, encode_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -26,20 +26,6 @@ if TYPE_CHECKING:
 logging.disable_progress_bar()
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-class Tokenizer(Protocol):
-    """The part of a Hugging Face tokenizer that we use."""
-
-    bos_token_id: int | None
-    eos_token_id: int | None
-    pad_token_id: int | None
-
-    def encode(self, text: str) -> list[int]: ...
-
-    def decode(self, token_ids: list[int], *, skip_special_tokens: bool = False) -> str: ...
-
-    def save_pretrained(self, save_directory: str | Path) -> object: ...
 
 
 class TokenizerMixin:
@@ -71,20 +57,6 @@ class TokenizerMixin:
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids, special tokens left out."""
         return self._tokenizer.decode([int(token) for token in tokens], skip_special_tokens=True)
-
-
-def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Return the token ids of a prompt, with the special tokens that the tokenizer adds, and one first token (BOS).
-
-    Chat templates of Llama 3, Gemma and others spell the first token themselves. A tokenizer that adds it to each text
-    would put it there twice, and no model has seen that.
-    """
-    tokens = tokenizer.encode(text)
-    note_lost_characters(tokenizer, text, tokens)
-    first = tokenizer.bos_token_id
-    if first is not None and tokens[:2] == [first, first]:
-        return tokens[1:]
-    return tokens
 
 
 def resolve_device(device: str) -> torch.device:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from rft.config import MAIN_SET
 from rft.errors import ConfigError
-from rft.texts import utf8_fault
+from rft.texts import answer_text, utf8_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,10 @@ def make_item(raw: Mapping[str, Any], template: str, origin: str) -> TaskItem:
     question, answer = raw.get("question"), raw.get("answer")
     if not isinstance(question, str) or not question:
         raise ConfigError(f"{origin}: 'question' must be a text, found {question!r}")
-    if isinstance(answer, (int, float)) and not isinstance(answer, bool):
-        answer = str(answer)
-    if answer is not None and not isinstance(answer, str):
-        raise ConfigError(f"{origin}: 'answer' must be a text, a number or absent, found {answer!r}")
+    try:
+        answer = answer_text(answer)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: 'answer' {error}") from None
     rest = {key: value for key, value in raw.items() if key not in ("question", "answer", "metadata")}
     nested = raw.get("metadata")
     if isinstance(nested, Mapping):

@@ -25,10 +25,17 @@ def read_jsonl(
 
     Raises ConfigError that names the file and the line.
     """
+    return first_of_jsonl(path, None, template, question_field, answer_field)
+
+
+def first_of_jsonl(
+    path: Path, lines: int | None, template: str, question_field: str = "question", answer_field: str = "answer"
+) -> list[TaskItem]:
+    """Do as :func:`read_jsonl` does with the first ``lines`` lines; None: with all."""
     items = []
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(islice(file, lines), 1):
                 if line.strip():
                     origin = f"{path}:{number}"
                     items.append(_item_of(_object(line, origin), template, origin, question_field, answer_field))

@@ -14,6 +14,7 @@ from rft.plugins import USER_FAILURES
 from rft.rewards.dataset_scorer import make_dataset
 from rft.tasks.base import TaskItem, make_item
 from rft.tasks.finite import seed_of
+from rft.tasks.gym_import import import_dataset
 
 ENDLESS = 2**31
 """The length that an endless source reports."""
@@ -66,6 +67,7 @@ class Gym(DrawnTasks):
         return make_item(self._chunk(seed_of(stream, seed, chunk))[position], self._template, self.name)
 
     def _make(self, seed: int) -> Any:
+        import_dataset(self._dataset)
         from reasoning_gym.factory import DATASETS
 
         if self._dataset not in DATASETS:

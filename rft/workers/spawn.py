@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rft.plugins import FOLDERS_VARIABLE
+
 TAIL_BYTES = 2000
 """How much of the end of a process's output is kept, for the error that says how it ended."""
 TAIL_CHARS = 300
@@ -47,7 +49,9 @@ def quote_last_line(output: bytes) -> str:
 
 def _environment_variables() -> dict[str, str]:
     """Return ours, without our settings, which may be secrets, and with the path on which this package is found."""
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("RFT_")}
+    variables = {
+        name: value for name, value in os.environ.items() if not name.startswith("RFT_") or name == FOLDERS_VARIABLE
+    }
     root = str(Path(__file__).parents[2])
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [root, variables.get("PYTHONPATH")]))
     # There are many of these processes, and each would start threads for all cores.

@@ -1,0 +1,99 @@
+"""Takes some tasks of each source: the first ones, and some from further on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rft.config import Config, ImportConfig
+from rft.data.reading import BadRow, open_rows
+from rft.errors import ConfigError, DataError
+from rft.tasks.base import TaskItem, TaskSource, make_item
+from rft.tasks.procedural import ENDLESS
+
+if TYPE_CHECKING:
+    from infra.preflight.tokenizer import FileTokenizer
+
+FIRST, FURTHER = 48, 16
+LARGE_BYTES = 16 * 2**20
+"""Of a larger file only the first tasks are read: all of it takes more than a second."""
+IMPORT = "import:"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSamples:
+    """Tasks for training and of each held-out set."""
+
+    train: Sequence[TaskItem]
+    sets: Mapping[str, Sequence[TaskItem]] = field(default_factory=dict)
+    size: int | None = None
+    """Number of tasks for training; None if it is not known."""
+
+
+def sample_tasks(config: Config, tokenizer: FileTokenizer | None) -> TaskSamples:
+    """Return some tasks of all sources. Raises ConfigError, and DataError, as the conductor would."""
+    name = config.tasks.source
+    if name.startswith(IMPORT):
+        return TaskSamples(_from_import(config, name.removeprefix(IMPORT), tokenizer))
+    if _is_large(name):
+        return TaskSamples(_from_beginning(config, Path(name.removeprefix("jsonl:"))))
+    from rft.tasks import open_sources
+
+    splits = open_sources(config)
+    size = len(splits.train)
+    sets = {name: _some(source) for name, source in splits.sets.items()}
+    return TaskSamples(_some(splits.train), sets, size if size < ENDLESS else None)
+
+
+def _some(source: TaskSource) -> list[TaskItem]:
+    size = len(source)
+    # An endless source makes hundreds of tasks for each one from further on.
+    step = 1 if size >= ENDLESS else max(1, (size - FIRST) // FURTHER)
+    further = range(FIRST, size, step)[:FURTHER]
+    return [source[index] for index in (*range(min(FIRST, size)), *further)]
+
+
+def _is_large(name: str) -> bool:
+    file = Path(name.removeprefix("jsonl:"))
+    return name.startswith("jsonl:") and file.is_file() and file.stat().st_size > LARGE_BYTES
+
+
+def _from_beginning(config: Config, file: Path) -> list[TaskItem]:
+    """Return the first items of a large JSONL file. Some of them may be held out."""
+    from rft.tasks.listed import first_of_jsonl
+
+    return first_of_jsonl(file, FIRST + FURTHER, config.tasks.prompt_template, **config.tasks.options)
+
+
+def _from_import(config: Config, name: str, tokenizer: FileTokenizer | None) -> list[TaskItem]:
+    source = next((source for source in config.imports if source.name == name), None)
+    if source is None or source.kind != "tasks":
+        raise ConfigError(f"tasks: there is no [[imports]] with name = '{name}' and kind = 'tasks'")
+    return list(items_of_import(config, source, tokenizer))
+
+
+def items_of_import(config: Config, source: ImportConfig, tokenizer: FileTokenizer | None) -> Sequence[TaskItem]:
+    """Return the tasks of the first rows of an import. Raises DataError, which names the row.
+
+    Without a tokenizer, rows of chat messages give none.
+    """
+    from rft.data.chat import Tokens
+    from rft.data.rows import RowMaker
+
+    if tokenizer is None or (not tokenizer.chat_template and source.chat):
+        return []
+    maker = RowMaker(config, source, Tokens(tokenizer, frozenset(), config.policy.template_options))
+    items: list[TaskItem] = []
+    for number, row in open_rows(source.path, source.subset).numbered():
+        if len(items) == FIRST:
+            break
+        origin = f"{source.path}, row {number}"
+        try:
+            if isinstance(row, BadRow):
+                raise DataError(f"is {row.cause}")
+            items.append(make_item(maker.question(row), "{question}", origin))
+        except DataError as error:
+            raise ConfigError(f"tasks: {origin}: {error}") from error
+    return items
