@@ -45,6 +45,37 @@ USUAL_NAMES = {
     "report_to": "trackers",
     "lora_rank": "trainer.lora.rank",
     "lora_r": "trainer.lora.rank",
+    "optimizer": "trainer.learning_rate",
+    "optim": "trainer.learning_rate",
+    "num_train_steps": "trainer.steps",
+    "num_steps": "trainer.steps",
+    "max_length": "rollout.max_tokens",
+    "max_response_length": "rollout.max_tokens",
+    "rollout_n": "rollout.samples",
+    "num_samples": "rollout.samples",
+    "clip_ratio": "algorithm.clip_low",
+    "clip_eps": "algorithm.clip_low",
+    "cliprange": "algorithm.clip_low",
+    "kl_loss_coef": "algorithm.kl_coef",
+    "adv_estimator": "algorithm.advantage",
+    "entropy_coeff": "algorithm.entropy_coef",
+    "data": "tasks.source",
+    "train_files": "tasks.source",
+    "prompt_key": "tasks.options",
+    "reward_model": "processor.rewards",
+    "reward_fn": "processor.rewards",
+    "rewards": "processor.rewards",
+    "checkpoint_dir": "run.folder",
+    "save_steps": "trainer.checkpoint_interval",
+    "save_freq": "trainer.checkpoint_interval",
+    "eval_steps": "eval.every_versions",
+    "logger": "trackers.use",
+    "use_wandb": "trackers.use",
+    "bf16": "trainer.dtype",
+    "precision": "trainer.dtype",
+    "gradient_accumulation_steps": "trainer.micro_batch_tokens",
+    "num_gpus": "trainer.ranks",
+    "num_workers": "launcher.explorers",
 }
 """What other frameworks call our settings, in whatever section they have them."""
 
@@ -96,11 +127,16 @@ def _suggest(key: Key) -> str:
     known = known_names(key[:-1])
     if not known:
         return ""
-    usual = USUAL_NAMES.get(key[-1])
-    near = f"{usual}" if usual else nearest(key[-1], known)
+    near = USUAL_NAMES.get(key[-1]) or nearest(key[-1], known) or _elsewhere(key[-1])
     hint = f"Did you mean '{near}'? " if near else ""
     where = f"[{'.'.join(key[:-1])}]" if len(key) > 1 else "the top level"
     return f"{hint}Allowed in {where}: {', '.join(known)}."
+
+
+def _elsewhere(name: str) -> str | None:
+    """Return the field of that name in another section, or in two of them."""
+    found = [f"{section}.{name}" for section in Config.model_fields if name in known_names((section,))]
+    return "' or '".join(found) if 0 < len(found) <= 2 else None
 
 
 def known_names(section_key: Key) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from infra.preflight.contract import Finding
 from infra.preflight.facts import Facts
@@ -91,19 +91,24 @@ def _check(
 
 def _lost(found: FileTokenizer, model: str, texts: Sequence[str], answers: Sequence[str]) -> Iterator[Finding]:
     for what, those in (("prompts", texts), ("answers", answers)):
-        lost = {text: characters for text in those if (characters := found.lost_characters(text))}
+        lost = {text: characters for text in set(those) if (characters := found.lost_characters(text))}
         if not lost:
             continue
-        nothing_left = all(len(set(text) - set(" \n\t")) == len(lost.get(text, ())) for text in those)
-        shown = list(dict.fromkeys(one for characters in lost.values() for one in characters))[:SHOWN]
+        nothing_left = what == "prompts" and all(_is_lost(text, lost) for text in those)
+        shown = sorted({one for characters in lost.values() for one in characters})[:SHOWN]
         yield Finding(
             "fail" if nothing_left else "warn",
-            f"the tokenizer of {model} has no token for {' '.join(map(repr, shown))}, which are in {len(lost)} of "
-            f"{len(those)} {what}",
+            f"the tokenizer of {model} has no token for {' '.join(map(repr, shown))}, which are in "
+            f"{sum(text in lost for text in those)} of {len(those)} {what}",
             "the model cannot see them; use a model whose tokenizer knows them, or change the tasks"
             if what == "prompts"
             else "the model cannot write these answers; use a model whose tokenizer knows them, or change the tasks",
         )
+
+
+def _is_lost(text: str, lost: Mapping[str, Sequence[str]]) -> bool:
+    """Return whether nothing of a text but spaces has a token."""
+    return set("".join(text.split())) == set(lost.get(text, ()))
 
 
 def _lengths(facts: Facts, counts: Sequence[int], setting: str, max_tokens: int) -> Iterator[Finding]:

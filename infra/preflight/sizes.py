@@ -14,8 +14,8 @@ MOST_STEPS = 10**8
 MOST_HELD_OUT = 10**7
 MOST_ROLLOUTS = 10**6
 """Of one step."""
-MOST_EXPLORERS, MOST_THREADS = 256, 4
-"""Processes on one machine, and threads of one role for each of its cores."""
+MOST_THREADS = 4
+"""Of one role, for each core of the machine."""
 
 
 def sizes(facts: Facts) -> Iterator[Finding]:
@@ -42,7 +42,6 @@ def sizes(facts: Facts) -> Iterator[Finding]:
     for name, chosen in config.eval_sets.items():
         answers = chosen.tasks * chosen.samples
         _below(f"{answers:,} answers to the held-out set {name}", answers, MOST_HELD_OUT, "answers")
-    _below(f"launcher.explorers = {config.launcher.explorers}", config.launcher.explorers, MOST_EXPLORERS, "processes")
     cores = os.cpu_count() or 1
     for setting, threads in (("trainer", config.trainer.threads), ("policy", config.policy.threads)):
         if threads > MOST_THREADS * cores:

@@ -19,7 +19,7 @@ from rft.algorithms import (
     turns,
 )
 from rft.algorithms.algorithm import Algorithm, ValueHeadSettings
-from rft.algorithms.consistency import check_consistency
+from rft.algorithms.consistency import check_consistency, correction_of
 from rft.algorithms.inputs import Floats, Ints, Needs, TokenBatch, TokenLoss, needs_of
 from rft.algorithms.presets import Preset, find_preset
 from rft.algorithms.trial import try_algorithm
@@ -95,7 +95,7 @@ def _compose(config: AlgorithmConfig, max_tokens: int) -> Algorithm:
     by_token = _by_token(estimator)
     defaults = preset.advantage_options if config.advantage is None else {}
     estimator = _bind("algorithm.advantage", estimator, {**defaults, **config.advantage_options})
-    correction = config.correction or ("none" if config.old == "sampler" else preset.correction)
+    correction = correction_of(config, preset)
     check_consistency(config, needs, correction)
     return Algorithm(
         name=config.name,

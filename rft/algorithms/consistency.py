@@ -1,13 +1,33 @@
-"""Refuses settings of an algorithm that contradict each other, with what to do."""
+"""Refuses settings of an algorithm that contradict each other, with what to do. Needs no torch."""
 
 from __future__ import annotations
 
-from rft.algorithms.inputs import Needs
+from typing import Protocol
+
+from rft.algorithms.presets import Preset
 from rft.config import AlgorithmConfig
 from rft.errors import ConfigError
 
 
-def check_consistency(config: AlgorithmConfig, needs: Needs, correction: str) -> None:
+class Needed(Protocol):
+    """The part of :class:`rft.algorithms.inputs.Needs` that settings may contradict."""
+
+    @property
+    def reference(self) -> bool: ...
+
+    @property
+    def teacher(self) -> bool: ...
+
+    @property
+    def values(self) -> bool: ...
+
+
+def correction_of(config: AlgorithmConfig, preset: Preset) -> str:
+    """Return the correction that is used."""
+    return config.correction or ("none" if config.old == "sampler" else preset.correction)
+
+
+def check_consistency(config: AlgorithmConfig, needs: Needed, correction: str) -> None:
     """Raise ConfigError when settings contradict each other.
 
     Args:
@@ -19,7 +39,7 @@ def check_consistency(config: AlgorithmConfig, needs: Needs, correction: str) ->
             raise ConfigError(message)
 
 
-def _contradictions(config: AlgorithmConfig, needs: Needs, correction: str) -> list[tuple[bool, str]]:
+def _contradictions(config: AlgorithmConfig, needs: Needed, correction: str) -> list[tuple[bool, str]]:
     return [
         (
             correction != "none" and config.old == "sampler",

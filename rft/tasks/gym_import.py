@@ -11,11 +11,16 @@ import importlib.util
 import re
 import sys
 import threading
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 PACKAGE = "reasoning_gym"
+COMPOSITE = "composite"
+"""The dataset of the package itself, which is made of others."""
+_REGISTERED = re.compile(r"""(?:^DATASET_NAME *= *|register_dataset\(\s*)["']([a-z0-9_]+)["']""", re.MULTILINE)
 _lock = threading.RLock()
 
 
@@ -77,15 +82,31 @@ def _defer(name: str) -> ModuleType:
     return module
 
 
+def dataset_names() -> frozenset[str]:
+    """Return the names of all datasets, without importing them if their files name them."""
+    there = sys.modules.get(PACKAGE)
+    if (there is None or isinstance(there, _Deferred)) and (found := _files()):
+        return frozenset(found) | {COMPOSITE}
+    _load_whole()
+    return frozenset(importlib.import_module(f"{PACKAGE}.factory").DATASETS)
+
+
 def _file_of(name: str) -> Path | None:
     """Return the file of a part that registers the dataset ``name``; None if there is none, or if it needs others."""
+    file = _files().get(name)
+    return None if file is None or "create_dataset(" in file.read_text("utf-8") else file
+
+
+@cache
+def _files() -> Mapping[str, Path]:
+    """Return the file that registers each dataset, by the dataset's name."""
     specification = importlib.util.find_spec(PACKAGE)
     if specification is None or not specification.submodule_search_locations:
-        return None
+        return {}
     root = Path(specification.submodule_search_locations[0])
-    written = re.compile(rf"""^(DATASET_NAME = |\s*register_dataset\()["']{re.escape(name)}["']""", re.MULTILINE)
-    for file in sorted(root.glob("*/*.py"), key=lambda file: file.stem != name):
-        text = file.read_text("utf-8")
-        if written.search(text):
-            return None if "create_dataset(" in text else file
-    return None
+    return {
+        name: file
+        for file in sorted(root.glob("*/**/*.py"))
+        if "register_dataset(" in (text := file.read_text("utf-8"))
+        for name in _REGISTERED.findall(text)
+    }

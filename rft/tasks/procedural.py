@@ -14,7 +14,7 @@ from rft.plugins import USER_FAILURES
 from rft.rewards.dataset_scorer import make_dataset
 from rft.tasks.base import TaskItem, make_item
 from rft.tasks.finite import seed_of
-from rft.tasks.gym_import import import_dataset
+from rft.tasks.gym_import import dataset_names, import_dataset
 
 ENDLESS = 2**31
 """The length that an endless source reports."""
@@ -67,16 +67,17 @@ class Gym(DrawnTasks):
         return make_item(self._chunk(seed_of(stream, seed, chunk))[position], self._template, self.name)
 
     def _make(self, seed: int) -> Any:
+        names = dataset_names()
+        if self._dataset not in names:
+            # With more than a hundred datasets, only the nearest are listed.
+            near = get_close_matches(self._dataset, names, n=3) or sorted(names)[:5]
+            raise ConfigError(
+                f"tasks: reasoning-gym has no dataset {self._dataset!r}; "
+                f"did you mean {', '.join(near)}? It has {len(names)} datasets"
+            )
         import_dataset(self._dataset)
         from reasoning_gym.factory import DATASETS
 
-        if self._dataset not in DATASETS:
-            # With more than a hundred datasets, only the nearest are listed.
-            near = get_close_matches(self._dataset, DATASETS, n=3) or sorted(DATASETS)[:5]
-            raise ConfigError(
-                f"tasks: reasoning-gym has no dataset {self._dataset!r}; "
-                f"did you mean {', '.join(near)}? It has {len(DATASETS)} datasets"
-            )
         try:
             return make_dataset(self._dataset, self._options, seed=seed, size=CHUNK)
         # Each dataset checks its options in its own way: assertions, TypeError, ValueError.

@@ -43,11 +43,14 @@ print(len(DATASETS) > 100, sum(_file_of(name) is None for name in DATASETS) < 10
     assert in_new_process(code) == "True True"
 
 
-def test_an_unknown_name_imports_all_for_the_list_of_names() -> None:
+def test_all_names_are_known_before_anything_is_imported() -> None:
     code = """
-from rft.tasks.gym_import import import_dataset
-import_dataset("no_such_dataset")
+from rft.tasks.gym_import import dataset_names
+import sys
+names = dataset_names()
+assert "sympy" not in sys.modules
+import reasoning_gym
 from reasoning_gym.factory import DATASETS
-print(len(DATASETS) > 100)
+print(sorted(names ^ set(DATASETS)), sorted(dataset_names() ^ set(DATASETS)))
 """
-    assert in_new_process(code) == "True"
+    assert in_new_process(code) == "[] []"
