@@ -41,11 +41,7 @@ def evaluate(
     """
     loaded = load(config, context)
     from rich.console import Console
-    from rich.table import Table
 
-    from consumers.evaluation import evaluate_models
-    from consumers.evaluation.models import find_models
-    from infra.commands.stages import Stages
     from infra.hub_downloads import fetch_all, pinned
     from rft.errors import ConfigError
 
@@ -59,6 +55,13 @@ def evaluate(
     # What the checks read. The weights come after them.
     fetch_all(loaded, console, with_weights=False, imports=False)
     before_start(loaded, "eval")
+    # These import torch.
+    from rich.table import Table
+
+    from consumers.evaluation import evaluate_models
+    from consumers.evaluation.models import find_models
+    from infra.commands.stages import Stages
+
     loaded = fetch_all(loaded, console, imports=False)
     models = find_models(loaded, [_local(loaded, name) for name in weights or ["start", "newest"]])
     with Stages(Console(stderr=True)) as stages:

@@ -54,12 +54,12 @@ def import_files(
         names = ", ".join(known) or "none"
         problem = f"has no import {unknown[0]!r}" if unknown else "names nothing to import"
         raise ConfigError(f"{config} {problem}; its [[imports]] are: {names}")
+    before_start(loaded, "importer")
     if loaded.broker.kind == "embedded" and with_running_broker(loaded).broker.bootstrap_servers is None:
         raise BrokerError(
             f"no run of {config} is in progress, and its embedded broker ends with its run. Start `rft run`, which "
             "imports by itself, or name a cluster (broker.kind = 'external', broker.bootstrap_servers)"
         )
-    before_start(loaded, "importer")
     from infra.hub_downloads import fetch_all, pinned
     from producers.importer.shell import Import
     from rft.log.access import prepare_topics

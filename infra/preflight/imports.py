@@ -17,6 +17,8 @@ ROWS = 32
 def imports(facts: Facts) -> Iterator[Finding]:
     """Find files that are missing or cannot be read, and columns that they do not have."""
     for source in facts.config.imports:
+        if source.on_hub:
+            continue
         if source.kind == "experiences":
             if not source.path.exists():
                 raise ConfigError(f"[[imports]] {source.name}: there is no {source.path.absolute()}; set path")

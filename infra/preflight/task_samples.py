@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FIRST, FURTHER = 48, 16
 LARGE_BYTES = 16 * 2**20
 """Of a larger file only the first tasks are read: all of it takes more than a second."""
-IMPORT = "import:"
+IMPORT, HUB = "import:", "hf:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,10 @@ class TaskSamples:
 
 
 def sample_tasks(config: Config, tokenizer: FileTokenizer | None) -> TaskSamples:
-    """Return some tasks of all sources. Raises ConfigError, and DataError, as the conductor would."""
+    """Return some tasks of all sources, or none if one of them is a dataset of the hub. Raises ConfigError, and DataError, as the conductor would."""
     name = config.tasks.source
+    if any(one.startswith(HUB) for one in (name, *(chosen.source for chosen in config.eval_sets.values()))):
+        return TaskSamples(())
     if name.startswith(IMPORT):
         return TaskSamples(_from_import(config, name.removeprefix(IMPORT), tokenizer))
     if _is_large(name):
@@ -69,6 +71,8 @@ def _from_beginning(config: Config, file: Path) -> list[TaskItem]:
 
 def _from_import(config: Config, name: str, tokenizer: FileTokenizer | None) -> list[TaskItem]:
     source = next((source for source in config.imports if source.name == name), None)
+    if source is not None and source.on_hub:
+        return []
     if source is None or source.kind != "tasks":
         raise ConfigError(f"tasks: there is no [[imports]] with name = '{name}' and kind = 'tasks'")
     return list(items_of_import(config, source, tokenizer))

@@ -32,7 +32,7 @@ ROWS = [
     Row("weights cut short", {}, "is cut short|is not a safetensors file", files={"model/model.safetensors": b"\x10"}),
     Row("weights are text", {}, "not a safetensors file", files={"model/model.safetensors": "hello, world, hello"}),
     Row("Git LFS pointer", {}, "git lfs pull", files={
-        "model/model.safetensors": "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n"}, real=True),
+        "model/model.safetensors": "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n"}),
     Row("empty weights", {}, "not a safetensors file", files={"model/model.safetensors": b""}),
     Row("missing shard", {}, "has no model-00001-of-00002", files={"model/model.safetensors.index.json": INDEX}),
     Row("broken index", {}, "index.json cannot be read", files={"model/model.safetensors.index.json": "{}"}),
@@ -45,7 +45,7 @@ ROWS = [
         "model/tokenizer_config.json": "{}", "model/config.json": '{"model_type": "qwen3"}'}),
     Row("tokenizer of another model", {}, "vocab_size is 5", level="warn", files={
         "model/config.json": '{"model_type": "qwen3", "vocab_size": 5}'}),
-    Row("no chat template", {"tasks": {"chat": True}}, "no chat template, and tasks.chat needs one", real=True),
+    Row("no chat template", {"tasks": {"chat": True}}, "no chat template, and tasks.chat needs one"),
     Row("no chat template for chat", {"rollout": {"workflow": "chat"}}, "no chat template, and rollout.workflow"),
     Row("no adapters' base", {"policy": {"model": "adapters"}}, "base", files={
         "adapters/adapter_config.json": '{"base_model_name_or_path": "gone"}',
@@ -88,7 +88,7 @@ ROWS = [
     Row("stale without a bound", {"buffer": {"too_stale": "keep"}, "algorithm": {"name": "gspo"}}, "bounded weight"),
     Row("unknown priority", {"processor": {"priority": "lifo"}}, "processor.priority = 'lifo' is unknown.*'fifo'"),
     Row("unknown buffer priority", {"buffer": {"priority": "lifo"}}, "buffer.priority.*'lifo' is unknown"),
-    Row("one sample", {"rollout": {"samples": 1}}, "below processor.min_group_size = 2", real=True),
+    Row("one sample", {"rollout": {"samples": 1}}, "below processor.min_group_size = 2"),
     Row("GRPO with one sample", {"rollout": {"samples": 1}, "processor": {"min_group_size": 1}},
         "every advantage would be 0"),
     Row("RLOO with one sample", {"rollout": {"samples": 1}, "processor": {"min_group_size": 1},
