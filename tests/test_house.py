@@ -20,8 +20,8 @@ BELOW: dict[str, set[str]] = {
 }
 RFT_FLOORS = (
     {"errors"},
-    {"event_loop", "model_files", "plugins", "retry", "texts", "workers"},
-    {"config"},
+    {"event_loop", "model_files", "plugins", "retry", "texts"},
+    {"config", "workers"},
     {"config_faults"},
     {"algorithms", "config_sources", "config_toml", "evaluation", "hub", "log", "lora", "rewards"},
     {"telemetry"},
