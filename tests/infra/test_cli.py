@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import string
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from click.testing import CliRunner
 from typer.main import get_command
 
 from infra import cli
+from tests.inputs.small_model import make_small_model
 
 RFT = str(Path(sys.executable).with_name("rft"))
 COMMANDS = ("run", "import", "importer", "conductor", "explorer", "processor", "trainer", "doctor", "topics", "report")
@@ -52,10 +54,7 @@ def all_commands() -> dict[str, list[str]]:
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """A valid configuration, with a folder that looks like a model."""
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "config.json").touch()
-    (model / "model.safetensors").touch()
+    model = make_small_model(tmp_path / "model", context=2048, characters=string.printable)
     path = tmp_path / "run.toml"
     path.write_text(f'[run]\nfolder = "{tmp_path}/runs"\n[policy]\nmodel = "{model}"\n')
     return path

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import string
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ from typing import Any
 import psutil
 import pytest
 from brokers import require_kafka_home
+
+from tests.inputs.small_model import make_small_model
 
 DRIVER = Path(__file__).with_name("drive_launch.py")
 FOREVER = "import time\nwhile True: time.sleep(1)"
@@ -48,9 +51,7 @@ class Launched:
     def __init__(
         self, folder: Path, programs: dict[str, str], settings: str = "", *arguments: str, terminal: int | None = None
     ) -> None:
-        (folder / "model").mkdir(exist_ok=True)
-        (folder / "model" / "config.json").touch()
-        (folder / "model" / "model.safetensors").touch()
+        make_small_model(folder / "model", context=2048, characters=string.printable)
         self.config = folder / "run.toml"
         self.config.write_text(
             f'run.folder = "{folder}/runs"\nrun.name = "test"\npolicy.model = "{folder}/model"\n'

@@ -14,13 +14,13 @@ CONTEXT = 64
 WIDTH = 8
 
 
-def make_small_model(folder: Path) -> Path:
-    """Write the folder of a random Qwen3 with one layer and a context of 64 tokens."""
-    folder.mkdir()
-    size = len(CHARACTERS) + 2
+def make_small_model(folder: Path, *, context: int = CONTEXT, characters: str = CHARACTERS) -> Path:
+    """Write the folder of a Qwen3 with one layer, whose weights are all 0."""
+    folder.mkdir(exist_ok=True)
+    size = len(characters) + 2
     description = {
         "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "vocab_size": size, "hidden_size": WIDTH,
-        "max_position_embeddings": CONTEXT, "eos_token_id": 1,
+        "max_position_embeddings": context, "eos_token_id": 1,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(description))
     tensors = {"model.embed_tokens.weight": (size, WIDTH), "model.norm.weight": (WIDTH,)}
@@ -29,9 +29,9 @@ def make_small_model(folder: Path) -> Path:
     for name in ("gate_proj", "up_proj", "down_proj"):
         tensors[f"model.layers.0.mlp.{name}.weight"] = (WIDTH, WIDTH)
     save_file({name: np.zeros(shape, np.float32) for name, shape in tensors.items()}, folder / "model.safetensors")
-    vocabulary = {token: index for index, token in enumerate(["<pad>", "<eos>", *CHARACTERS])}
+    vocabulary = {token: index for index, token in enumerate(["<pad>", "<eos>", *characters])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "eos_token": "<eos>"}
