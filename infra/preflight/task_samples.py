@@ -33,7 +33,10 @@ class TaskSamples:
 
 
 def sample_tasks(config: Config, tokenizer: FileTokenizer | None) -> TaskSamples:
-    """Return some tasks of all sources, or none if one of them is a dataset of the hub. Raises ConfigError, and DataError, as the conductor would."""
+    """Return some tasks of all sources; none if one of them is a dataset of the hub.
+
+    Raises ConfigError, and DataError, as the conductor would.
+    """
     name = config.tasks.source
     if any(one.startswith(HUB) for one in (name, *(chosen.source for chosen in config.eval_sets.values()))):
         return TaskSamples(())
