@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import Any
 
 from rft.errors import RewardError
+from rft.rewards.gym_import import COMPOSITE, import_dataset
 from rft.rewards.matching import exact_match
 
-COMPOSITE = "composite"
 TUPLES = {"arc_agi": ("output",), "rearc": ("output",)}
 """Metadata that a dataset compares as tuples of tuples. JSON has lists only."""
 
@@ -62,13 +62,15 @@ def make_dataset(name: str, options: Mapping[str, Any], *, seed: int, size: int)
 
     Raises ImportError if reasoning-gym is not installed, and whatever the dataset raises.
     """
-    import reasoning_gym as package
-    from reasoning_gym.composite import DatasetSpec
+    import_dataset(name)
+    from reasoning_gym.factory import create_dataset
 
     given = dict(options)
     if name == COMPOSITE and "datasets" in given:
+        from reasoning_gym.composite import DatasetSpec
+
         given["datasets"] = [DatasetSpec(**{"weight": 1.0, "config": {}, **each}) for each in given["datasets"]]
-    return package.create_dataset(name, **{**given, "seed": seed, "size": size})
+    return create_dataset(name, **{**given, "seed": seed, "size": size})
 
 
 @lru_cache(maxsize=32)

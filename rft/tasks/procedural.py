@@ -12,9 +12,9 @@ from rft.environments.base import MAX_SEED, SEED
 from rft.errors import ConfigError
 from rft.plugins import USER_FAILURES
 from rft.rewards.dataset_scorer import make_dataset
+from rft.rewards.gym_import import dataset_names, import_dataset
 from rft.tasks.base import TaskItem, make_item
 from rft.tasks.finite import seed_of
-from rft.tasks.gym_import import dataset_names, import_dataset
 
 ENDLESS = 2**31
 """The length that an endless source reports."""

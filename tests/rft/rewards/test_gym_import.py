@@ -15,7 +15,7 @@ def in_new_process(code: str) -> str:
 def test_one_dataset_comes_without_the_libraries_of_others() -> None:
     code = """
 import sys
-from rft.tasks.gym_import import import_dataset
+from rft.rewards.gym_import import import_dataset
 import_dataset("spell_backward")
 from reasoning_gym.factory import DATASETS, create_dataset
 import_dataset("letter_counting")
@@ -28,7 +28,7 @@ print([name for name in ("sympy", "matplotlib", "torch") if name in sys.modules]
 def test_every_dataset_is_found_and_all_of_them_stay_within_reach() -> None:
     """A user's module that imports reasoning-gym after us, one dataset after the other, gets the whole library."""
     code = """
-from rft.tasks.gym_import import _file_of, import_dataset
+from rft.rewards.gym_import import _file_of, import_dataset
 import_dataset("spell_backward")
 import reasoning_gym
 from reasoning_gym.algebra import SimpleEquationsDataset
@@ -45,7 +45,7 @@ print(len(DATASETS) > 100, sum(_file_of(name) is None for name in DATASETS) < 10
 
 def test_all_names_are_known_before_anything_is_imported() -> None:
     code = """
-from rft.tasks.gym_import import dataset_names
+from rft.rewards.gym_import import dataset_names
 import sys
 names = dataset_names()
 assert "sympy" not in sys.modules
