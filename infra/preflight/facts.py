@@ -18,7 +18,7 @@ from rft.lora.adapter import base_model_folder
 class Facts:
     """A configuration, and what it names. Each part is None if it cannot be read: one check of it says why."""
 
-    def __init__(self, config: Config, roles: Collection[Role]) -> None:
+    def __init__(self, config: Config, roles: Collection[Role] = ()) -> None:
         self.config = config
         self.roles = frozenset(roles)
         self.trainers = [config, *(config.of_trainer(identity) for identity in config.trainers)]
