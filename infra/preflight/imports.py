@@ -19,6 +19,9 @@ def imports(facts: Facts) -> Iterator[Finding]:
     for source in facts.config.imports:
         if source.on_hub:
             continue
+        # The archive of an earlier stage is not there before that has run.
+        if source.path.absolute().is_relative_to(facts.config.run.path.parent) and not source.path.exists():
+            continue
         if source.kind == "experiences":
             if not source.path.exists():
                 raise ConfigError(f"[[imports]] {source.name}: there is no {source.path.absolute()}; set path")

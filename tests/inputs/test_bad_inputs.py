@@ -99,3 +99,23 @@ def test_the_real_command_says_it_and_starts_nothing(row: Row, model: Path, tmp_
     assert imports
     assert not TORCH.search("\n".join(imports))
     assert not (tmp_path / "runs" / "run" / "logs").exists()
+
+
+def test_what_an_earlier_stage_will_write_is_not_missed(model: Path, tmp_path: Path) -> None:
+    from infra.preflight.checks import find_all
+    from rft.config import Config
+
+    archive = tmp_path / "runs" / "all" / "stages" / "1-collect" / "archive"
+    learn = {"name": "learn", "run": {"mode": "train"}, "algorithm": {"name": "sft"}}
+    imports = [{"name": "collected", "path": str(archive), "kind": "experiences"}]
+    config = Config.model_validate(
+        {
+            "policy": {"model": str(model)}, "run": {"folder": str(tmp_path / "runs"), "name": "all"},
+            "stages": [{"name": "collect"}, {**learn, "imports": imports}],
+        }
+    )  # fmt: skip
+    assert [finding for finding in find_all(config.of_stage(1), ["importer"]) if finding.level == "fail"] == []
+    elsewhere = config.model_copy(update={"stages": [config.stages[0]], "imports": config.of_stage(1).imports})
+    elsewhere = elsewhere.model_copy(update={"run": config.run.model_copy(update={"folder": tmp_path / "other"})})
+    (missing,) = [finding for finding in find_all(elsewhere, ["importer"]) if finding.level == "fail"]
+    assert missing.what.startswith("[[imports]] collected: there is no")
