@@ -19,8 +19,7 @@ def imports(facts: Facts) -> Iterator[Finding]:
     for source in facts.config.imports:
         if source.on_hub:
             continue
-        # The archive of an earlier stage is not there before that has run.
-        if source.path.absolute().is_relative_to(facts.config.run.path.parent) and not source.path.exists():
+        if _is_of_a_stage(facts, source) and not source.path.exists():
             continue
         if source.kind == "experiences":
             if not source.path.exists():
@@ -30,6 +29,12 @@ def imports(facts: Facts) -> Iterator[Finding]:
             yield from _rows(facts, source)
         except DataError as error:
             raise ConfigError(f"[[imports]] {source.name}: {error}") from error
+
+
+def _is_of_a_stage(facts: Facts, source: ImportConfig) -> bool:
+    """Return whether another stage of the run writes the file: it is not there before that has run."""
+    stages = facts.config.run.path.parent
+    return stages.name == "stages" and source.path.absolute().is_relative_to(stages)
 
 
 def _rows(facts: Facts, source: ImportConfig) -> Iterator[Finding]:
