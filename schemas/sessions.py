@@ -41,7 +41,7 @@ class Turn(Record):
     """JSON array of OpenAI's function schemas; empty unless it extends no turn."""
     tool_choice: str
     tokens_before: int
-    """How many tokens of its row it read again, unchanged; 0 if a row begins."""
+    """How many tokens of its row it read again, unchanged; 0 if it read none of them."""
     prompt_tokens: TokenArray
     """int32 [P]: the token ids that it read after those."""
     tokens: TokenArray

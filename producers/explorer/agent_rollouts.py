@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from producers.explorer.command_agent import CommandAgent
 from producers.explorer.function_agent import FunctionAgent
-from producers.gateway.session import OpenSession
+from producers.gateway.open_session import OpenSession
 from rft.config import Config, RolloutConfig
 from rft.errors import ConfigError, RolloutError
+from rft.log.writer import EventWriter
 from rft.plugins import USER_FAILURES
 from rft.policy.base import Policy, Sampling
 from rft.workflows.rollout import Outcome, Rollout, as_outcome
@@ -33,8 +34,10 @@ def find_agent(config: RolloutConfig) -> Agent | None:
     return FunctionAgent(config.agent) if config.agent else None
 
 
-def open_agents(config: Config, policy: Policy) -> AgentRollouts | None:
+def open_agents(config: Config, policy: Policy, writer: EventWriter) -> AgentRollouts | None:
     """Return what rolls tasks out if the configuration names an agent; None if it names a workflow.
+
+    ``writer`` publishes the agents' turns if the configuration says so.
 
     Raises ConfigError.
     """
@@ -47,7 +50,8 @@ def open_agents(config: Config, policy: Policy) -> AgentRollouts | None:
         raise ConfigError(
             f"rollout.agent and rollout.command need the package {error.name!r}: pip install 'stream-rft[gateway]'"
         ) from error
-    gateway = RolloutGateway(config.gateway, policy, config.trainer.model_key, config.rollout.tool_format)
+    turn_writer = writer if config.gateway.log_turns == "all" else None
+    gateway = RolloutGateway(config.gateway, policy, config.trainer.model_key, config.rollout.tool_format, turn_writer)
     return AgentRollouts(agent, gateway)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from producers.explorer import command_guard
 from producers.explorer.command_output import OutputTail, last_lines
-from producers.gateway.session import OpenSession
+from producers.gateway.open_session import OpenSession
 from rft.config import RolloutConfig
 from rft.errors import ConfigError, RolloutError
 from rft.workflows.rollout import Outcome

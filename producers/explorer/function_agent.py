@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from producers.gateway.session import OpenSession
+from producers.gateway.open_session import OpenSession
 from rft.errors import ConfigError, RolloutError
 from rft.plugins import USER_FAILURES, resolve
 from schemas.events import Task

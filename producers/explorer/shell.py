@@ -58,7 +58,8 @@ def run(config: Config, stop: threading.Event) -> None:
     find_agent(config.rollout)
     writer = EventWriter(config, member_id)
     try:
-        writer.prepare("experiences", "members", "dlq")
+        turns = ("turns",) if config.gateway.log_turns == "all" else ()
+        writer.prepare("experiences", "members", "dlq", *turns)
         role_activity().works("loads the model")
         policy = open_policy(config)
         try:
@@ -92,7 +93,7 @@ class Explorer:
         self._config = config
         self._member_id = member_id
         self._writer = writer
-        self._agents = open_agents(config, policy)
+        self._agents = open_agents(config, policy, writer)
         self._workflow: Workflow = self._agents or open_workflow(config.rollout)
         self._pool = RolloutPool(
             config.rollout,

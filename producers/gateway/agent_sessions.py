@@ -152,7 +152,7 @@ class AgentSessions:
         """Keep a reward for the session's experience; if that is on the log, publish it as an event of ``rewards``."""
         opened = self._open.get(session)
         if opened is not None and opened.ending is None:
-            opened.session.reward(reward)
+            await opened.session.reward(reward)
             opened.used_at = time.monotonic()
             return
         ended = self._ended.get(session) if opened is None else await self._end(session, opened)

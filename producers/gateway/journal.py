@@ -27,15 +27,3 @@ class Journal(Protocol):
     async def save_rewards(self, rewards: Iterable[GivenReward]) -> None:
         """Write the newest revision of each reward that was sent to the session."""
         ...
-
-
-class NoJournal:
-    """Writes nothing: the session ends with its process."""
-
-    session_id = ""
-
-    async def append(self, turns: Sequence[Turn]) -> None:
-        """Return."""
-
-    async def save_rewards(self, rewards: Iterable[GivenReward]) -> None:
-        """Return."""

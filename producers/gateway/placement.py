@@ -32,6 +32,8 @@ class Continue:
 
     call: str
     """Names the request, see :class:`Repeat`."""
+    history: str
+    """Digest of its messages and tools."""
     conversation: int
     new: int
     """The messages from this index on are new."""
@@ -42,6 +44,8 @@ class Begin:
     """The request goes on from no recorded conversation."""
 
     call: str
+    history: str
+    """Digest of its messages and tools."""
 
 
 @dataclass(slots=True)
@@ -72,25 +76,31 @@ class Placement:
             return Repeat(call)
         for length in range(len(digests) - 1, 0, -1):
             if idle := self._idle.get(digests[length]):
-                return Continue(call, idle[0], length)
-        return Begin(call)
+                return Continue(call, digests[-1], idle[0], length)
+        return Begin(call, digests[-1])
 
-    def asked(self, call: str, request: ChatRequest, conversations: Sequence[int]) -> set[str]:
-        """Note that a request is being answered in ``conversations``, one for each turn that it asks for.
+    def asked(self, call: str, history: str, conversations: Sequence[int]) -> set[str]:
+        """Note that a request with this history is being answered in ``conversations``, one for each turn.
 
         The first may be a recorded one, which it continues; the others are new. Return the requests that need not be
         repeated any more: an answer from which somebody goes on has arrived.
         """
-        digest = history_digests(request)[-1]
         arrived = set()
         for number in conversations:
             if number in self._known:
                 self._release(number)
                 arrived.add(self._known[number].call)
-            self._known[number] = _Known(digest, call=call)
+            self._known[number] = _Known(history, call=call)
         self._calls -= arrived
         self._calls.add(call)
         return arrived
+
+    def history(self, conversation: int | None, tools: Sequence[Mapping[str, Any]], new: Sequence[Message]) -> str:
+        """Return the digest of a history: of a recorded conversation, or of none with these tools, and new messages."""
+        digest = _digest("", tools) if conversation is None else self._known[conversation].tip
+        for message in new:
+            digest = _extend(digest, message)
+        return digest
 
     def answered(self, conversation: int, answer: Message) -> None:
         """Note that a turn was written in a conversation."""

@@ -70,7 +70,7 @@ class RolloutSessions:
 
     async def reward(self, session: str, reward: SessionReward) -> None:
         """Keep a reward. It is published with the experience when the rollout ends."""
-        self._session(session).reward(reward)
+        await self._session(session).reward(reward)
 
     async def describe(self, session: str) -> Mapping[str, Any]:
         """Return what is known of a session, as JSON."""

@@ -3,65 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from producers.gateway.contract import Answer, ChatRequest, SessionEndedError, SessionReward
+from producers.gateway.conversations import Conversations, NumberedConversation
+from producers.gateway.journal import Journal
 from producers.gateway.placement import Begin, Continue, Placement, Repeat
 from producers.gateway.session_rewards import SessionRewards
+from producers.gateway.turn_records import answers, generation_of_turn, messages_of_turn, turn_records
+from producers.gateway.turn_writing import recorded_prompt, write_turns
 from rft.errors import (
     ConfigError,
+    DecodeError,
     EngineDiedError,
     PromptTooLongError,
     RequestError,
-    RolloutError,
     TokenBudgetError,
 )
-from rft.policy.base import Policy, Sampling
-from rft.workflows.conversation import Conversation, Turn
+from rft.policy.base import Generation, Policy, Sampling
+from rft.workflows.conversation import Conversation, Prompt
 from rft.workflows.messages import ParseReply, plain_reply
 from rft.workflows.rollout import Outcome, Rollout
-from rft.workflows.trajectory import Trajectory
 from schemas.events import Task
-
-MAX_CONVERSATIONS = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class OpenSession:
-    """A session, and how an agent reaches it."""
-
-    name: str
-    api_key: str
-    base_url: str
-    """For clients of OpenAI's protocols."""
-    anthropic_base_url: str
-    """For clients of Anthropic's."""
-    session: Session
+from schemas.sessions import Session as SessionRecord
+from schemas.sessions import Turn as TurnRecord
 
 
 @dataclass(slots=True)
 class _Call:
     """A request that is being answered, or was answered and may be repeated."""
 
-    task: asyncio.Task[Answer]
+    task: asyncio.Future[Answer]
     waiting: int = 0
     """How many clients wait for it: the one that asked, and those that repeat it."""
-
-
-@dataclass(slots=True)
-class _Recorded:
-    conversation: Conversation
-    numbers: list[int] = field(default_factory=list)
-    """The number in the session of each turn in the conversation."""
 
 
 class Session:
     """The conversations of one try of one rollout. Use it in one event loop, from many coroutines at once.
 
     A turn that is asked for several times at once (``n``) is written in a conversation of its own each time. The first
-    goes on in the row of what was before; each other choice begins a row, in which only that choice is taught.
+    goes on in the row of what was before; each other choice begins a row, in which only that choice is taught. A
+    request is answered by all of its turns or by none: what the policy wrote for a request that failed or was given up
+    is no part of the session.
     """
 
     def __init__(
@@ -70,31 +56,36 @@ class Session:
         policy: Policy,
         sampling: Sampling,
         find_parser: Callable[[], ParseReply] = lambda: plain_reply,
+        journal: Journal | None = None,
     ) -> None:
         """Begin without conversations.
 
         Args:
             task: The task.
-            policy: Writes the turns. It gives each generation random numbers of its own (SeededPolicy).
-            sampling: What requests leave open; its ``max_tokens`` is the budget of all conversations together.
+            policy: Writes the turns.
+            sampling: What requests leave open; its ``max_tokens`` is the budget of all conversations together. Each
+                generation has a seed of its own that follows from its ``seed``.
             find_parser: Returns what finds calls in the text of a turn; called for requests with tools. May raise
                 ConfigError.
+            journal: Writes the turns to the log before they are answered; without one, nothing does.
         """
         # The agent sends the messages itself, those that the task begins with included.
         self._task = replace(task, metadata="{}")
         self._policy = policy
         self._sampling = sampling
         self._find_parser = find_parser
+        self.journal = journal
         self._placement = Placement()
-        self._recorded: dict[int, _Recorded] = {}
-        self._begun = 0
+        self._conversations = Conversations(lambda: Conversation(self._task, policy, sampling))
         self._calls: dict[str, _Call] = {}
-        self._canceled: set[asyncio.Task[Answer]] = set()
+        self._canceled: set[asyncio.Future[Answer]] = set()
         """Answers that were canceled and have not ended yet."""
+        self._generations = 0
+        """How many were begun."""
         self._written = 0
+        self._next_turn = 0
+        self._turns: set[int] = set()
         self._rewards = SessionRewards()
-        self.turns = 0
-        """Turns that the policy has written."""
         self.cut = False
         """Whether a request was refused because no token was left."""
         self.engine_error: EngineDiedError | None = None
@@ -102,16 +93,21 @@ class Session:
         self.ended = False
 
     @property
+    def turns(self) -> int:
+        """Turns that were answered."""
+        return len(self._turns)
+
+    @property
     def under_way(self) -> int:
         """Requests that the policy is writing for."""
         return sum(not call.task.done() for call in self._calls.values())
 
     async def complete(self, request: ChatRequest) -> Answer:
-        """Return the next turns.
+        """Return the next turns. They are on the log by then, if there is a journal.
 
-        Raises SessionEndedError, RequestError, TokenBudgetError, PolicyError. A request that is repeated before
-        somebody goes on from its answer gets the same answer. When all clients that wait for an answer are canceled,
-        its work is.
+        Raises SessionEndedError, RequestError, TokenBudgetError, PolicyError, BrokerError. A request that is repeated
+        before somebody goes on from its answer gets the same answer. When all clients that wait for an answer are
+        canceled, its work is.
         """
         if self._canceled:
             await asyncio.wait(self._canceled)  # their conversations are free in a moment
@@ -134,18 +130,20 @@ class Session:
         finally:
             call.waiting -= 1
 
-    def reward(self, reward: SessionReward) -> None:
+    async def reward(self, reward: SessionReward) -> None:
         """Take a reward. Raises SessionEndedError, or RequestError if it is none or its turn does not exist."""
         if self.ended:
             raise SessionEndedError("the session has ended: send the reward to the topic `rewards`")
-        self._rewards.add(reward, self.turns)
+        self._rewards.add(reward, self._turns)
+        if self.journal is not None:
+            await self.journal.save_rewards(self._rewards.newest())
 
     def describe(self) -> Mapping[str, Any]:
         """Return what is known of the session, as JSON."""
         return {
             "state": "ended" if self.ended else "open",
             "turns": self.turns,
-            "conversations": len(self._recorded),
+            "conversations": len(self._conversations),
             "group_id": self._task.group_id,
         }
 
@@ -164,29 +162,69 @@ class Session:
             outcome: What the agent returned; it takes precedence over rewards that were sent to the session.
             cut: Whether the rollout ended because no token was left.
         """
-        rows: list[Trajectory] = []
-        numbers: list[tuple[int, ...]] = []
-        for recorded in self._recorded.values():
-            rows += recorded.conversation.rows()
-            for turns in recorded.conversation.turns_of_rows():
-                numbers.append(tuple(recorded.numbers[turn] for turn in turns))
+        rows, numbers = self._conversations.rows()
         if cut and rows:
             rows[-1] = replace(rows[-1], finish_reason="length")
         return Rollout(tuple(rows), self._rewards.outcome(outcome), tuple(numbers))
 
+    def restore(self, record: SessionRecord, turns: Sequence[TurnRecord]) -> None:
+        """Take up a session where another process left it. Call it once, in the event loop, before anything else.
+
+        The tokens are those of the log. A request that is made again, and that nobody has gone on from, gets the answer
+        that is on the log.
+
+        Args:
+            record: The session's record.
+            turns: Its turns, in the order of the record.
+
+        Raises DecodeError if they are no turns of one session.
+        """
+        for answered in answers(turns):
+            try:
+                self._restore_answer(answered)
+            except RequestError as error:
+                first = answered[0]
+                raise DecodeError(f"turn {first.number} of session {first.session_id} is none: {error}") from error
+        self._rewards.restore(record.rewards)
+
+    def _restore_answer(self, records: Sequence[TurnRecord]) -> None:
+        first = records[0]
+        messages, tools = messages_of_turn(first)
+        number = None if first.begins else first.conversation
+        if number is not None:
+            tools = self._conversations.tools(number)
+        history = self._placement.history(number, tools, messages)
+        numbers = [record.conversation for record in records]
+        parse = self._parser(tools, first.tool_choice)
+        into = self._conversations.go_on(number, messages, tools, parse, len(records), numbers)
+        prompts = [recorded_prompt(one, record) for one, record in zip(into, records, strict=True)]
+        self._note_asked(first.request, history, into)
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._calls[first.request] = _Call(answer)
+        generations = [generation_of_turn(record) for record in records]
+        answer.set_result(self._append(into, prompts, generations, [record.number for record in records]))
+        self._next_turn = max(self._next_turn, *(record.number + 1 for record in records))
+        self._generations = max(self._generations, *(record.generation + 1 for record in records))
+
     def _ask(self, place: Continue | Begin, request: ChatRequest) -> _Call:
-        numbers = self._add_messages(place, request)
-        for arrived in self._placement.asked(place.call, request, numbers):
-            self._calls.pop(arrived, None)
-        call = _Call(asyncio.create_task(self._answer(request, numbers)))
+        number = place.conversation if isinstance(place, Continue) else None
+        new = request.messages[place.new :] if isinstance(place, Continue) else request.messages
+        parse = self._parser(request.tools, request.tool_choice)
+        into = self._conversations.go_on(number, new, request.tools, parse, request.n)
+        self._note_asked(place.call, place.history, into)
+        call = _Call(asyncio.create_task(self._answer(request, place.call, into)))
         self._calls[place.call] = call
 
-        def answered(task: asyncio.Task[Answer]) -> None:
+        def answered(task: asyncio.Future[Answer]) -> None:
             if task.cancelled() or task.exception():
                 self._forget(place.call, call)
 
         call.task.add_done_callback(answered)
         return call
+
+    def _note_asked(self, call: str, history: str, into: Sequence[NumberedConversation]) -> None:
+        for arrived in self._placement.asked(call, history, [one.number for one in into]):
+            self._calls.pop(arrived, None)
 
     def _forget(self, name: str, call: _Call) -> None:
         """Let a request that was not answered be asked again."""
@@ -194,83 +232,70 @@ class Session:
             del self._calls[name]
             self._placement.forget(name)
 
-    def _add_messages(self, place: Continue | Begin, request: ChatRequest) -> list[int]:
-        """Add the new messages. Return the numbers of the conversations in which the turns are to be written."""
-        begins = request.n - isinstance(place, Continue)
-        if begins and len(self._recorded) + begins > MAX_CONVERSATIONS:
-            raise RequestError(
-                f"the session has {len(self._recorded)} conversations, at most {MAX_CONVERSATIONS} may be"
-            )
-        parse = self._parser(request)
-        if isinstance(place, Continue):
-            first = self._recorded[place.conversation]
-            numbers, new = [place.conversation], request.messages[place.new :]
-        else:
-            first = _Recorded(Conversation(self._task, self._policy, self._sampling))
-            first.conversation.tools = list(request.tools)
-            numbers, new = [], request.messages
-        first.conversation.parse = parse
-        try:
-            first.conversation.add(*new)
-        except RolloutError as error:
-            raise RequestError(str(error)) from error
-        begin = [] if numbers else [first]
-        begin += [_Recorded(first.conversation.fork(), list(first.numbers)) for _ in range(request.n - 1)]
-        for recorded in begin:
-            numbers.append(self._begun)
-            self._recorded[self._begun] = recorded
-            self._begun += 1
-        return numbers
-
-    def _parser(self, request: ChatRequest) -> ParseReply:
+    def _parser(self, tools: Sequence[Any], tool_choice: str) -> ParseReply:
         """Return what takes the turns of a request apart: only one with tools may have calls."""
-        if not request.tools or request.tool_choice == "none":
+        if not tools or tool_choice == "none":
             return plain_reply
         try:
             return self._find_parser()
         except ConfigError as error:
             raise RequestError(str(error)) from error
 
-    async def _answer(self, request: ChatRequest, numbers: list[int]) -> Answer:
-        read = [self._recorded[number].conversation.tokens for number in numbers[:1]]
-        done = await asyncio.gather(*(self._write(number, request) for number in numbers), return_exceptions=True)
-        turns: list[Any] = []
-        for turn in done:
-            if isinstance(turn, BaseException):
-                raise turn
-            turns.append(turn)
-        tokens = self._recorded[numbers[0]].conversation.tokens[: turns[0].prompt_tokens]
-        cached = len(read[0]) if tokens[: len(read[0])] == read[0] else 0
-        return Answer(tuple(turns), tokens, cached)
-
-    async def _write(self, number: int, request: ChatRequest) -> Turn:
-        """Let the policy write one turn in a conversation, and number it."""
-        recorded = self._recorded[number]
-        conversation = recorded.conversation
-        taught = bool(conversation.turns_of_rows())
+    async def _answer(self, request: ChatRequest, digest: str, into: Sequence[NumberedConversation]) -> Answer:
+        """Let the policy write all turns of a request, write them to the log and append them; or leave no trace."""
         try:
-            turn = await conversation.generate(
-                max_tokens=min(
-                    max(self._tokens_left() // request.n, 1), request.max_tokens or self._sampling.max_tokens
-                ),
-                temperature=request.temperature,
-                top_p=request.top_p,
-                stop=request.stop,
-            )
+            most = min(max(self._tokens_left() // request.n, 1), request.max_tokens or self._sampling.max_tokens)
+            calls = range(self._generations, self._generations + request.n)
+            self._generations += request.n
+            written = await write_turns(self._policy, into, request, most, self._sampling.seed, calls)
+            numbers = range(self._next_turn, self._next_turn + request.n)
+            self._next_turn += request.n
+            if self.journal is not None:
+                await self.journal.append(
+                    turn_records(
+                        written,
+                        numbers,
+                        request,
+                        digest,
+                        into[0].conversation,
+                        session_id=self.journal.session_id,
+                        group_id=self._task.group_id,
+                        now_ms=int(time.time() * 1000),
+                    )
+                )
         except BaseException as error:
-            self.cut |= isinstance(error, TokenBudgetError | PromptTooLongError)
-            if isinstance(error, EngineDiedError):
-                self.engine_error = error
-            self._placement.failed(number, kept=taught)
-            if not taught:
-                del self._recorded[number]
+            self._not_answered(into, error)
             raise
-        self._written += len(turn.tokens)
-        turn = replace(turn, index=self.turns)
-        self.turns += 1
-        recorded.numbers.append(turn.index)
-        self._placement.answered(number, turn.message)
-        return turn
+        prompts, generations = [one.prompt for one in written], [one.generation for one in written]
+        return self._append(into, prompts, generations, numbers)
+
+    def _append(
+        self,
+        into: Sequence[NumberedConversation],
+        prompts: Sequence[Prompt],
+        generations: Sequence[Generation],
+        numbers: Sequence[int],
+    ) -> Answer:
+        """Append a turn to each conversation, and return the answer that they are."""
+        read, before = prompts[0].tokens, into[0].conversation.tokens
+        turns = []
+        for one, prompt, generation, number in zip(into, prompts, generations, numbers, strict=True):
+            turn = replace(one.conversation.append(prompt, generation), index=number)
+            one.turns.append(number)
+            self._turns.add(number)
+            self._written += len(turn.tokens)
+            self._placement.answered(one.number, turn.message)
+            turns.append(turn)
+        return Answer(tuple(turns), read, len(before) if read[: len(before)] == before else 0)
+
+    def _not_answered(self, into: Sequence[NumberedConversation], error: BaseException) -> None:
+        self.cut |= isinstance(error, TokenBudgetError | PromptTooLongError)
+        if isinstance(error, EngineDiedError):
+            self.engine_error = error
+        for one in into:
+            self._placement.failed(one.number, kept=one.taught)
+            if not one.taught:
+                self._conversations.drop(one)
 
     def _tokens_left(self) -> int:
         left = self._sampling.max_tokens - self._written

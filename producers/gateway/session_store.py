@@ -11,7 +11,7 @@ or is a new one, and what the agent has seen is never lost.
     elif found.ended: ...
     else:
         session = Session(found.record.task, policy, sampling, journal=found.journal)
-        session.restore(found)
+        session.restore(found.record, found.turns)
     ...
     await session.journal.end()
 
@@ -78,7 +78,7 @@ class SessionStore:
     def begin(
         self, session_id: str, task: Task, *, sample: int = 0, seed: int = 0, metadata: str = "{}"
     ) -> SessionJournal:
-        """Return the journal of a new session. It is on the log with its first turn or reward.
+        """Return the journal of a new session. It is on the log with its first turn or reward, or with ``open``.
 
         Args:
             session_id: The session's name.
@@ -136,6 +136,10 @@ class SessionJournal:
             # The next record must not name them: their answer was not sent.
             self._record = replace(self._record, turns=_without(self._record.turns, places))
             raise
+
+    async def open(self) -> None:
+        """Write the session before it has a turn."""
+        await self._save()
 
     async def save_rewards(self, rewards: Iterable[GivenReward]) -> None:
         """Write the newest revision of each reward that was sent to the session."""

@@ -19,45 +19,14 @@ from typing import Any
 
 from rft.errors import PromptTooLongError, RequestError, RolloutError, TokenBudgetError
 from rft.policy.base import Generation, Policy, Sampling
-from rft.workflows.messages import Message, ParseReply, Reply, ToolCall, chat_of, check_message, plain_reply
+from rft.workflows.messages import Message, ParseReply, ToolCall, chat_of, check_message, plain_reply
 from rft.workflows.token_history import STAND_IN, TokenRow, text_after_turn
 from rft.workflows.trajectory import Trajectory
-from schemas.events import LogprobArray, Task, TokenArray
+from rft.workflows.turn import Turn as Turn
+from rft.workflows.turn import make_turn, without_end
+from schemas.events import Task
 
 MAX_MESSAGES = 10_000
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Turn:
-    """What the policy wrote at once. Arrays have one element a token it wrote (N)."""
-
-    index: int
-    """Which turn of the conversation, from 0."""
-    text: str
-    """The text, special tokens left out, up to the stop text that ended it."""
-    raw: str
-    """The text with special tokens, up to the end token or the stop text."""
-    reply: Reply
-    tokens: TokenArray
-    """int32 [N], end token included"""
-    logprobs: LogprobArray
-    """float32 [N]"""
-    versions: TokenArray
-    """int32 [N]"""
-    finish_reason: str
-    """``stop`` or ``length``."""
-    prompt_tokens: int
-    """Number of tokens that the policy read for it."""
-
-    @property
-    def content(self) -> str:
-        """The text without thinking and tool calls."""
-        return self.reply.content
-
-    @property
-    def message(self) -> Message:
-        """The turn as a message."""
-        return self.reply.message
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +37,29 @@ class _Entry:
     def for_template(self) -> Message:
         """Return the message to render: a turn as the policy wrote it, not as it was taken apart."""
         return self.message if self.turn is None else {"role": "assistant", "content": self.turn.raw}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the policy reads for one turn, and how it is sampled."""
+
+    row: TokenRow | None
+    """The row that goes on; None if another begins."""
+    rendered: str
+    """What the template rendered."""
+    new: list[int]
+    """The tokens that it reads after those of the row."""
+    sampling: Sampling
+
+    @property
+    def tokens_before(self) -> int:
+        """Number of tokens of the row so far."""
+        return len(self.row.tokens) if self.row else 0
+
+    @property
+    def tokens(self) -> list[int]:
+        """All tokens that it reads."""
+        return [*(self.row.tokens if self.row else ()), *self.new]
 
 
 class Conversation:
@@ -100,6 +92,12 @@ class Conversation:
     def messages(self) -> tuple[Message, ...]:
         """All messages so far, turns included."""
         return tuple(entry.message for entry in self._entries)
+
+    @property
+    def unanswered(self) -> tuple[Message, ...]:
+        """The messages after the last turn."""
+        last = max((number for number, entry in enumerate(self._entries) if entry.turn), default=-1)
+        return tuple(entry.message for entry in self._entries[last + 1 :])
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -170,36 +168,72 @@ class Conversation:
             top_p: Instead of the task's, likewise.
             stop: Texts at which the turn ends. They are not part of its text, but of its tokens.
 
+        Raises what ``prompt`` and the policy raise.
+        """
+        prompt = self.prompt(max_tokens=max_tokens, temperature=temperature, top_p=top_p, stop=stop)
+        return self.append(prompt, await self._policy.generate(prompt.tokens, prompt.sampling))
+
+    def prompt(
+        self,
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: Sequence[str] = (),
+        seed: int | None = None,
+    ) -> Prompt:
+        """Return what the policy is to read for the next turn, see ``generate``. Changes nothing.
+
+        ``seed`` is used instead of the one that the conversation was given.
+
         Raises TokenBudgetError if no token may be written any more, RequestError if the template fails or the first
-        turn's prompt does not fit the context, and what the policy raises.
+        turn's prompt does not fit the context.
         """
         rendered = self._render([entry.for_template() for entry in self._entries])
         row, new = self._extend(rendered)
-        prompt = [*(row.tokens if row else ()), *new]
-        room = min(self.tokens_left, self._policy.context - len(prompt))
+        size = len(new) + (len(row.tokens) if row else 0)
+        room = min(self.tokens_left, self._policy.context - size)
         if room < 1:
-            self._raise_full(len(prompt))
+            self._raise_full(size)
         sampling = replace(
             self.sampling,
             max_tokens=room if max_tokens is None else min(max_tokens, room),
             temperature=self.sampling.temperature if temperature is None else temperature,
             top_p=self.sampling.top_p if top_p is None else top_p,
             stop=tuple(stop),
+            seed=self.sampling.seed if seed is None else seed,
         )
-        generation = await self._policy.generate(prompt, sampling)
-        sampled = (sampling.temperature, sampling.top_p)
+        return Prompt(row, rendered, new, sampling)
+
+    def recorded_prompt(self, new: Sequence[int], sampling: Sampling, *, extends: bool) -> Prompt:
+        """Return what the policy has read for the next turn, as it was recorded: its exact tokens are kept.
+
+        Args:
+            new: The tokens that it read, without those of the row that it extends.
+            sampling: How the turn was sampled.
+            extends: Whether the row so far went on.
+
+        Raises RequestError if the template fails.
+        """
+        rendered = self._render([entry.for_template() for entry in self._entries])
+        return Prompt(self._rows[-1] if extends else None, rendered, list(new), sampling)
+
+    def append(self, prompt: Prompt, generation: Generation) -> Turn:
+        """Append what the policy wrote after it had read ``prompt``. No turn may have been appended since."""
+        row, sampled = prompt.row, (prompt.sampling.temperature, prompt.sampling.top_p)
         if row is not None and row.turns and row.sampled != sampled:
             row = row.context()
             self._rows.append(row)
         if row is None:
-            row = TokenRow(rendered)
+            row = TokenRow(prompt.rendered)
             self._rows.append(row)
         row.sampled = sampled
         if not row.turns:
-            row.prompt = rendered
-        row.rendered = rendered
-        row.read(new)
-        turn = self._turn(generation, sampling.stop, len(prompt))
+            row.prompt = prompt.rendered
+        row.rendered = prompt.rendered
+        row.read(prompt.new)
+        decode = self._policy.chat.decode
+        turn = make_turn(len(self._turns), generation, prompt.sampling.stop, len(row.tokens), decode, self.parse)
         row.wrote(turn.index, turn.text, generation)
         self._written += len(turn.tokens)
         self._turns.append(turn)
@@ -226,7 +260,7 @@ class Conversation:
         turn = self._entries[last].turn
         assert turn is not None
         everything = self._policy.chat.decode(turn.tokens.tolist(), special=True)
-        body, end = _without_end(turn, everything)
+        body, end = without_end(turn, everything)
 
         def stand_in() -> str | None:
             messages = [entry.for_template() for entry in self._entries]
@@ -241,25 +275,6 @@ class Conversation:
     def _render(self, messages: list[Message]) -> str:
         return self._policy.chat.render(messages, self.tools, prompting=True)
 
-    def _turn(self, generation: Generation, stop: tuple[str, ...], prompt_tokens: int) -> Turn:
-        decode, written = self._policy.chat.decode, generation.tokens.tolist()
-        raw, text = decode(written, special=True), decode(written, special=False)
-        if any(end in raw for end in stop):
-            raw, text = _before(raw, stop), _before(text, stop)
-        elif generation.finish_reason == "stop":
-            raw = decode(written[:-1], special=True)
-        return Turn(
-            index=len(self._turns),
-            text=text,
-            raw=raw,
-            reply=self.parse(raw),
-            tokens=generation.tokens,
-            logprobs=generation.logprobs,
-            versions=generation.versions,
-            finish_reason=generation.finish_reason,
-            prompt_tokens=prompt_tokens,
-        )
-
     def _raise_full(self, prompt_tokens: int) -> None:
         if self.tokens_left < 1:
             raise TokenBudgetError(
@@ -270,14 +285,3 @@ class Conversation:
         if not self._turns:
             raise PromptTooLongError(f"{problem}: shorten the task's messages")
         raise TokenBudgetError(problem)
-
-
-def _without_end(turn: Turn, everything: str) -> tuple[str, str]:
-    """Return a turn's whole text without its end token, and the end token's text."""
-    if everything.startswith(turn.raw) and turn.finish_reason == "stop":
-        return turn.raw, everything[len(turn.raw) :]
-    return everything, ""
-
-
-def _before(text: str, stop: tuple[str, ...]) -> str:
-    return text[: min((found for end in stop if (found := text.find(end)) >= 0), default=len(text))]

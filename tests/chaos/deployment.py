@@ -27,7 +27,7 @@ from schemas.events import TrainingStep
 
 Message = tuple[bytes, bytes | None]
 """Key and value of an event."""
-NO_LETTER = ("dlq", "members", "rewards", "waiting")
+NO_LETTER = ("dlq", "members", "rewards", "waiting", "turns", "sessions")
 """Topics on which junk may, but need not become a dead letter: no role of these deployments reads them all the time."""
 LAST_STEPS = 3
 """Steps that a pipeline still takes after the last fault, to end regularly."""

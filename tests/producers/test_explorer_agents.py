@@ -9,6 +9,7 @@ from typing import Any
 
 from rft.config import Config
 from rft.log.writer import EventWriter
+from schemas.turns import turn_starts
 from tests.producers.chat_model import check_logprobs
 from tests.producers.roles import Log, RoleProcess, announce, issue, task
 from tests.producers.test_command_agents import PROGRAM, hanging_pids, wait_until_gone
@@ -23,15 +24,22 @@ def agent_config(role_config: RoleConfig, chat_model: Path, **rollout: Any) -> C
 
 def test_an_agents_turns_are_published_as_rows(role_config: RoleConfig, chat_model: Path) -> None:
     config = agent_config(role_config, chat_model, agent="agent_functions:two_conversations")
+    config = config.model_copy(update={"gateway": config.gateway.model_copy(update={"log_turns": "all"})})
     with (
         EventWriter(config, "test") as writer,
-        Log(config, "experiences", "members") as log,
+        Log(config, "experiences", "members", "turns") as log,
         RoleProcess("explorer", config) as explorer,
     ):
         announce(config, writer, chat_model, 0)
         issue(writer, [task(number) for number in range(3)])
         found = log.wait("experiences", lambda found: len(found) == 3 * 2 * 2)
         assert explorer.terminate()[0] == 0
+        turns = log.wait("turns", lambda turns: len(turns) == sum(turn_starts(e.action_mask).size for e in found))
+    written = sorted((e.group_id, *e.tokens[e.action_mask == 1].tolist()) for e in found)
+    by_row: dict[tuple[str, int], list[Any]] = {}
+    for turn in turns:
+        by_row.setdefault((turn.session_id, turn.conversation), [turn.group_id]).extend(turn.tokens.tolist())
+    assert sorted(map(tuple, by_row.values())) == written, "for those who watch"
     assert {(e.number, e.sample, e.row, e.rows) for e in found} == {
         (number, sample, row, 2) for number in range(3) for sample in range(2) for row in range(2)
     }

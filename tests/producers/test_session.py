@@ -15,7 +15,7 @@ from rft.policy.base import Sampling
 from rft.policy.transformers.policy import TransformersPolicy
 from rft.workflows.rollout import Outcome, Rollout
 from tests.producers.chat_model import check_logprobs
-from tests.producers.recording_policy import RecordingPolicy, check_rows
+from tests.producers.recording_policy import RecordingPolicy, check_answered, check_rows
 from tests.producers.roles import task
 from tests.rft.policy.tiny_policy import until
 
@@ -188,7 +188,7 @@ def test_a_session_that_ends_answers_nothing_more(recording: RecordingPolicy) ->
         with pytest.raises(SessionEndedError):
             await session.complete(asking(user("hello")))
         with pytest.raises(SessionEndedError):
-            session.reward(SessionReward(value=1.0))
+            await session.reward(SessionReward(value=1.0))
 
     asyncio.run(talk())
 
@@ -197,13 +197,13 @@ def test_rewards_of_the_session_join_those_that_the_agent_returns(recording: Rec
     async def talk() -> Rollout:
         session = session_of(recording)
         await session.complete(asking(user("hello")))
-        session.reward(SessionReward(value=0.5, revision=2))
-        session.reward(SessionReward(value=0.1, revision=1))
-        session.reward(SessionReward(value=0.2, turn=0))
-        session.reward(SessionReward(rewards={"style": 0.3, "size": 1.0}))
+        await session.reward(SessionReward(value=0.5, revision=2))
+        await session.reward(SessionReward(value=0.1, revision=1))
+        await session.reward(SessionReward(value=0.2, turn=0))
+        await session.reward(SessionReward(rewards={"style": 0.3, "size": 1.0}))
         for wrong in (SessionReward(value=1.0, turn=1), SessionReward(value=float("nan"))):
             with pytest.raises(RequestError):
-                session.reward(wrong)
+                await session.reward(wrong)
         return session.rollout(Outcome(rewards={"size": 2.0}))
 
     outcome = asyncio.run(talk()).outcome
@@ -215,6 +215,7 @@ def test_rewards_of_the_session_join_those_that_the_agent_returns(recording: Rec
 def test_concurrent_sessions_with_forks_never_mix(chat_policy: TransformersPolicy, chat_model: Path, seed: int) -> None:
     """Several agents at once, each of which goes on, goes back, repeats, asks for choices and hangs up at random."""
     policies = [RecordingPolicy(chat_policy, number) for number in range(4)]
+    answers: dict[str, list[Answer]] = {marker: [] for marker in "abcd"}
 
     async def wander(session: Session, marker: str, draw: random.Random) -> None:
         histories: list[tuple[dict[str, object], ...]] = [()]
@@ -230,6 +231,7 @@ def test_concurrent_sessions_with_forks_never_mix(chat_policy: TransformersPolic
                 await asyncio.wait([work])
                 return
             answer = await work
+            answers[marker].append(answer)
             if draw.random() < 0.2:
                 repeated = await session.complete(request)
                 assert len(repeated.turns) == request.n
@@ -243,8 +245,8 @@ def test_concurrent_sessions_with_forks_never_mix(chat_policy: TransformersPolic
         await asyncio.gather(*(wander(s, "abcd"[i], random.Random(f"{seed}/{i}")) for i, s in enumerate(sessions)))
         return [session.rollout(Outcome()) for session in sessions]
 
-    for policy, rollout in zip(policies, asyncio.run(run()), strict=True):
-        check_rows(policy, rollout)
+    for policy, answered, rollout in zip(policies, answers.values(), asyncio.run(run()), strict=True):
+        check_answered(policy, answered, rollout)
         taught = [turn for row in rollout.turns_of_rows for turn in row]
         assert sorted(taught) == list(range(len(taught)))
         check_logprobs(chat_model, rollout.rows)
