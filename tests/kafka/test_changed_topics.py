@@ -269,7 +269,7 @@ def test_the_advice_about_partitions_is_possible_for_all_topics(kafka_broker: st
     with pytest.raises(TopicError, match="they have 2 and 4, and Kafka cannot remove partitions") as caught:
         ensure_topics(config)
     assert "set log.partitions" not in str(caught.value)
-    keyed = ("tasks", "experiences", "ready", "dlq", "waiting")
+    keyed = ("tasks", "experiences", "ready", "dlq", "waiting", "turns", "sessions")
     for entity in keyed:
         add_partitions(config, entity, 4)
     with pytest.raises(TopicError, match=r"set log\.partitions = 4 if the topics hold no events of a run yet, or use"):
