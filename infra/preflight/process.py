@@ -20,7 +20,7 @@ from infra.preflight.contract import Finding, Role
 from rft.config import Config
 from rft.errors import ConfigError
 
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 """How long all checks may take. Only a user's module takes more than a few seconds: it may import torch and vLLM from a
 slow disk, and it may hang."""
 WRONG_CONFIGURATION = ConfigError.exit_code
