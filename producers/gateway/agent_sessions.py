@@ -1,5 +1,8 @@
-"""Keeps the sessions of agents that come by themselves: opened by a first request or as a group, ended by a call or by
-idle time. An ended session's rows are on the log."""
+"""Keeps the sessions of agents that come by themselves.
+
+A session is opened by its first request or as one of a group, and ends by a call or by idle time. Its rows are on the
+log then. With a store, it outlives the process: another one takes it up where the log has it.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
+from producers.gateway.agent_session import EndedSession, OpenedSession, read_ended
 from producers.gateway.contract import (
     Answer,
     ChatRequest,
@@ -24,49 +28,21 @@ from producers.gateway.contract import (
 from producers.gateway.event_publisher import Publisher
 from producers.gateway.remote_policy import RemotePolicies
 from producers.gateway.session import Session
-from producers.gateway.session_experiences import RewardNames, Stamp, experiences_of
-from producers.gateway.session_groups import SessionPlace, place_of, session_task, sessions_of
+from producers.gateway.session_ending import SessionEnding
+from producers.gateway.session_groups import place_of, session_task, sessions_of
+from producers.gateway.session_store import SessionJournal, SessionStore, StoredSession
 from rft.config import Config
-from rft.errors import RequestError, RolloutError
+from rft.errors import DecodeError, RequestError
 from rft.workflows.messages import ParseReply
-from rft.workflows.rollout import Outcome
-from rft.workflows.seeded_policy import SeededPolicy
 from rft.workflows.task_sampling import sampling_of
-from schemas.events import Experience, Task
+from schemas.events import Task
 
 RETRY_AFTER_S = 1.0
-ENDED_KEPT = 100_000
-"""Ended sessions that are remembered, for rewards that come later and for agents that go on too long."""
+ENDED_KEPT = 10_000
+"""Ended sessions that are remembered in memory. The store has all that the log still holds."""
+ENDED = "the session has ended; open another one, with another name"
 
 log = logging.getLogger("rft")
-
-
-@dataclass(slots=True)
-class _Open:
-    session: Session
-    task: Task
-    place: SessionPlace
-    opened_at: float
-    """Unix time in s."""
-    used_at: float
-    """When it was last asked for something, in seconds of a clock that never runs backwards."""
-    ending: asyncio.Task[_Ended] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    place: SessionPlace
-    turns: int
-    experiences: tuple[str, ...] = field(default=())
-    """Ids of what was published."""
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "state": "ended",
-            "turns": self.turns,
-            "group_id": self.place.group_id,
-            "experiences": list(self.experiences),
-        }
 
 
 class AgentSessions:
@@ -79,6 +55,7 @@ class AgentSessions:
         publisher: Publisher,
         source: str,
         find_parser: Callable[[], ParseReply],
+        store: SessionStore | None = None,
     ) -> None:
         """Begin without sessions.
 
@@ -88,27 +65,32 @@ class AgentSessions:
             publisher: Puts experiences and rewards on the log.
             source: Our name in experiences.
             find_parser: Returns what finds calls in the text of a turn.
+            store: Keeps the sessions on the log; without one, they end with this process.
         """
         self._config = config
         self._policies = policies
-        self._publisher = publisher
-        self._source = source
+        self._ending = SessionEnding(config, publisher, source, self._ended_session)
         self._find_parser = find_parser
-        self._names = RewardNames(config)
-        self._open: dict[str, _Open] = {}
-        self._ended: OrderedDict[str, _Ended] = OrderedDict()
-        self._groups: dict[str, tuple[GroupRequest, Task]] = {}
-        """Groups with open sessions, by name."""
+        self._store = store
+        self._open: dict[str, OpenedSession] = {}
+        self._opening: dict[str, asyncio.Task[OpenedSession | EndedSession | None]] = {}
+        self._ended: OrderedDict[str, EndedSession] = OrderedDict()
         self.under_way = 0
         """Requests that are served now."""
         self.answered = 0
         """Requests that were answered."""
-        self.published = 0
-        """Experiences that were published."""
         self.stopping = False
         """Whether requests are refused because the process ends; clients try again."""
-        self.error: Exception | None = None
+
+    @property
+    def published(self) -> int:
+        """Experiences that were published."""
+        return self._ending.published
+
+    @property
+    def error(self) -> Exception | None:
         """Why nothing can be published any more."""
+        return self._ending.error or (self._store.error if self._store else None)
 
     @property
     def models(self) -> Sequence[str]:
@@ -117,7 +99,7 @@ class AgentSessions:
 
     @property
     def open_sessions(self) -> int:
-        """Sessions that have not ended."""
+        """Sessions in memory that have not ended."""
         return len(self._open)
 
     async def complete(self, session: str, request: ChatRequest) -> Answer:
@@ -131,17 +113,23 @@ class AgentSessions:
         most = self._config.gateway.max_requests
         if self.under_way >= most:
             raise OverloadedError(f"{most} requests are under way (gateway.max_requests)", RETRY_AFTER_S)
-        opened = self._find(session) or self._open_alone(session)
-        if opened.ending is not None:
-            raise SessionEndedError(ENDED)
         self.under_way += 1
-        opened.used_at = time.monotonic()
         try:
-            return await opened.session.complete(request)
+            opened = await self._find(session, self._lone_task(session))
+            if opened is None:
+                raise UnknownSessionError(
+                    f"there is no session {session!r}: open its group by POST /rft/sessions first"
+                )
+            if isinstance(opened, EndedSession) or opened.ending is not None:
+                raise SessionEndedError(ENDED)
+            opened.used_at = time.monotonic()
+            try:
+                return await opened.session.complete(request)
+            finally:
+                opened.used_at = time.monotonic()
         finally:
             self.under_way -= 1
             self.answered += 1
-            opened.used_at = time.monotonic()
 
     async def count(self, session: str, request: ChatRequest) -> int:
         """Return how many tokens the request has when it is rendered as a whole. Raises RequestError."""
@@ -150,83 +138,111 @@ class AgentSessions:
 
     async def reward(self, session: str, reward: SessionReward) -> None:
         """Keep a reward for the session's experience; if that is on the log, publish it as an event of ``rewards``."""
-        opened = self._open.get(session)
-        if opened is not None and opened.ending is None:
-            await opened.session.reward(reward)
-            opened.used_at = time.monotonic()
+        found = await self._known(session)
+        if isinstance(found, OpenedSession) and found.ending is None:
+            found.used_at = time.monotonic()
+            await found.session.reward(reward)
             return
-        ended = self._ended.get(session) if opened is None else await self._end(session, opened)
-        if ended is None:
-            raise UnknownSessionError(f"there is no session {session!r}")
-        if not ended.experiences:
-            raise SessionEndedError("the session ended without a turn, so there is nothing to reward")
-        events = self._names.events(ended.place, reward, int(time.time() * 1000), ended.turns)
-        await asyncio.gather(*(self._publisher.publish("rewards", event) for event in events))
+        ended = found if isinstance(found, EndedSession) else await self._ending.end(found)
+        await self._ending.reward(ended, reward)
 
     async def describe(self, session: str) -> Mapping[str, Any]:
         """Return what is known of a session, as JSON."""
-        if ended := self._ended.get(session):
-            return ended.describe()
-        if opened := self._open.get(session):
-            return opened.session.describe()
-        raise UnknownSessionError(f"there is no session {session!r}")
+        found = await self._known(session)
+        return found.describe() if isinstance(found, EndedSession) else found.session.describe()
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids, special tokens kept."""
         return self._policies.chat.decode(tokens, special=True)
 
     async def open_group(self, request: GroupRequest) -> Mapping[str, Any]:
-        """Open the sessions of a group, or return those that are open."""
+        """Open the sessions of a group, those that are not known yet."""
         group = request.group or secrets.token_hex(16)
         names = sessions_of(group, request.samples)
-        place = place_of(names[0])
-        known = self._groups.get(group)
-        if known is None:
-            if not any(name in self._ended for name in names):
-                self._check_room(len(names))
-                task = session_task(self._config, place.group_id, request, int(time.time() * 1000))
-                self._groups[group] = request, task
-                for name in names:
-                    self._add(name, task)
-        elif known[0] != request:
-            raise RequestError(f"group: {group!r} is open with other samples, another answer or other metadata")
-        return {"group_id": place.group_id, "sessions": names}
+        task = session_task(self._config, place_of(names[0]).group_id, request, int(time.time() * 1000))
+        first = await self._find(names[0], None)
+        if first is None:
+            self._check_room(len(names))
+        for name in names:
+            found = await self._find(name, task)
+            if isinstance(found, OpenedSession) and _asked(found.task) != _asked(task):
+                raise RequestError(f"group: {group!r} is open with other samples, another answer or other metadata")
+        return {"group_id": task.group_id, "sessions": names}
 
     async def end(self, session: str, reward: SessionReward | None = None) -> Mapping[str, Any]:
         """End a session and publish its rows."""
         if reward is not None:
             await self.reward(session, reward)
-        opened = self._open.get(session)
-        ended = self._ended.get(session) if opened is None else await self._end(session, opened)
-        if ended is None:
-            raise UnknownSessionError(f"there is no session {session!r}")
+        found = await self._known(session)
+        ended = found if isinstance(found, EndedSession) else await self._ending.end(found)
         return ended.describe()
+
+    async def take_up(self) -> None:
+        """Take up the sessions that an earlier process has left open, so that they end when nobody asks for them."""
+        for name in await self._store.open_sessions() if self._store else ():
+            if len(self._open) >= self._config.gateway.max_sessions:
+                log.warning("more than %d sessions are open: the others wait for a request", len(self._open))
+                return
+            try:
+                await self._find(name, None)
+            except SessionEndedError as error:
+                log.warning("session %s: %s", name, error)
 
     async def end_idle(self) -> None:
         """End the sessions that nobody has used for ``gateway.idle_s``."""
         limit = time.monotonic() - self._config.gateway.idle_s
-        idle = [
-            (name, opened)
-            for name, opened in self._open.items()
-            if opened.used_at < limit and not opened.session.under_way and opened.ending is None
-        ]
-        await asyncio.gather(*(self._end(name, opened) for name, opened in idle))
+        idle = [opened for opened in self._open.values() if opened.is_idle(limit)]
+        for opened in idle:
+            if await self._is_ours(opened):
+                await self._ending.end(opened)
 
-    async def end_all(self) -> None:
-        """End all sessions."""
-        await asyncio.gather(*(self._end(name, opened) for name, opened in list(self._open.items())))
+    async def close(self) -> None:
+        """Answer no more requests. What no store keeps is published."""
+        self.stopping = True
+        if self._store is None:
+            await asyncio.gather(*(self._ending.end(opened) for opened in list(self._open.values())))
 
-    def _find(self, session: str) -> _Open | None:
-        if session in self._ended:
-            raise SessionEndedError(ENDED)
-        return self._open.get(session)
-
-    def _open_alone(self, session: str) -> _Open:
+    def _lone_task(self, session: str) -> Task | None:
+        """Return the task of a session that a request may open."""
         place = place_of(session)
         if place.group is not None:
-            raise UnknownSessionError(f"there is no session {session!r}: open its group by POST /rft/sessions first")
+            return None
+        return session_task(self._config, place.group_id, GroupRequest(), int(time.time() * 1000))
+
+    async def _known(self, session: str) -> OpenedSession | EndedSession:
+        found = await self._find(session, None)
+        if found is None:
+            raise UnknownSessionError(f"there is no session {session!r}")
+        return found
+
+    async def _find(self, name: str, task: Task | None) -> OpenedSession | EndedSession | None:
+        """Return a session from memory or from the log. One that is nowhere is opened for ``task``, if there is one.
+
+        Raises SessionEndedError if its turns are no longer on the log, OverloadedError.
+        """
+        while (opening := self._opening.get(name)) is not None:
+            await asyncio.wait({opening})
+        if known := self._ended.get(name) or self._open.get(name):
+            return known
+        if self._store is None and task is None:
+            return None
+        opening = asyncio.create_task(self._read_or_begin(name, task))
+        self._opening[name] = opening
+        opening.add_done_callback(lambda _: self._opening.pop(name))
+        return await asyncio.shield(opening)
+
+    async def _read_or_begin(self, name: str, task: Task | None) -> OpenedSession | EndedSession | None:
+        stored = await self._store.find(name) if self._store else None
+        if stored is not None and stored.ended:
+            return self._remember(name, read_ended(name, stored.record.metadata))
+        if stored is None and task is None:
+            return None
         self._check_room(1)
-        return self._add(session, session_task(self._config, place.group_id, GroupRequest(), int(time.time() * 1000)))
+        opened = self._restored(name, stored) if stored else self._begun(name, task)
+        if opened.journal and not stored and opened.place.group is not None:
+            await opened.journal.open()
+        self._open[name] = opened
+        return opened
 
     def _check_room(self, sessions: int) -> None:
         most = self._config.gateway.max_sessions
@@ -234,62 +250,55 @@ class AgentSessions:
             message = f"{len(self._open)} sessions are open, at most {most} may be (gateway.max_sessions)"
             raise OverloadedError(message, RETRY_AFTER_S)
 
-    def _add(self, name: str, task: Task) -> _Open:
+    def _begun(self, name: str, task: Task | None) -> OpenedSession:
+        assert task is not None
         place = place_of(name)
-        sampling = sampling_of(task, place.sample, 0)
-        policy = SeededPolicy(self._policies.of(name), sampling.seed)
-        session = Session(task, policy, sampling, self._find_parser)
-        opened = self._open[name] = _Open(session, task, place, time.time(), time.monotonic())
+        seed = sampling_of(task, place.sample, 0).seed
+        journal = self._store.begin(name, task, sample=place.sample, seed=seed) if self._store else None
+        return self._make(name, task, journal, time.time(), seed)
+
+    def _restored(self, name: str, stored: StoredSession) -> OpenedSession:
+        record = stored.record
+        opened = self._make(name, record.task, stored.journal, record.created_at / 1000, record.seed)
+        try:
+            opened.session.restore(record, stored.turns)
+        except DecodeError as error:
+            raise SessionEndedError(f"the session cannot go on: {error}") from error
         return opened
 
-    async def _end(self, name: str, opened: _Open) -> _Ended:
-        """End a session once, however many ask for it and whether or not they stay."""
-        if opened.ending is None:
-            opened.ending = asyncio.create_task(self._publish(name, opened))
-        return await asyncio.shield(opened.ending)
+    def _make(
+        self, name: str, task: Task, journal: SessionJournal | None, opened_at: float, seed: int
+    ) -> OpenedSession:
+        place = place_of(name)
+        sampling = replace(sampling_of(task, place.sample, 0), seed=seed)
+        session = Session(task, self._policies.of(name), sampling, self._find_parser, journal)
+        return OpenedSession(name, session, task, place, journal, opened_at, time.monotonic())
 
-    async def _publish(self, name: str, opened: _Open) -> _Ended:
-        session, task, place = opened.session, opened.task, opened.place
-        await session.end()
-        now = time.time()
-        stamp = Stamp(self._source, self.models[0], int(now * 1000), int((now - opened.opened_at) * 1000))
-        rollout = session.rollout(Outcome(), cut=session.cut)
-        rows = experiences_of(task, place.sample, rollout, self._names, stamp)
-        try:
-            rows = await self._on_the_log(task, place.sample, rows, stamp)
-        # Nothing may be lost silently: the role ends, and says why.
-        except Exception as error:
-            self.error = error
-            raise
-        ended = _Ended(place, session.turns, tuple(row.experience_id for row in rows))
-        self.published += len(rows)
+    async def _is_ours(self, opened: OpenedSession) -> bool:
+        """Return whether we are the one to end a session. Another gateway may have gone on with it meanwhile."""
+        if self._store is None or opened.journal is None:
+            return True
+        stored = await self._store.find(opened.name)
+        if stored is None or (not stored.ended and stored.record.revision <= opened.journal.record.revision):
+            return True
+        self._forget(opened)
+        return False
+
+    def _ended_session(self, opened: OpenedSession, ended: EndedSession) -> None:
+        self._forget(opened)
+        self._remember(opened.name, ended)
+
+    def _remember(self, name: str, ended: EndedSession) -> EndedSession:
         self._ended[name] = ended
         while len(self._ended) > ENDED_KEPT:
             self._ended.popitem(last=False)
-        del self._open[name]
-        self._policies.forget(name)
-        self._forget_group(place.group)
         return ended
 
-    async def _on_the_log(self, task: Task, sample: int, rows: list[Experience], stamp: Stamp) -> list[Experience]:
-        """Publish rows; if they cannot be encoded or are too large, publish that the session failed."""
-        try:
-            await self._send(rows)
-        except RequestError as error:
-            log.warning("session %s cannot be published: %s", rows[0].sample_id, error)
-            rows = [stamp.failed(task, sample, RolloutError(f"its trajectory cannot be published: {error}"))]
-            await self._send(rows)
-        return rows
-
-    async def _send(self, rows: Sequence[Experience]) -> None:
-        await asyncio.gather(*(self._publisher.publish("experiences", row) for row in rows))
-
-    def _forget_group(self, group: str | None) -> None:
-        known = self._groups.get(group) if group is not None else None
-        if group is None or known is None:
-            return
-        if not any(name in self._open for name in sessions_of(group, known[0].samples)):
-            del self._groups[group]
+    def _forget(self, opened: OpenedSession) -> None:
+        self._open.pop(opened.name, None)
+        self._policies.forget(opened.name)
 
 
-ENDED = "the session has ended; open another one, with another name"
+def _asked(task: Task) -> tuple[object, ...]:
+    """Return what a group was opened with."""
+    return task.samples, task.answer, task.metadata

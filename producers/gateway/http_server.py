@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from rft.errors import ConfigError, PolicyError
+from rft.errors import ConfigError, PolicyError, RftError
 
 T = TypeVar("T")
+log = logging.getLogger("rft")
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
 """Longer than clients keep an idle connection: otherwise they may send a request on one that is just being closed."""
@@ -84,8 +87,8 @@ class HttpServer:
         return answer.result()
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Run a coroutine on the server's loop, and do not wait for it."""
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        """Run a coroutine on the server's loop, and do not wait for it. Its error is logged."""
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).add_done_callback(_log_error)
 
     def call_soon(self, function: Callable[[], None]) -> None:
         """Call a function on the server's loop. Thread-safe."""
@@ -108,6 +111,11 @@ class HttpServer:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=END_S)
+
+
+def _log_error(done: Future[Any]) -> None:
+    if not done.cancelled() and (error := done.exception()):
+        log.error("%s: %s", type(error).__name__, error, exc_info=None if isinstance(error, RftError) else error)
 
 
 def _listen(address: str, setting: str) -> socket.socket:

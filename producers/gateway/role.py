@@ -25,8 +25,9 @@ from producers.gateway.explorer_watch import ExplorerWatch
 from producers.gateway.http_server import HttpServer
 from producers.gateway.remote_policy import RemotePolicies
 from producers.gateway.secret import served_secret, token_file
+from producers.gateway.session_store import SessionStore
 from rft.config import Config
-from rft.errors import ConfigError
+from rft.errors import ConfigError, RftError
 from rft.event_loop import run_in_loop
 from rft.log.writer import EventWriter
 from rft.telemetry.activity import role_activity
@@ -80,6 +81,7 @@ class Gateway:
         """Connect and listen. Raises ConfigError, PolicyError, BrokerError."""
         secret = served_secret(config)
         self._publisher = publisher
+        self._store = SessionStore(config, name) if config.gateway.log_turns != "none" else None
         self._choice = ExplorerChoice()
         self._policies = RemotePolicies(config, secret, self._choice)
         chat = self._policies.chat
@@ -91,6 +93,7 @@ class Gateway:
             publisher,
             name,
             cache(partial(find_parser, config.rollout.tool_format, chat.source)),
+            self._store,
         )
         app = make_app(self._sessions, Access(secret), opening=self._sessions)
         self._server = _listen(app, config)
@@ -106,6 +109,7 @@ class Gateway:
         """Follow the explorers and serve."""
         self._server.start()
         self._watch.start()
+        self._server.run(self._sessions.take_up())
 
     async def tick(self) -> None:
         """Raise the error that ended one of the parts, if one did; end idle sessions; say what the role does."""
@@ -119,16 +123,17 @@ class Gateway:
         self._report()
 
     async def close(self) -> None:
-        """Answer nothing any more, and publish what was written for the sessions."""
-        self._sessions.stopping = True
+        """Answer nothing any more. Sessions that are on the log wait for the next gateway; others are published."""
         try:
             async with asyncio.timeout(END_TIMEOUT_S):
-                await self._server.call(self._sessions.end_all())
-        except TimeoutError:
-            log.warning("%d sessions could not be published before the end", self._sessions.open_sessions)
-        await self._server.call(self._policies.close())
+                await self._server.call(self._sessions.close())
+                await self._server.call(self._policies.close())
+        except (TimeoutError, RftError) as error:
+            log.warning("%d sessions are left as they are: %s", self._sessions.open_sessions, error or "no time left")
         self._server.close()
         self._watch.close(JOIN_TIMEOUT_S)
+        if self._store:
+            self._store.close()
         log.info("%d requests, %d experiences", self._sessions.answered, self._sessions.published)
 
     def _report(self) -> None:

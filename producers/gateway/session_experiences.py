@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from producers.gateway.contract import SessionReward
@@ -57,19 +57,19 @@ class RewardNames:
             return outcome
         return replace(outcome, reward=None, rewards={**outcome.rewards, self._source: outcome.reward})
 
-    def events(self, place: SessionPlace, reward: SessionReward, now_ms: int, turns: int | None) -> list[Reward]:
+    def events(self, place: SessionPlace, reward: SessionReward, now_ms: int, turns: Collection[int]) -> list[Reward]:
         """Return the events that publish a reward for a session that has ended.
 
-        A reward by turn has a source of its own, ``<source>.turn-<n>``. ``turns`` is how many turns it had, None if
-        that is not known. Raises RequestError for what is no reward.
+        A reward by turn has a source of its own, ``<source>.turn-<n>``. ``turns`` are the numbers of its
+        turns. Raises RequestError for what is no reward.
         """
         values: Mapping[str, float] = dict(reward.rewards)
         metadata = "{}"
         if reward.value is not None:
             source = self._source
             if reward.turn is not None:
-                if turns is not None and not 0 <= reward.turn < turns:
-                    raise RequestError(f"the session has no turn {reward.turn}; it has {turns}, counted from 0")
+                if reward.turn not in turns:
+                    raise RequestError(f"the session has no turn {reward.turn}; it has {len(turns)}, counted from 0")
                 source, metadata = f"{source}.turn-{reward.turn}", json.dumps({"turn": reward.turn})
             values = {**values, source: reward.value}
         if wrong := [name for name, value in values.items() if not is_reward(value)]:

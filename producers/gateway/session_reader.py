@@ -55,6 +55,8 @@ class SessionReader:
         self._rejects = DeadLetterRejects(config, client_id, writer)
         self._bad_turns = CountedRejects()
         self._newest: dict[str, bytes] = {}
+        self._open: dict[str, None] = {}
+        """Sessions of which the newest record says that they have not ended."""
         self._queue: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="session-reader", daemon=True)
         self._thread.start()
@@ -67,6 +69,10 @@ class SessionReader:
         asked = _Asked(session_id, Future())
         self._queue.put(asked)
         return asked.found
+
+    def open_sessions(self) -> list[str]:
+        """Return the names of the sessions that are open, as far as they were read."""
+        return list(self._open)
 
     def close(self) -> None:
         """End the thread and disconnect."""
@@ -120,9 +126,15 @@ class SessionReader:
         record = read_record(event, Session, self._rejects.reject)
         if record is not None:
             ended = record.state != OPEN
+            if ended:
+                self._open.pop(record.session_id, None)
+            else:
+                self._open[record.session_id] = None
             self._newest[record.session_id] = encode(replace(record, turns=(), rewards=()) if ended else record)
         elif event.value is None and event.key is not None:
-            self._newest.pop(event.key.decode("utf-8", "replace"), None)
+            name = event.key.decode("utf-8", "replace")
+            self._newest.pop(name, None)
+            self._open.pop(name, None)
 
     def _answer(self, asked: list[_Asked]) -> None:
         records = {one.session_id: self._record(one.session_id) for one in asked}

@@ -102,6 +102,11 @@ class SessionStore:
         journal = SessionJournal(self._publisher, replace(found.record, source=self._client_id))
         return StoredSession(found.record, found.turns, journal)
 
+    async def open_sessions(self) -> list[str]:
+        """Return the names of the sessions that the log has now and that have not ended. Raises BrokerError."""
+        await asyncio.wrap_future(self._reader.read(""))  # reads to the end
+        return self._reader.open_sessions()
+
     def close(self) -> None:
         """Send what was asked for, and disconnect."""
         self._reader.close()

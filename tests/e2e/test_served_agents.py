@@ -49,7 +49,7 @@ class Agents:
 
     def chat(self, session: str, key: str) -> Iterator[None]:
         """Ask twice by OpenAI's SDK; each ``next`` is a turn."""
-        with openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, timeout=120, max_retries=8) as client:
+        with openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, timeout=120, max_retries=30) as client:
             messages: list[Any] = [{"role": "user", "content": "Hello."}]
             for _ in range(2):
                 answer = client.chat.completions.create(
@@ -62,7 +62,7 @@ class Agents:
     def message(self, session: str, key: str) -> Iterator[None]:
         """Ask twice by Anthropic's SDK, with the session in the path."""
         url = f"{self.url}/s/{session}"
-        with anthropic.Anthropic(base_url=url, api_key=key, timeout=120, max_retries=8) as client:
+        with anthropic.Anthropic(base_url=url, api_key=key, timeout=120, max_retries=30) as client:
             messages: list[Any] = [{"role": "user", "content": "Hello."}]
             for _ in range(2):
                 answer = client.messages.create(
@@ -76,7 +76,7 @@ class Agents:
         self.said.setdefault(session, []).append((read["prompt_token_ids"], written["token_ids"]))
 
 
-def test_a_run_trains_on_agents_that_come_by_themselves_while_its_explorers_are_killed(pipeline, tmp_path) -> None:
+def test_a_run_trains_on_agents_that_come_by_themselves_through_kills(pipeline, tmp_path) -> None:
     model = make_chat_model(tmp_path / "model")
     run = pipeline(
         settings(
@@ -100,6 +100,8 @@ def test_a_run_trains_on_agents_that_come_by_themselves_while_its_explorers_are_
         next(chat), next(message)
         if number == 0:
             run.kill("explorer")  # the sessions are spread over both, so one of them moves
+        if number == 1:
+            run.kill("gateway")  # what was said is on the log
         next(chat), next(message)
         agents.post(f"sessions/{first}/end", {"reward": 1})
         agents.post(f"sessions/{second}/end", {"reward": 0})

@@ -16,6 +16,7 @@ from producers.gateway.explorer_choice import ExplorerChoice
 from producers.gateway.generation_server import GenerationServer
 from producers.gateway.http_server import HttpServer
 from producers.gateway.remote_policy import RemotePolicies
+from producers.gateway.session_store import SessionStore
 from rft.config import Config
 from rft.policy.base import Policy
 from rft.workflows.tools.formats.parsers import AUTO, find_parser
@@ -74,13 +75,13 @@ class Published:
 class ServedGateway:
     """The role's parts without a log: ``published`` stands for it."""
 
-    def __init__(self, config: Config, servers: list[GenerationServer]) -> None:
+    def __init__(self, config: Config, servers: list[GenerationServer], store: SessionStore | None = None) -> None:
         self.access = Access(SECRET)
         self.published = Published()
         self.choice = choice_of(servers)
         policies = RemotePolicies(config, SECRET, self.choice)
         parser = partial(find_parser, AUTO, policies.chat.source)
-        self.sessions = AgentSessions(config, policies, self.published, "gateway-test", parser)
+        self.sessions = AgentSessions(config, policies, self.published, "gateway-test", parser, store)
         self.server = HttpServer(make_app(self.sessions, self.access, opening=self.sessions), "127.0.0.1:0")
         self.server.start()
         self.url = self.server.url()
