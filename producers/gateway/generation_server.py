@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 
 from starlette.applications import Starlette
@@ -12,7 +13,7 @@ from starlette.routing import Route
 from producers.gateway.explorer_keys import ExplorerKeys
 from producers.gateway.faults import Fault
 from producers.gateway.generation_wire import MAX_BODY_BYTES, PATH, read_request, write_generation
-from producers.gateway.http_server import HttpServer
+from producers.gateway.http_server import ANY_ADDRESS, HttpServer
 from producers.gateway.json_body import parse_object
 from producers.gateway.serving import BodyError, Dialect, Exchange, Written, api_key, explain, fault_response, read_body
 from rft.config import GatewayConfig
@@ -45,7 +46,8 @@ class GenerationServer:
         self._keys = ExplorerKeys(secret)
         routes = [Route(PATH, self._generate, methods=["POST"])]
         self._server = HttpServer(Starlette(routes=routes), config.explorer_listen, "gateway.explorer_listen")
-        self.url = self._server.url(config.explorer_host)
+        everywhere = config.explorer_listen.rpartition(":")[0] in ANY_ADDRESS
+        self.url = self._server.url(config.explorer_host or (platform.node() if everywhere else None))
         """Where gateways reach it."""
         self.proof = self._keys.proof(self.url)
 

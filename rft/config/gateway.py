@@ -39,6 +39,6 @@ class GatewayConfig(Section):
     connection is not encrypted."""
     explorer_host: str | None = Field(default=None, min_length=1, max_length=253, pattern=r"^[A-Za-z0-9.:_-]+$")
     """The name or address under which gateways on other machines reach this explorer; by default that of
-    ``explorer_listen``."""
+    ``explorer_listen``, or the machine's name if it listens on all addresses."""
     explorer_wait_s: float = Field(default=30.0, gt=0)
     """With ``serve``: how long a request waits for an explorer when there is none. Then it is answered with 503."""
