@@ -1,11 +1,9 @@
 """Reward functions with which nothing can be learned."""
 
 
-def raises_unless_right(response: str, answer: str | None = None) -> float:
-    """Return 1 for the right answer, and raise for any other."""
-    if response != answer:
-        raise LookupError("the judge is not configured")
-    return 1.0
+def raises(response: str, answer: str | None = None) -> float:
+    """Raise, whatever the answer is."""
+    raise LookupError("the judge is not configured")
 
 
 def constant(response: str, answer: str | None = None) -> float:

@@ -15,16 +15,14 @@ def test_a_reward_that_raises_ends_the_run_once_with_its_cause(pipeline, tmp_pat
         settings(
             tmp_path,
             tiny_model,
-            processor={"rewards": [{"function": "tests.e2e.faulty_rewards:raises_unless_right"}]},
+            processor={"rewards": [{"function": "tests.e2e.faulty_rewards:raises"}]},
             trainer={"steps": 200, "max_failed_groups": 8},
             eval={"tasks": 4},
         )
     )
     assert run.wait(150) == 1, run.tail()
     lines = run.output.read_text().splitlines()
-    cause = (
-        "reward function tests.e2e.faulty_rewards:raises_unless_right raised LookupError: the judge is not configured"
-    )
+    cause = "reward function tests.e2e.faulty_rewards:raises raised LookupError: the judge is not configured"
     assert any(
         line.startswith("error, processor-0: no reward: reward function ") and cause in line for line in lines
     ), run.tail()
