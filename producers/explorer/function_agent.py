@@ -8,12 +8,15 @@ import inspect
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from producers.gateway.open_session import OpenSession
 from rft.errors import ConfigError, RolloutError
 from rft.plugins import USER_FAILURES, resolve
 from schemas.events import Task
+
+if TYPE_CHECKING:
+    # It imports torch, which the preflight must not.
+    from producers.gateway.open_session import OpenSession
 
 KEYWORDS = ("base_url", "api_key", "task")
 
