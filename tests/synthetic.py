@@ -35,7 +35,7 @@ def make_tiny_model(folder: Path, *, hidden: int = 16, seed: int = 0) -> Path:
     )
     Qwen3ForCausalLM(config).save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel({f"<{i}>": i for i in range(VOCABULARY)}, unk_token="<0>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<1>", pad_token="<0>").save_pretrained(folder)
     return folder
 

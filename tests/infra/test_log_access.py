@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from brokers import require_kafka_home
+from synthetic import make_tiny_model
 from typer.testing import CliRunner
 
 from infra.cli import app
@@ -37,7 +38,7 @@ READING = {
     "lineage": ("--task", "none"),
     "replay": ("--to", "{folder}/out.jsonl"),
     "track": ("--trackers.use", '["jsonl"]'),
-    "import": (),
+    "import": ("--policy.model", "{folder}/model"),
 }
 
 
@@ -101,6 +102,9 @@ def test_a_command_that_reads_the_log_of_an_ended_run_starts_its_node_and_stops_
     file: Path, node: NodeStandIn, command: str
 ) -> None:
     options = [option.format(folder=file.parent) for option in READING[command]]
+    if command == "import":
+        make_tiny_model(file.parent / "model")
+        (file.parent / "rows.jsonl").write_text('{"prompt": "<3>", "response": "<4>"}\n')
     answer = CliRunner().invoke(app, [*command.split(), str(file), *options])
     said = answer.output + str(answer.exception)
     assert "bootstrap_servers" not in said

@@ -130,6 +130,7 @@ def test_a_conductor_issues_tasks_to_compressed_topics(
         run={"folder": str(tmp_path), "name": "test"},
         policy={"model": str(tiny_model), "device": "cpu"},
         tasks={"source": "reasoning_gym:spell_backward", "prompt_template": "{word}>"},
+        rollout={"max_tokens": 16},
         trainer={"steps": 2, "groups_per_step": 2},
     )
     ensure_topics(config)

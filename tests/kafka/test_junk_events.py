@@ -119,7 +119,8 @@ def test_a_conductor_issues_tasks_among_junk_and_sets_that_on_weights_aside(
         kafka_broker,
         run={"folder": str(tmp_path), "name": "conductor"},
         policy={"model": str(model)},
-        tasks={"source": "reasoning_gym:spell_backward"},
+        tasks={"source": "reasoning_gym:spell_backward", "prompt_template": "<3> {word}"},
+        rollout={"max_tokens": 16},
         trainer={"groups_per_step": 2, "max_staleness": 1},
         eval={"tasks": 0},
     )

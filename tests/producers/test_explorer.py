@@ -174,6 +174,6 @@ def test_a_workflow_that_does_not_exist_is_one_clear_line(role_config: RoleConfi
     with RoleProcess("explorer", config) as explorer:
         assert explorer.process.wait(60) == 2
         output = explorer.log_path.read_text()
-    assert "ConfigError" in output
-    assert "absent" in output
+    assert output.startswith("rft: rollout.workflow = 'moody_workflows:absent': ")
+    assert len(output.splitlines()) == 1
     assert "Traceback" not in output

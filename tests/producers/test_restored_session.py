@@ -218,7 +218,7 @@ def test_sessions_that_are_killed_again_and_again_lose_and_repeat_nothing(
                 if not work.cancelled() and draw.random() < 0.7:
                     before = len(policy.calls)
                     repeated = await session.complete(request)
-                    assert [turn.index for turn in repeated.turns] == [turn.index for turn in answers[-1].turns]
+                    assert [turn.index for turn in repeated.turns] == [turn.index for turn in work.result().turns]
                     assert len(policy.calls) == before
         return session.rollout(Outcome())
 

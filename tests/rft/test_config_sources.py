@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rft.config import ColumnsConfig, Config, ImportConfig, RewardTerm, StageConfig, TrainerOverrides
+from rft.config import ColumnsConfig, Config, ImportConfig, RewarderConfig, RewardTerm, StageConfig, TrainerOverrides
 from rft.config_sources import load_config
 from rft.errors import ConfigError
 
@@ -141,6 +141,7 @@ def test_sasl_without_a_password_is_refused(tmp_path):
 def test_every_field_is_documented_below_itself():
     sections = {name: field.annotation for name, field in Config.model_fields.items()} | {"reward": RewardTerm}
     sections |= {"trainers": TrainerOverrides, "imports": ImportConfig, "columns": ColumnsConfig, "stages": StageConfig}
+    sections["rewarders"] = RewarderConfig
     bare = [
         f"{s}.{name}"
         for s, section in sections.items()

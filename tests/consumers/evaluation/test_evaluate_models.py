@@ -34,7 +34,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
             "policy": {"model": str(root / "model")},
             "tasks": {"options": {"min_word_len": 3, "max_word_len": 5}, "prompt_template": "<3> <4>{word}"},
             "rollout": {"max_tokens": 4},
-            "processor": {"rewards": [{"function": f"{__name__}:holds_token"}]},
+            "processor": {"rewards": [{"function": "tests.consumers.evaluation.test_evaluate_models:holds_token"}]},
             "eval": {"tasks": 5, "sets": {"sampled": {"tasks": 4, "samples": 3, "temperature": 1.0}}},
         }
     )

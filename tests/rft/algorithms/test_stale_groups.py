@@ -99,4 +99,4 @@ def test_each_shipped_algorithm_is_kept_or_refused() -> None:
             algorithm_of(Config(algorithm={"name": name, "teacher": "t"}, buffer={"too_stale": "keep"}))
         except ConfigError:
             refused.add(name)
-    assert refused == {"gspo", "decoupled_ppo", "opmd", "asymre", "sft", "dpo", "kto"}
+    assert refused == {"gspo", "decoupled_ppo", "opmd", "asymre", "luffy", "sft", "dpo", "kto"}
