@@ -58,15 +58,16 @@ def test_a_run_with_constant_rewards_ends_with_a_warning(pipeline, tmp_path, tin
 
 def test_a_disk_that_takes_no_more_is_named_on_the_screen(pipeline, tmp_path, tiny_model):
     """A limit on the size of the trainer's files stands for the disk. The run goes on when there is room again."""
-    run = pipeline(settings(tmp_path, tiny_model, trainer={"steps": 40}, eval={"tasks": 4}))
-    run.wait_until(lambda: "training | step" in run.output.read_text(), 120, "training")
+    run = pipeline(settings(tmp_path, tiny_model, trainer={"steps": 200}, eval={"tasks": 4}))
+    log = run.config.run.path / "logs" / "trainer.log"
+    run.wait_until(lambda: log.exists() and "step 1/200" in log.read_text(), 120, "training")
     (trainer,) = run.role("trainer")
     unlimited = trainer.rlimit(resource.RLIMIT_FSIZE)
     trainer.rlimit(resource.RLIMIT_FSIZE, (70_000, unlimited[1]))  # enough for the notes, not for a version's weights
     run.wait_until(lambda: "error, trainer: cannot write weight version" in run.output.read_text(), 60, "error")
     run.wait_until(lambda: "which takes no weight version" in run.output.read_text(), 60, "wait")
     trainer.rlimit(resource.RLIMIT_FSIZE, unlimited)
-    assert run.wait(120) == 0, run.tail()
+    assert run.wait(240) == 0, run.tail()
     assert "File too large" in run.output.read_text()
     (note,) = [note for note in run.report["notes"] if "File too large" in note["text"]]
     assert (note["role"], note["level"]) == ("trainer", "error")
