@@ -27,8 +27,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from producers.gateway.open_session import OpenSession
 from producers.gateway.rollout_gateway import RolloutGateway
-from producers.gateway.session import OpenSession, Session
+from producers.gateway.session import Session
 from rft.config import GatewayConfig, PolicyConfig
 from rft.policy.base import Generation, Sampling
 from rft.policy.transformers.policy import TransformersPolicy
