@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from producers.explorer.command_output import OutputTail, last_lines
 from producers.gateway.open_session import OpenSession
 from rft.config import RolloutConfig
 from rft.errors import ConfigError, RolloutError
+from rft.workers.output_pipe import CHUNK, OutputPipe
 from rft.workflows.rollout import Outcome
 from schemas.events import Task
 
@@ -32,7 +33,6 @@ PASSED_ON = (
 )
 """What programs see of the explorer's environment, beside PATH. No secret, and no proxy: a proxy would be asked for the
 gateway's loopback address."""
-READ_BYTES = 65536
 MAX_VARIABLE_BYTES = 100_000
 """Linux allows 128 KiB for one variable."""
 TASK_FILE = "task.json"
@@ -52,7 +52,7 @@ class CommandAgent:
 
         Raises RolloutError if it ends with another code than 0. Canceling ends its process group.
         """
-        output = OutputTail(max(self._output_bytes, READ_BYTES))
+        output = OutputTail(max(self._output_bytes, CHUNK))
         with _work_folder() as folder:
             variables = {**self._environment, **_variables(task, session, folder)}
             code = await self._end(folder, variables, output)
@@ -63,24 +63,28 @@ class CommandAgent:
 
     async def _end(self, folder: Path, variables: Mapping[str, str], output: OutputTail) -> int:
         guard = [sys.executable, "-I", "-S", command_guard.__file__, str(GRACE_S)]
-        async with _output_pipe(output) as (write_end, reading):
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *guard,
-                    *self._command,
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=write_end,
-                    stderr=asyncio.subprocess.STDOUT,
-                    env=dict(variables),
-                    cwd=folder,
-                    start_new_session=True,
-                )
-            finally:
-                os.close(write_end)
-            try:
-                return await _exit_code(process)
-            finally:
-                await asyncio.shield(_finish(process, reading))
+        pipe = OutputPipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *guard,
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=pipe.write_fd,
+                stderr=asyncio.subprocess.STDOUT,
+                env=dict(variables),
+                cwd=folder,
+                start_new_session=True,
+            )
+        except BaseException:
+            pipe.close()
+            raise
+        finally:
+            pipe.started()
+        reading = asyncio.create_task(_read(pipe, output))
+        try:
+            return await _exit_code(process)
+        finally:
+            await asyncio.shield(_finish(process, pipe, reading))
 
 
 async def _exit_code(process: asyncio.subprocess.Process) -> int:
@@ -94,32 +98,13 @@ async def _exit_code(process: asyncio.subprocess.Process) -> int:
         waiting.cancel()
 
 
-@contextlib.asynccontextmanager
-async def _output_pipe(output: OutputTail) -> AsyncIterator[tuple[int, asyncio.Task[None]]]:
-    """Yield the end of a pipe to write to, and the task that reads it into ``output``. The caller closes that end.
-
-    The pipe is ours, because a subprocess's own is closed by nobody if a process that has left its group holds it open.
-    """
-    read_end, write_end = os.pipe()
-    stream = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(read_end, "rb", 0)
-    )
-    reading = asyncio.create_task(_read(stream, output))
-    try:
-        yield write_end, reading
-    finally:
-        reading.cancel()
-        transport.close()
-
-
-async def _read(stream: asyncio.StreamReader, output: OutputTail) -> None:
-    while data := await stream.read(READ_BYTES):
+async def _read(pipe: OutputPipe, output: OutputTail) -> None:
+    async for data in pipe.read():
         output.add(data)
 
 
-async def _finish(process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:
-    """End the program if it still runs, and read its last output."""
+async def _finish(process: asyncio.subprocess.Process, pipe: OutputPipe, reading: asyncio.Task[None]) -> None:
+    """End the program if it still runs, and read its last output. It may print until it has ended."""
     assert process.stdin
     process.stdin.close()
     try:
@@ -130,6 +115,8 @@ async def _finish(process: asyncio.subprocess.Process, reading: asyncio.Task[Non
         await _exit_code(process)
     # A process that has left the group may hold the output open.
     await asyncio.wait([reading], timeout=END_S)
+    reading.cancel()
+    pipe.close()
 
 
 def _environment(added: Mapping[str, str]) -> dict[str, str]:

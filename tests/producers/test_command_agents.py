@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from producers.explorer import command_guard
-from producers.explorer.command_agent import _exit_code
+from producers.explorer.command_agent import CommandAgent, _exit_code
 from producers.explorer.command_output import OutputTail, last_lines
+from rft.config import RolloutConfig
 from rft.errors import RolloutError
 from rft.workflows.rollout import Rollout
 from tests.producers.agent_running import roll
@@ -42,6 +43,13 @@ def wait_until_gone(pids: list[int]) -> None:
     deadline = time.monotonic() + 20
     while not all(map(gone, pids)):
         assert time.monotonic() < deadline, f"{pids} still run"
+        time.sleep(0.05)
+
+
+def wait_for_file(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"there is no {path.name}"
         time.sleep(0.05)
 
 
@@ -122,6 +130,25 @@ def test_a_process_outside_of_the_group_does_not_hold_a_program_that_has_ended(t
         assert asyncio.run(end()) == 0
     finally:
         os.kill(int(mark.read_text()), signal.SIGKILL)
+
+
+def test_a_program_may_print_until_its_grace_is_over(tmp_path: Path) -> None:
+    """Nobody waits for it any more, but it must not fail while it ends because nobody reads."""
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    code = (
+        "import pathlib, signal, sys, time\n"
+        f"def end(*_): print('x' * 200_000, flush=True); pathlib.Path({str(ended)!r}).touch(); sys.exit()\n"
+        f"signal.signal(signal.SIGTERM, end); pathlib.Path({str(begun)!r}).touch(); time.sleep(600)"
+    )
+
+    async def cancel() -> None:
+        agent = CommandAgent(RolloutConfig(command=[sys.executable, "-c", code]))
+        work = asyncio.create_task(agent._end(tmp_path, os.environ, OutputTail(100)))
+        await asyncio.to_thread(wait_for_file, begun)
+        work.cancel()
+        await asyncio.to_thread(wait_for_file, ended)
+
+    asyncio.run(cancel())
 
 
 def test_an_output_is_kept_from_its_end_and_cleaned() -> None:

@@ -18,11 +18,11 @@ import psutil
 
 from rft.errors import ConfigError, RewardError
 from rft.rewards.sandbox.limits import Cause, Limits, Outcome
+from rft.workers.output_pipe import OutputPipe
 
 JAIL = Path(__file__).with_name("jail.py")
 END_S = 5.0
 """How long the pipes of a program that has ended may stay open: what it left behind may hold them."""
-CHUNK = 16 * 1024
 MIB = 1024 * 1024
 OWN_PROCESSES = 2
 """Of the sandbox itself; the kernel counts them as the code's."""
@@ -118,12 +118,14 @@ async def _run(spec: dict[str, Any], stdin: str, limits: Limits) -> Outcome:
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-I", "-S", str(JAIL), str(spec_fd), str(report_end),
-                stdin=stdin_fd, stdout=outputs[0].write_fd, stderr=outputs[1].write_fd,
+                stdin=stdin_fd, stdout=outputs[0].pipe.write_fd, stderr=outputs[1].pipe.write_fd,
                 pass_fds=(spec_fd, report_end), env={}, cwd="/",
             )  # fmt: skip
         finally:
-            for fd in (spec_fd, stdin_fd, report_end, *(output.write_fd for output in outputs)):
+            for fd in (spec_fd, stdin_fd, report_end):
                 os.close(fd)
+            for output in outputs:
+                output.pipe.started()
         try:
             return await _watch(process, report_fd, outputs, limits, began)
         finally:
@@ -131,43 +133,26 @@ async def _run(spec: dict[str, Any], stdin: str, limits: Limits) -> Outcome:
             await process.wait()
     finally:
         for output in outputs:
-            output.close()
+            output.pipe.close()
         os.close(report_fd)
 
 
 class _Output:
-    """Reads a pipe up to a limit.
-
-    The pipe is ours and not the subprocess's: asyncio waits for the end of those, and what a program has left behind
-    may hold one open.
-    """
+    """Reads a pipe up to a limit."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        read_fd, self.write_fd = os.pipe()
-        self._file = os.fdopen(read_fd, "rb", buffering=0)
-        self._transport: asyncio.ReadTransport | None = None
+        self.pipe = OutputPipe()
         self.text = bytearray()
         self.full = False
 
     async def read(self) -> None:
         """Read until the end of the pipe or the limit."""
-        stream = asyncio.StreamReader()
-        self._transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(stream), self._file
-        )
-        while part := await stream.read(CHUNK):
+        async for part in self.pipe.read():
             self.text += part[: self._limit - len(self.text)]
             if len(self.text) >= self._limit:
                 self.full = True
                 return
-
-    def close(self) -> None:
-        """Close our end."""
-        if self._transport is not None:
-            self._transport.close()
-        else:
-            self._file.close()
 
 
 async def _watch(
