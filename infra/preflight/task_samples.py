@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rft.config import Config, ImportConfig
-from rft.data.reading import BadRow, open_rows
-from rft.errors import ConfigError, DataError
-from rft.tasks.base import TaskItem, TaskSource, make_item
+from rft.data.reading import open_rows
+from rft.tasks.base import TaskItem, TaskSource
 from rft.tasks.procedural import ENDLESS
 
 if TYPE_CHECKING:
@@ -73,12 +72,10 @@ def _from_beginning(config: Config, file: Path) -> list[TaskItem]:
 
 
 def _from_import(config: Config, name: str, tokenizer: FileTokenizer | None) -> list[TaskItem]:
-    source = next((source for source in config.imports if source.name == name), None)
-    if source is not None and source.on_hub:
-        return []
-    if source is None or source.kind != "tasks":
-        raise ConfigError(f"tasks: there is no [[imports]] with name = '{name}' and kind = 'tasks'")
-    return list(items_of_import(config, source, tokenizer))
+    from rft.tasks.listed import import_of_tasks
+
+    source = import_of_tasks(config, name)
+    return [] if source.on_hub else list(items_of_import(config, source, tokenizer))
 
 
 def items_of_import(config: Config, source: ImportConfig, tokenizer: FileTokenizer | None) -> Sequence[TaskItem]:
@@ -88,19 +85,9 @@ def items_of_import(config: Config, source: ImportConfig, tokenizer: FileTokeniz
     """
     from rft.data.chat import Tokens
     from rft.data.rows import RowMaker
+    from rft.tasks.listed import items_of_rows
 
     if tokenizer is None or (not tokenizer.chat_template and source.chat):
         return []
     maker = RowMaker(config, source, Tokens(tokenizer, frozenset(), config.policy.template_options))
-    items: list[TaskItem] = []
-    for number, row in open_rows(source.path, source.subset).numbered():
-        if len(items) == FIRST:
-            break
-        origin = f"{source.path}, row {number}"
-        try:
-            if isinstance(row, BadRow):
-                raise DataError(f"is {row.cause}")
-            items.append(make_item(maker.question(row), "{question}", origin))
-        except DataError as error:
-            raise ConfigError(f"tasks: {origin}: {error}") from error
-    return items
+    return items_of_rows(open_rows(source.path, source.subset), maker, source.path, FIRST)

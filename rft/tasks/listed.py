@@ -6,13 +6,17 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rft.config import Config
+from rft.config import Config, ImportConfig
 from rft.errors import ConfigError, DataError
 from rft.hub.repository import Repository
 from rft.plugins import USER_FAILURES
 from rft.tasks.base import TaskItem, make_item
+
+if TYPE_CHECKING:
+    from rft.data.reading import Rows
+    from rft.data.rows import RowMaker
 
 MAX_ITEMS = 1_000_000
 """A function that gives more is taken for one that never ends."""
@@ -51,28 +55,43 @@ def read_import(config: Config, name: str) -> list[TaskItem]:
     import, and one that names the row if a row cannot be used.
     """
     from rft.data.import_rows import open_import
-    from rft.data.reading import BadRow
     from rft.data.rows import RowMaker
     from rft.data.tokenizer import open_tokens  # loads transformers
 
+    source = import_of_tasks(config, name)
+    maker = RowMaker(config, source, open_tokens(config.policy))
+    try:
+        return items_of_rows(open_import(source), maker, source.path, source.limit)
+    except DataError as error:
+        raise ConfigError(f"tasks: {error}") from error
+
+
+def import_of_tasks(config: Config, name: str) -> ImportConfig:
+    """Return the import of tasks of that name. Raises ConfigError if there is none."""
     source = next((source for source in config.imports if source.name == name), None)
     if source is None or source.kind != "tasks":
         raise ConfigError(f"tasks: there is no [[imports]] with name = '{name}' and kind = 'tasks'")
-    maker = RowMaker(config, source, open_tokens(config.policy))
+    return source
+
+
+def items_of_rows(rows: Rows, maker: RowMaker, path: Path, most: int | None) -> list[TaskItem]:
+    """Return one item for each of the first ``most`` rows; None: of all. ``path`` is where they stand, for errors.
+
+    Raises ConfigError, which names the row, if one cannot be used, and DataError if the rows cannot be read.
+    """
+    from rft.data.reading import BadRow
+
     items: list[TaskItem] = []
-    try:
-        for number, row in open_import(source).numbered():
-            if source.limit is not None and len(items) >= source.limit:
-                break
-            origin = f"{source.path}, row {number}"
-            try:
-                if isinstance(row, BadRow):
-                    raise DataError(f"is {row.cause}")
-                items.append(make_item(maker.question(row), "{question}", origin))
-            except DataError as error:
-                raise ConfigError(f"tasks: {origin}: {error}") from error
-    except DataError as error:
-        raise ConfigError(f"tasks: {error}") from error
+    for number, row in rows.numbered():
+        if most is not None and len(items) >= most:
+            break
+        origin = f"{path}, row {number}"
+        try:
+            if isinstance(row, BadRow):
+                raise DataError(f"is {row.cause}")
+            items.append(make_item(maker.question(row), "{question}", origin))
+        except DataError as error:
+            raise ConfigError(f"tasks: {origin}: {error}") from error
     return items
 
 
