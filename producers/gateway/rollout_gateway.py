@@ -75,7 +75,7 @@ class RolloutGateway:
 
         Args:
             task: The task.
-            policy: Writes this session's turns; it gives each of them random numbers of its own.
+            policy: Writes this session's turns.
             sampling: What requests leave open.
         """
         name = f"s{secrets.token_hex(16)}"

@@ -19,6 +19,7 @@ from rft.log.clients import make_admin, message_limit
 from rft.log.outages import broker_error, wait_out
 from rft.log.security import principal
 from rft.log.topic_comparison import COPIES_NEEDED, copies_problems, setting_problems
+from rft.retry import Deadline
 from schemas.events import (
     Experience,
     Member,
@@ -239,8 +240,8 @@ def contradictions(
 
 def _ask_until(ask: Callable[[], Answer], complete: Callable[[Answer], bool]) -> Answer:
     """Return the first complete answer, or the last one if none is complete within a few seconds."""
-    deadline = time.monotonic() + _NEW_TOPIC_S
-    while not complete(answer := ask()) and time.monotonic() < deadline:
+    deadline = Deadline(_NEW_TOPIC_S)
+    while not complete(answer := ask()) and not deadline.passed:
         time.sleep(0.1)
     return answer
 
